@@ -1,0 +1,147 @@
+"""The built-in world on disk: demonstrations, prompts, teacher-written comparisons, and a small untrained Llama.
+
+    python data_collect/make_world.py --output_dir output/tutor/world
+
+sft/      demonstrations, a mixture of a strong and a weak teacher       pairs/    strong against weak, noisily judged
+prompts/  for sampling answers; data_collect/label_world.py rates them   model/    tokenizer and config.json, no weights
+
+No prompt is in two of the files.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from utils.arguments import parse
+from utils.arguments.options import option
+from utils.errors import UserError
+from utils.records import Answer, Message, Record, Verdict, write_jsonl
+from utils.reporting import Report, progress, run_program, say
+from utils.vocabulary import make_model_folder
+from utils.world.exchanges import Exchange, draw_exchange, write_prompt
+from utils.world.oracle import accuracy_ceiling, assess, prefer, preference_probability
+from utils.world.teachers import TEACHERS
+
+
+@dataclass
+class WorldArguments:
+    output_dir: str = option("output/tutor/world", help="folder of the world")
+    num_demonstrations: int = option(12000, help="demonstrations for supervised fine-tuning")
+    num_prompts: int = option(2000, help="prompts to sample answers for")
+    num_pairs: int = option(1000, help="teacher-written comparisons")
+    num_test: int = option(400, help="test rows of each kind")
+    strong_share: float = option(0.5, help="share of demonstrations by the strong teacher")
+    noise_temperature: float = option(
+        0.7, help="of the comparisons: P(a over b) = sigmoid(gap in utility / temperature)"
+    )
+    seed: int = option(1234, help="seed of everything drawn")
+    vocab_size: int = option(1024, help="pieces of the tokenizer")
+    hidden_size: int = option(256, help="width of the model")
+    num_hidden_layers: int = option(4, help="layers of the model")
+    num_attention_heads: int = option(4, help="attention heads of the model")
+
+    def __post_init__(self) -> None:
+        for name in ("num_demonstrations", "num_prompts", "num_pairs", "num_test"):
+            if getattr(self, name) < 1:
+                raise UserError(f"--{name} is {getattr(self, name)}; expected 1 or more")
+        if self.num_demonstrations + self.num_prompts + self.num_pairs + 3 * self.num_test > 50_000:
+            raise UserError("the world has too few different prompts for so many rows; expected at most 50000 in all")
+        if not 0 <= self.strong_share <= 1:
+            raise UserError(f"--strong_share is {self.strong_share}; expected 0 to 1")
+        if self.noise_temperature < 0:
+            raise UserError(f"--noise_temperature is {self.noise_temperature}; expected 0 or more")
+
+
+@dataclass
+class World:
+    """Draws records; never the same prompt twice."""
+
+    args: WorldArguments
+    rng: random.Random
+    seen: set = field(default_factory=set)
+    probabilities: list[float] = field(default_factory=list)  # P(a) of each decided comparison
+
+    def exchange(self) -> tuple[Exchange, tuple[Message, ...]]:
+        while True:
+            exchange = draw_exchange(self.rng)
+            prompt = tuple(Message(*turn) for turn in write_prompt(exchange, self.rng))
+            if prompt not in self.seen:
+                self.seen.add(prompt)
+                return exchange, prompt
+
+    def demonstration(self) -> Record:
+        exchange, prompt = self.exchange()
+        name = "strong" if self.rng.random() < self.args.strong_share else "weak"
+        return Record(prompt, (self.answer(name, exchange),))
+
+    def prompt(self) -> Record:
+        return Record(self.exchange()[1])
+
+    def pair(self) -> Record:
+        exchange, prompt = self.exchange()
+        answers = tuple(self.answer(name, exchange) for name in self.rng.sample(list(TEACHERS), 2))
+        a, b = (assess(exchange, answer.text) for answer in answers)
+        record = Record(prompt, answers)
+        preferred = prefer(a, b, self.args.noise_temperature, self.args.seed, record.id, 0, 1)
+        if preferred != "tie":
+            self.probabilities.append(preference_probability(a.utility, b.utility, self.args.noise_temperature))
+        return Record(prompt, answers, (Verdict(0, 1, preferred, judge="oracle"),))
+
+    def answer(self, name: str, exchange: Exchange) -> Answer:
+        return Answer(TEACHERS[name](exchange, self.rng), model=name)
+
+
+def main(argv: list[str] | None = None) -> None:
+    (args,) = parse([WorldArguments], argv, description=__doc__)
+    folder, world = Path(args.output_dir), World(args, random.Random(args.seed))
+
+    # 1. records
+    sizes = {
+        "sft": (world.demonstration, args.num_demonstrations),
+        "prompts": (world.prompt, args.num_prompts),
+        "pairs": (world.pair, args.num_pairs),
+    }
+    texts: list[str] = []
+    with progress("writing the world", sum(train + args.num_test for _, train in sizes.values())) as advance:
+        for name, (draw, train) in sizes.items():
+            for split, count in (("train", train), ("test", args.num_test)):
+                records = list(_drawn(draw, count, advance))
+                write_jsonl(folder / name / f"{split}.jsonl", records)
+                if split == "train":
+                    texts += [text for record in records for text in _texts(record)]
+
+    # 2. a tokenizer of its language, and the shape of a model
+    shape = {name: getattr(args, name) for name in ("hidden_size", "num_hidden_layers", "num_attention_heads")}
+    pieces = make_model_folder(texts, folder / "model", args.vocab_size, **shape)
+
+    # 3. what was made
+    ceiling = accuracy_ceiling(world.probabilities)
+    summary = {
+        "seed": args.seed,
+        "noise_temperature": args.noise_temperature,
+        "pairs_ceiling": ceiling,
+        "pieces": pieces,
+    }
+    Report(folder, [], folder.name).write_json(
+        "world.json", summary | {name: size for name, (_, size) in sizes.items()}
+    )
+    say(f"{folder}: {args.num_demonstrations} demonstrations, {args.num_prompts} prompts, {args.num_pairs} comparisons "
+        f"and {args.num_test} test rows of each; {pieces} pieces")  # fmt: skip
+    say(f"accuracy that the noise in pairs/ allows: {ceiling:.3f}")
+
+
+def _drawn(draw: Callable[[], Record], count: int, advance: Callable[..., None]) -> Iterator[Record]:
+    for _ in range(count):
+        yield draw()
+        advance()
+
+
+def _texts(record: Record) -> list[str]:
+    return [message.content for message in record.prompt] + [answer.text for answer in record.answers]
+
+
+if __name__ == "__main__":
+    run_program(main)

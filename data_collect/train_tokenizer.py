@@ -1,0 +1,85 @@
+"""Text in, the folder of a small Llama out: a sentencepiece tokenizer trained on the text, and a config.json.
+
+    python data_collect/train_tokenizer.py --data_path stories.txt feedback.jsonl --output_dir output/tiny
+
+Stage 1 trains it from random weights: --model_name_or_path output/tiny --from_scratch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from utils.arguments import parse
+from utils.arguments.options import option, required
+from utils.errors import UserError
+from utils.records import read_jsonl
+from utils.reporting import progress, run_program, say
+from utils.vocabulary import make_model_folder
+
+NAMES = {"id", "role", "from", "model", "judge", "order", "preferred"}  # fields that hold no text
+
+
+@dataclass
+class TokenizerArguments:
+    data_path: list[str] = required(
+        "text files (a text a line), or JSON Lines of any kind: every string in a row is text"
+    )
+    output_dir: str = required("folder for the tokenizer and the config.json")
+    vocab_size: int = option(8192, help="pieces, of which 263 are bytes, special tokens and punctuation")
+    hidden_size: int = option(256, help="width of the model")
+    num_hidden_layers: int = option(4, help="layers of the model")
+    num_attention_heads: int = option(4, help="attention heads of the model")
+    max_position_embeddings: int = option(1024, help="longest row in tokens")
+
+
+def main(argv: list[str] | None = None) -> None:
+    (args,) = parse([TokenizerArguments], argv, description=__doc__)
+    texts: list[str] = []
+    with progress("reading", len(args.data_path)) as advance:
+        for path in args.data_path:
+            texts += read_texts(Path(path))
+            advance()
+    say(f"training a tokenizer on {len(texts)} texts, {sum(map(len, texts))} characters")
+    sizes = {name: getattr(args, name) for name in SIZES}
+    size = make_model_folder(texts, Path(args.output_dir), args.vocab_size, **sizes)
+    say(f"{args.output_dir}: {size} pieces")
+
+
+SIZES = ("hidden_size", "num_hidden_layers", "num_attention_heads", "max_position_embeddings")
+
+
+def read_texts(path: Path) -> list[str]:
+    """The texts of a file: its lines, or, where it is JSON (whatever its name), the strings of its rows."""
+    if path.suffix != ".txt" or _is_json(path):
+        return [text for row, _ in read_jsonl(path) for text in _strings(row) if text.strip()]
+    try:
+        return [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read as text: {error}") from error
+
+
+def _is_json(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.read(64).lstrip()[:1] in (b"{", b"[")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def _strings(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list):
+        for item in value:
+            yield from _strings(item)
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            if key not in NAMES:
+                yield from _strings(item)
+
+
+if __name__ == "__main__":
+    run_program(main)

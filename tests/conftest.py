@@ -1,0 +1,6 @@
+"""Settings of every test: no network, quiet tokenizers. Neighbours (toys.py) are importable by name (pyproject.toml)."""
+
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

@@ -1,0 +1,59 @@
+"""Step 1, supervised fine-tuning: teach a model to answer by imitating demonstrations.
+
+    cd training/step1_sft && bash run_tiny.sh
+
+Reads demonstrations (docs/data.md), writes a folder that plain transformers, and the next stages, load.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from utils import models
+from utils.arguments import parse
+from utils.arguments.options import DataArguments, ModelArguments, SamplingArguments, TrainingArguments
+from utils.engine import Engine
+from utils.loop import Trainer, evaluate, make_plan
+from utils.reporting import run_program
+from utils.run import Run
+from utils.sampling import Sampler
+from utils.scoring import Policy, self_test
+from utils.stage import begin, load_tokens
+
+
+def main(argv: list[str] | None = None) -> None:
+    groups = parse([ModelArguments, DataArguments, TrainingArguments, SamplingArguments], argv, __doc__)
+    model_args, data_args, args, sampling_args = groups
+    run = Run(args, groups)
+    if run.finished:
+        return
+
+    # 1. Demonstrations, as tokens.
+    renderer, train, held_out = load_tokens(model_args, data_args, args.seed, stage=1, kind="demonstrations")
+
+    # 2. A model that can score every token of an answer.
+    begin(run, model_args, args, train)
+    policy = Policy(models.load_causal_lm(model_args, renderer.tokenizer, args.bf16))
+    models.check_length(policy.model, int(train.tokens.max()), "the training data")
+    plan = make_plan(train.tokens, train.trained_tokens, args)
+    engine = Engine(policy, args, plan.total_steps)
+    self_test(engine, policy, train[:2], args.dtype_name)
+
+    # 3. What one batch teaches: the answer's tokens and its stop token, never the prompt's. The mean of −log P over all
+    # trained tokens of the global batch, which is the cross-entropy.
+    def learn(model, batch):
+        logprobs_N = model(batch)
+        return -logprobs_N, {}
+
+    def evaluation(step, epoch):
+        sampler(engine, step)
+        nll = evaluate(engine, policy, held_out, learn, args.per_device_eval_batch_size)["loss"].mean()
+        return {"loss": nll, "perplexity": np.exp(nll)}
+
+    # 4. Train, save.
+    sampler = Sampler(sampling_args, held_out, renderer, run.folder)
+    Trainer(run, engine, plan, train, learn, renderer, evaluation).fit()
+
+
+if __name__ == "__main__":
+    run_program(main)

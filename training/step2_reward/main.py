@@ -1,0 +1,60 @@
+"""Step 2, reward model: learn to score an answer from comparisons.
+
+    cd training/step2_reward && bash run_tiny.sh
+
+Reads comparisons (docs/data.md), writes a one-label sequence classification folder: plain transformers scores a padded
+batch with it exactly as this project does.
+"""
+
+from __future__ import annotations
+
+from utils import models
+from utils.arguments import parse
+from utils.arguments.options import DataArguments, ModelArguments, TrainingArguments, refuse_dropout
+from utils.engine import Engine
+from utils.loop import Trainer, evaluate, make_plan
+from utils.losses.reward import bradley_terry
+from utils.reporting import run_program
+from utils.run import Run
+from utils.scoring import RewardModel, self_test
+from utils.statistics import calibration
+from utils.stage import begin, load_tokens
+
+
+def main(argv: list[str] | None = None) -> None:
+    groups = parse([ModelArguments, DataArguments, TrainingArguments], argv, __doc__)
+    model_args, data_args, args = groups
+    refuse_dropout(model_args)
+    run = Run(args, groups)
+    if run.finished:
+        return
+
+    # 1. Comparisons, as tokens.
+    renderer, train, held_out = load_tokens(model_args, data_args, args.seed, stage=2, kind="comparisons")
+
+    # 2. A backbone with one output, read at an answer's last token.
+    begin(run, model_args, args, train)
+    reward = RewardModel(models.load_reward_model(model_args, renderer.tokenizer, args.bf16))
+    models.check_length(reward.model, int(train.tokens.max()), "the training data")
+    plan = make_plan(train.tokens, train.pairs, args)
+    engine = Engine(reward, args, plan.total_steps)
+    self_test(engine, reward, train[:2], args.dtype_name)
+
+    # 3. What one batch teaches: the chosen answer scores above the rejected one.
+    def learn(model, batch):
+        scores_A = model(batch)
+        chosen_M, rejected_M = scores_A[batch.winners], scores_A[batch.losers]
+        margin_M = chosen_M - rejected_M
+        metrics = {"accuracy": (margin_M > 0).float(), "margin": margin_M, "chosen_score": chosen_M, "rejected_score": rejected_M}
+        return bradley_terry(chosen_M, rejected_M), metrics
+
+    def evaluation(step, epoch):
+        measured = evaluate(engine, reward, held_out, learn, args.per_device_eval_batch_size)
+        return {name: values.mean() for name, values in measured.items()} | calibration(measured["margin"])
+
+    # 4. Train, save.
+    Trainer(run, engine, plan, train, learn, renderer, evaluation).fit()
+
+
+if __name__ == "__main__":
+    run_program(main)

@@ -1,0 +1,99 @@
+"""Step 3, direct preference optimisation: teach the policy from comparisons, with no reward model in between.
+
+    cd training/step3_dpo && bash run_tiny.sh
+
+Reads comparisons (docs/data.md), writes a folder that plain transformers loads. Rafailov et al. 2023, arXiv:2305.18290.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Optional
+
+from utils import models
+from utils.arguments import parse
+from utils.arguments.options import DataArguments, ModelArguments, SamplingArguments, TrainingArguments
+from utils.arguments.options import option, refuse_dropout
+from utils.engine import Engine
+from utils.errors import UserError
+from utils.loop import Trainer, evaluate, make_plan
+from utils.losses.preference import LOSSES, Pairs
+from utils.reference import check_first_step, references
+from utils.reporting import run_program
+from utils.run import Run
+from utils.sampling import Sampler
+from utils.scoring import Policy, self_test
+from utils.stage import begin, load_tokens
+
+
+@dataclass
+class DPOArguments:
+    loss: str = option("sigmoid", help=f"which preference loss: {', '.join(sorted(LOSSES))} (utils/losses/preference.py)")
+    beta: float = option(0.1, help="how strongly the policy is held to the reference")
+    label_smoothing: float = option(0.0, help="assumed share of wrong labels, for the losses that use it (cdpo)")
+    reference_model_name_or_path: Optional[str] = option(help="the reference; None: the model that training starts from")
+
+    def __post_init__(self) -> None:
+        if self.loss not in LOSSES:
+            raise UserError(f"--loss {self.loss} is unknown; known: {', '.join(sorted(LOSSES))}")
+        if self.label_smoothing and not LOSSES[self.loss].smooths:
+            raise UserError(f"--loss {self.loss} does not use --label_smoothing; cdpo does")
+        if self.beta <= 0 or not 0 <= self.label_smoothing < 0.5:
+            raise UserError(f"--beta is {self.beta}, --label_smoothing {self.label_smoothing}; expected above 0, and 0 to 0.5")
+
+
+def main(argv: list[str] | None = None) -> None:
+    groups = parse([ModelArguments, DataArguments, TrainingArguments, SamplingArguments, DPOArguments], argv, __doc__)
+    model_args, data_args, args, sampling_args, dpo_args = groups
+    refuse_dropout(model_args)
+    run = Run(args, groups)
+    if run.finished:
+        return
+
+    # 1. Comparisons, as tokens.
+    renderer, train, held_out = load_tokens(model_args, data_args, args.seed, stage=3, kind="comparisons")
+
+    # 2. A policy that learns, and what a frozen reference thinks of every answer: log ρ, computed once.
+    model_hash = begin(run, model_args, args, train)
+    policy = Policy(models.load_causal_lm(model_args, renderer.tokenizer, args.bf16))
+    models.check_length(policy.model, int(train.tokens.max()), "the training data")
+    plan = make_plan(train.tokens, train.pairs, args)
+    engine = Engine(policy, args, plan.total_steps)
+    self_test(engine, policy, train[:2], args.dtype_name)
+    reference = references(
+        engine, policy, [train, held_out], model_args, args, model_hash, dpo_args.reference_model_name_or_path
+    )
+
+    # 3. What one batch teaches: prefer the chosen answer to the rejected one more than the reference does.
+    def learn(model, batch, reference=reference[0]):
+        logprobs_A = batch.sum_per_answer(model(batch))
+        log_ratio_A = logprobs_A - reference.of(batch)
+        pairs = Pairs(
+            chosen=log_ratio_A[batch.winners], rejected=log_ratio_A[batch.losers],
+            chosen_tokens=batch.answer_tokens[batch.winners], rejected_tokens=batch.answer_tokens[batch.losers],
+            beta=dpo_args.beta, label_smoothing=dpo_args.label_smoothing,
+        )  # fmt: skip
+        return LOSSES[dpo_args.loss].losses(pairs), {
+            "accuracy": (pairs.delta > 0).float(),
+            "margin": dpo_args.beta * pairs.delta,
+            "chosen_reward": dpo_args.beta * pairs.chosen,
+            "rejected_reward": dpo_args.beta * pairs.rejected,
+            "chosen_logprob": logprobs_A[batch.winners],
+            "rejected_logprob": logprobs_A[batch.losers],
+        }
+
+    def evaluation(step, epoch):
+        measured = evaluate(
+            engine, policy, held_out, lambda m, b: learn(m, b, reference[1]), args.per_device_eval_batch_size
+        )
+        return {name: values.mean() for name, values in measured.items()} | sampler(engine, step, epoch)
+
+    # 4. Train, save.
+    sampler = Sampler(sampling_args, held_out, renderer, run.folder)
+    at_start = LOSSES[dpo_args.loss].at_start(dpo_args.beta, dpo_args.label_smoothing)
+    first_step = check_first_step(at_start, args, dpo_args.reference_model_name_or_path)
+    Trainer(run, engine, plan, train, learn, renderer, evaluation, first_step).fit()
+
+
+if __name__ == "__main__":
+    run_program(main)

@@ -1,0 +1,180 @@
+"""The option groups that programs share. A stage's own group stands beside its main.py or in a module of its own here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal, Optional
+
+from utils.errors import UserError
+
+
+def option(default=None, *, help: str, aliases: list[str] | None = None):
+    metadata = {"help": help, **({"aliases": aliases} if aliases else {})}
+    if isinstance(default, list):
+        return field(default_factory=lambda: list(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+def required(help: str, aliases: list[str] | None = None):
+    return field(metadata={"help": help, **({"aliases": aliases} if aliases else {})})
+
+
+@dataclass
+class ModelArguments:
+    model_name_or_path: str = required("Hugging Face name or local folder of the model to start from")
+    tokenizer_name_or_path: Optional[str] = option(help="tokenizer, when it is not beside the model")
+    from_scratch: bool = option(False, help="random weights from the folder's config.json; its weights are not read")
+    template: Optional[str] = option(help="prompt template by name (docs/data.md); None uses the tokenizer's chat template")
+    dropout: float = option(0.0, help="dropout while training; preference stages need 0")
+    gradient_checkpointing: bool = option(False, help="recompute activations in backward: less memory, one more forward")
+    lora_dim: int = option(0, help="rank of the LoRA adapter; 0 trains every weight")
+    lora_alpha: Optional[float] = option(help="LoRA scale is alpha / rank; None means 2 x rank")
+    lora_dropout: float = option(0.0, help="dropout in front of the adapter")
+    lora_target_modules: list[str] = option([], help="modules to adapt, by the end of their name; none: every linear layer but the head")
+    only_optimize_lora: bool = option(True, help="False also trains the weights under the adapter")
+    cache_dir: Optional[str] = option(help="where tokenised data and reference log-probs are kept; None: output/cache")
+
+    def __post_init__(self) -> None:
+        if self.lora_dim == 0 and (self.lora_alpha is not None or self.lora_dropout or self.lora_target_modules):
+            raise UserError("--lora_alpha, --lora_dropout and --lora_target_modules need --lora_dim above 0")
+        if self.lora_dim == 0 and not self.only_optimize_lora:
+            raise UserError("--only_optimize_lora False needs --lora_dim above 0")
+        for name in ("dropout", "lora_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UserError(f"--{name} is {getattr(self, name)}; expected 0 or more and below 1")
+
+
+@dataclass
+class DataArguments:
+    data_path: list[str] = required("data sets, each [CLASS:]PATH_OR_NAME[=WEIGHT|=Nrows] (docs/data.md)")
+    eval_data_path: list[str] = option([], help="data sets for evaluation; none: the test splits of --data_path")
+    data_split: Optional[str] = option(help="shares of SFT, reward model and step 3, as 2,4,4; None gives a stage everything")
+    columns: list[str] = option([], help="column names of the data as OURS=THEIRS, e.g. prompt=question chosen=good")
+    max_prompt_seq_len: int = option(512, help="longest prompt in tokens")
+    max_answer_seq_len: int = option(512, help="longest answer in tokens, stop token included")
+    model_max_length: Optional[int] = option(help="longest prompt and answer together; None: the two limits added")
+    truncation: Literal["keep_end", "keep_start", "drop_turns", "drop"] = option(
+        "keep_end", help="what to do with a prompt that is too long; an answer always loses its end, and its stop token"
+    )
+    train_on: Literal["last", "all"] = option("last", help="SFT: the last assistant turn, or every one")
+    on_bad_row: Literal["error", "skip"] = option("error", help="a row that cannot be read stops the run, or is counted")
+    data_fraction: float = option(1.0, help="use this share of the training rows, from the front")
+    max_train_samples: Optional[int] = option(help="use at most so many training rows")
+    max_eval_samples: Optional[int] = option(help="use at most so many evaluation rows")
+    eval_holdout: float = option(0.05, help="share of prompts held out for evaluation when a data set has no test split")
+    rebuild_cache: bool = option(False, help="tokenise again even if the cache has this data")
+
+    def __post_init__(self) -> None:
+        for name in ("max_prompt_seq_len", "max_answer_seq_len"):
+            if getattr(self, name) < 1:
+                raise UserError(f"--{name} is {getattr(self, name)}; expected 1 or more")
+        if not 0 < self.data_fraction <= 1:
+            raise UserError(f"--data_fraction is {self.data_fraction}; expected above 0 and at most 1")
+        if not 0 <= self.eval_holdout < 1:
+            raise UserError(f"--eval_holdout is {self.eval_holdout}; expected 0 or more and below 1")
+
+    @property
+    def max_length(self) -> int:
+        return self.model_max_length or self.max_prompt_seq_len + self.max_answer_seq_len
+
+
+@dataclass
+class TrainingArguments:
+    output_dir: str = required("folder of the run: model, metrics.jsonl, args.json, checkpoints")
+    run_name: Optional[str] = option(help="name in TensorBoard and wandb; None: the name of --output_dir")
+    per_device_train_batch_size: int = option(8, help="prompts (with all their answers) per forward pass of a device")
+    per_device_eval_batch_size: int = option(16, help="the same, in evaluation and the reference pass")
+    gradient_accumulation_steps: Optional[int] = option(help="forward passes per optimizer step; None: 1, or what --global_batch_size needs")
+    global_batch_size: Optional[int] = option(help="prompts per optimizer step over all devices, instead of accumulation steps")
+    tokens_per_micro_batch: int = option(0, help="form forward passes by a budget of tokens instead of a count of prompts; 0: by count")
+    learning_rate: float = option(1e-5, help="peak learning rate")
+    weight_decay: float = option(0.0, help="AdamW weight decay (not on biases and norms)")
+    adam_beta1: float = option(0.9, help="AdamW beta 1")
+    adam_beta2: float = option(0.95, help="AdamW beta 2")
+    lr_scheduler_type: str = option("cosine", help="any schedule of transformers.get_scheduler: linear, cosine, constant, …")
+    warmup_steps: int = option(0, help="optimizer steps of warm-up")
+    warmup_ratio: float = option(0.0, help="the same as a share of all steps")
+    num_train_epochs: float = option(1.0, help="passes over the data")
+    max_steps: int = option(-1, help="stop after so many optimizer steps; -1: every epoch")
+    gradient_clipping: float = option(1.0, help="largest gradient norm; 0 does not clip")
+    ema_decay: float = option(0.0, help="keep an exponential moving average of the weights, saved in ema/; 0: off")
+    bf16: bool = option(False, help="train in bfloat16 with float32 master weights (needs --zero_stage 1 or more)")
+    tf32: bool = option(False, help="allow TF32 in float32 matrix products on GPUs that have it")
+    zero_stage: Literal[0, 1, 2, 3] = option(0, help="ZeRO: 0 replicas, 1 optimizer states, 2 + gradients, 3 + weights are sharded")
+    offload: bool = option(False, help="optimizer states (and weights at ZeRO-3) live in CPU memory")
+    deepspeed: Optional[str] = option(help="DeepSpeed JSON to use instead of ds_configs/; --zero_stage and --offload then come from it")
+    seed: int = option(42, help="seed of data order, initialisation and dropout")
+    logging_steps: int = option(10, help="optimizer steps between printed lines (metrics.jsonl has every step)")
+    eval_every: str = option("epoch", help="evaluate every `epoch`, `epoch_K` (K epochs), N (steps), or `never`")
+    save_every: str = option("never", help="save a loadable folder epoch-N/ or step-N/ every `epoch`, `epoch_K`, N, or `never`")
+    checkpoint_every: int = option(200, help="optimizer steps between checkpoints to continue from (one more ends each epoch); 0: none")
+    keep_last: int = option(1, help="how many of those checkpoints are kept")
+    report_to: list[str] = option(["tensorboard"], help="tensorboard, wandb or none")
+    debug: bool = option(False, help="try the run: a few rows and steps, nothing saved")
+
+    def __post_init__(self) -> None:
+        for name in ("per_device_train_batch_size", "per_device_eval_batch_size", "logging_steps", "keep_last"):
+            if getattr(self, name) < 1:
+                raise UserError(f"--{name} is {getattr(self, name)}; expected 1 or more")
+        if self.gradient_accumulation_steps is not None and self.global_batch_size is not None:
+            raise UserError("--gradient_accumulation_steps and --global_batch_size exclude each other; give one")
+        if self.warmup_steps and self.warmup_ratio:
+            raise UserError("--warmup_steps and --warmup_ratio exclude each other; give one")
+        if self.bf16 and self.zero_stage == 0 and not self.deepspeed:
+            raise UserError("--bf16 needs --zero_stage 1, 2 or 3: at stage 0 DeepSpeed would round its master weights")
+        if self.num_train_epochs <= 0 and self.max_steps < 0:
+            raise UserError(f"--num_train_epochs is {self.num_train_epochs}; expected above 0")
+        unknown = set(self.report_to) - {"tensorboard", "wandb", "none"}
+        if unknown:
+            raise UserError(f"--report_to {sorted(unknown)[0]}: expected tensorboard, wandb or none")
+        for name in ("eval_every", "save_every"):
+            Interval.of(getattr(self, name), name)
+        self.run_name = self.run_name or self.output_dir.rstrip("/").split("/")[-1]
+
+    @property
+    def dtype_name(self) -> str:
+        return "bf16" if self.bf16 else "fp32"
+
+
+@dataclass
+class SamplingArguments:
+    sample_during_eval: int = option(0, help="answers sampled from held-out prompts at each evaluation, shown and written")
+    sample_max_new_tokens: int = option(128, help="longest of them")
+    sample_temperature: float = option(0.7, help="0 is greedy")
+    sample_top_p: float = option(0.9, help="nucleus of the sampling distribution")
+    reward_model_name_or_path: Optional[str] = option(help="a reward model that scores them before training and after each epoch")
+
+    def __post_init__(self) -> None:
+        if self.reward_model_name_or_path and self.sample_during_eval < 1:
+            raise UserError("--reward_model_name_or_path scores sampled answers; say how many with --sample_during_eval N")
+
+
+def refuse_dropout(model_args: ModelArguments) -> None:
+    """Preference stages compare log-probs and scores of two passes: dropout would make them differ."""
+    if model_args.dropout or model_args.lora_dropout:
+        raise UserError("--dropout and --lora_dropout must be 0 here: policy and reference, or two scores, are compared")
+
+
+@dataclass(frozen=True)
+class Interval:
+    """`epoch`, `epoch_K`, N steps or `never`."""
+
+    epochs: int = 0
+    steps: int = 0
+
+    @staticmethod
+    def of(text: str, name: str) -> Interval:
+        if text == "never":
+            return Interval()
+        if text == "epoch":
+            return Interval(epochs=1)
+        kind, _, number = text.rpartition("_") if text.startswith("epoch_") else ("steps", "", text)
+        if not number.isdigit() or int(number) < 1:
+            raise UserError(f"--{name} is {text!r}; expected epoch, epoch_K, a number of steps, or never")
+        return Interval(epochs=int(number)) if kind == "epoch" else Interval(steps=int(number))
+
+    def due(self, step: int, epoch_ended: int | None) -> bool:
+        """Is it time after optimizer step `step` (from 1)? `epoch_ended` is the number of the epoch that it ended."""
+        if self.steps:
+            return step % self.steps == 0
+        return bool(self.epochs and epoch_ended and epoch_ended % self.epochs == 0)

@@ -1,0 +1,48 @@
+"""Raw data -> records. One class a file; every module of this folder is imported, and so registers its classes.
+
+for record in open_mixture(data_args, "train", stage=2, seed=42): ...
+for record in records_of("data/hh-rlhf/test.jsonl.gz"): ...
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Literal
+
+from utils.raw_datasets.base import RAW_DATASETS, LeftOut, RawDataset, raw_dataset
+from utils.raw_datasets.mixture import Mixture, weighted
+from utils.raw_datasets.reader import Reader
+from utils.raw_datasets.sources import open_source
+from utils.raw_datasets.spec import Spec, renaming
+from utils.records import Record
+
+if TYPE_CHECKING:
+    from utils.arguments.options import DataArguments
+
+__all__ = ["RAW_DATASETS", "LeftOut", "Mixture", "RawDataset", "open_mixture", "raw_dataset", "records_of"]
+
+for _module in pkgutil.iter_modules(__path__):
+    importlib.import_module(f"{__name__}.{_module.name}")
+
+
+def open_mixture(data: DataArguments, split: Literal["train", "eval"], stage: int, seed: int) -> Mixture:
+    """The records of a stage (1, 2 or 3) for training or evaluation. Raises UserError for what can be seen at once:
+    a missing file, an unknown class, a share of zero. What stands in the rows is checked as they are read."""
+    return Mixture(data, split, stage, seed)
+
+
+def records_of(spec: str, columns: Sequence[str] = (), on_bad_row: str = "error", seed: int = 0) -> Iterator[Record]:
+    """Every record of one [CLASS:]PATH_OR_NAME[=WEIGHT|=Nrows]: undivided, train before test, ties kept."""
+    parsed = Spec.of(spec)
+    return iter(weighted(_records_of(parsed, columns, on_bad_row), parsed, f"{seed}"))
+
+
+def _records_of(spec: Spec, columns: Sequence[str], on_bad_row: str) -> Iterator[Record]:
+    source = open_source(spec.path)
+    for test, there in ((False, source.has_train), (True, source.has_test)):
+        if there:
+            reader = Reader(spec, source, test, renaming(list(columns)), on_bad_row)
+            reader.open()
+            yield from reader.records()

@@ -1,0 +1,97 @@
+"""What a raw-dataset class is, the table of them, and how one is found from a name or from the columns."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from typing import Any
+
+from utils.errors import UserError
+from utils.records import Record, RecordError
+
+RAW_DATASETS: dict[str, type[RawDataset]] = {}
+
+
+class LeftOut(Exception):  # noqa: N818 (it is no error)
+    """Raised by `record` for a row that is well formed but of no use; rows are counted by `reason`."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class RawDataset:
+    """One format of rows. A subclass is never instantiated: it says which rows are its own and what they mean."""
+
+    name: str  # the first name it is registered under
+    needs: str  # the columns that it needs, in words
+    columns: tuple[str, ...]  # every column that it reads: what may stand left of = in --columns
+    instead_of: tuple[str, ...] = ()  # names of more general classes, which yield where both fit
+
+    @staticmethod
+    def fits(row: dict[str, Any]) -> bool:
+        """Is this a row of the class? Asked of the first row, when --data_path names no class."""
+        raise NotImplementedError
+
+    @staticmethod
+    def record(row: dict[str, Any], where: str) -> Record:
+        """What the row means; `where` is its file:line. Raises RecordError, or LeftOut."""
+        raise NotImplementedError
+
+
+def raw_dataset(*names: str) -> Callable[[type[RawDataset]], type[RawDataset]]:
+    """Decorator: register a class under its names."""
+
+    def register(cls: type[RawDataset]) -> type[RawDataset]:
+        cls.name = names[0]
+        for name in names:
+            if name in RAW_DATASETS:
+                raise ValueError(f"two raw-dataset classes are called {name!r}")
+            RAW_DATASETS[name] = cls
+        return cls
+
+    return register
+
+
+def named(name: str) -> type[RawDataset]:
+    if name not in RAW_DATASETS:
+        closest, known = did_you_mean(name, RAW_DATASETS), ", ".join(RAW_DATASETS)
+        raise UserError(f"unknown data-set class {name!r}{closest}; known: {known}")
+    return RAW_DATASETS[name]
+
+
+def detect(row: dict[str, Any], where: str) -> type[RawDataset]:
+    """The one class whose row this is. Raises UserError when none or several are."""
+    classes = list(dict.fromkeys(RAW_DATASETS.values()))
+    fitting = [cls for cls in classes if cls.fits(row)]
+    fitting = [cls for cls in fitting if not any(cls.name in other.instead_of for other in fitting)]
+    if len(fitting) == 1:
+        return fitting[0]
+    found = f"{where}: found the columns {', '.join(map(str, row))}"
+    if fitting:
+        names = [cls.name for cls in fitting]
+        raise UserError(f"{found}, which fit {' and '.join(names)}; name the class, as {names[0]}:PATH")
+    needs = "; ".join(f"{cls.name} ({cls.needs})" for cls in classes)
+    raise UserError(f"{found}, which fit no class; rename them, as --columns prompt=question, to fit one of: {needs}")
+
+
+def text(row: dict[str, Any], *columns: str, where: str) -> str:
+    """The text of the first of `columns` that the row has. Raises RecordError."""
+    for column in columns:
+        if isinstance(row.get(column), str):
+            return row[column]
+        if column in row:
+            raise RecordError(f"{where}: column {column!r} is {str(row[column])[:60]!r}; expected text")
+    found = ", ".join(map(str, row)) or "none"
+    raise RecordError(f"{where}: no column {' or '.join(map(repr, columns))}; found the columns {found}")
+
+
+def rest(row: dict[str, Any], used: tuple[str, ...]) -> dict[str, Any]:
+    """What else the row says (a task, a difficulty, a source), kept in the record's meta."""
+    return {name: value for name, value in row.items() if name not in used}
+
+
+def did_you_mean(word: str, known) -> str:
+    lower = {name.lower(): name for name in known}
+    close = difflib.get_close_matches(word.lower(), lower, n=1, cutoff=0.5)
+    return f"; did you mean {lower[close[0]]}?" if close else ""

@@ -1,0 +1,101 @@
+"""Dialogues written as one text, and lists of messages in the two spellings of the field, as Messages."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from utils.raw_datasets.base import LeftOut
+from utils.records import Message, Record, RecordError, comparison
+
+DIFFERS = "pairs that differ before the last turn"
+ROLE = {
+    "system": "system",
+    "user": "user",
+    "human": "user",
+    "prompter": "user",
+    "student": "user",
+    "assistant": "assistant",
+    "gpt": "assistant",
+    "bot": "assistant",
+    "chatgpt": "assistant",
+    "tutorbot": "assistant",
+}
+# A name in the middle of a paragraph is not a turn, so the empty line before it is part of the mark.
+_HUMAN_ASSISTANT = re.compile(r"(?:\A\s*|\n\n)(Human|Assistant):")
+_SUMMARY_CUE = "TL;DR:"
+
+
+def turns(text: str, marks: re.Pattern = _HUMAN_ASSISTANT) -> list[Message]:
+    """The turns of a dialogue, text before the first mark as a system message; [] when it has no mark."""
+    head, *pieces = marks.split(text)
+    if not pieces:
+        return []
+    system = [Message("system", head.strip())] if head.strip() else []
+    return system + [Message(ROLE[m.lower()], t.strip()) for m, t in zip(pieces[::2], pieces[1::2], strict=True)]
+
+
+def prompt_of(value: Any, where: str) -> tuple[tuple[Message, ...], bool]:
+    """(messages, was it formatted): of a list of messages, of a text with Human and Assistant turns, or of plain text,
+    which is one user message. The answer to a formatted prompt begins with a space that is not its own."""
+    if isinstance(value, list):
+        return tuple(messages(value, where)), False
+    if not isinstance(value, str):
+        raise RecordError(f"{where}: prompt is {str(value)[:60]!r}; expected text or a list of messages")
+    dialogue = turns(value)
+    if len(dialogue) > 1 and dialogue[-1] == Message("assistant", ""):
+        return merged(dialogue[:-1]), True
+    if len(dialogue) > 1 and dialogue[-1] == Message("assistant", _SUMMARY_CUE):  # the cue belongs to the question
+        return merged([*dialogue[:-1], Message("user", _SUMMARY_CUE)]), True
+    if dialogue and dialogue[0].role == "user":
+        if dialogue[-1].role != "user":
+            raise RecordError(f"{where}: prompt ends with {value[-40:]!r}; expected it to end with 'Assistant:'")
+        return merged(dialogue), True
+    return (Message("user", value),), False
+
+
+def messages(value: Any, where: str) -> list[Message]:
+    """Messages of a list of {role, content} or {from, value}."""
+    if not isinstance(value, list) or not value:
+        raise RecordError(f"{where}: found {str(value)[:60]!r}; expected a list of messages")
+    return [_message(item, f"{where}: message {number}") for number, item in enumerate(value, start=1)]
+
+
+def _message(item: Any, at: str) -> Message:
+    if not isinstance(item, dict):
+        raise RecordError(f"{at} is {str(item)[:60]!r}; expected an object with role and content")
+    role, content = item.get("role", item.get("from")), item.get("content", item.get("value"))
+    if not isinstance(role, str) or role.lower() not in ROLE:
+        raise RecordError(f"{at} has role {role!r}; expected one of {', '.join(ROLE)}")
+    if not isinstance(content, str):
+        raise RecordError(f"{at} has content {str(content)[:60]!r}; expected text")
+    return Message(ROLE[role.lower()], content)
+
+
+def demonstration(dialogue: Sequence[Message]) -> tuple[tuple[Message, ...], list[str]]:
+    """(prompt, answers): the last turn is the answer if it is the assistant's; otherwise all of it is a prompt."""
+    if dialogue[-1].role == "assistant":
+        return merged(dialogue[:-1]), [dialogue[-1].content]
+    return merged(dialogue), []
+
+
+def dialogue_pair(chosen: Sequence[Message], rejected: Sequence[Message], where: str, **more: Any) -> Record:
+    """A comparison of two whole dialogues, which must be the same up to their last turn, the assistant's."""
+    for name, dialogue in (("chosen", chosen), ("rejected", rejected)):
+        if not dialogue or dialogue[-1].role != "assistant":
+            found = f"ends with a turn of {dialogue[-1].role}" if dialogue else "has no turns"
+            raise RecordError(f"{where}: the {name} dialogue {found}; expected it to end with the assistant's")
+    if list(chosen[:-1]) != list(rejected[:-1]):
+        raise LeftOut(DIFFERS)
+    return comparison(merged(chosen[:-1]), chosen[-1].content, rejected[-1].content, where=where, **more)
+
+
+def merged(dialogue: Sequence[Message]) -> tuple[Message, ...]:
+    """Neighbouring turns of one speaker as one message: most chat templates refuse two in a row."""
+    out: list[Message] = []
+    for message in dialogue:
+        if out and out[-1].role == message.role:
+            message = Message(message.role, f"{out.pop().content}\n\n{message.content}")
+        out.append(message)
+    return tuple(out)

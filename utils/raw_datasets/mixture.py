@@ -1,0 +1,163 @@
+"""Several data sets as one stream of records: divided between stages and splits by prompt, weighted, counted."""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from functools import cache, cached_property
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from utils import records as records_module
+from utils.errors import UserError
+from utils.raw_datasets.reader import USED, Reader
+from utils.raw_datasets.sources import open_source
+from utils.raw_datasets.spec import Spec, renaming, slice_of
+from utils.records import Record, content_id, prompt_hash
+
+if TYPE_CHECKING:
+    from utils.arguments.options import DataArguments
+
+TIES = "left out as ties: chosen equals rejected"
+DUPLICATES = "exact duplicates of earlier rows, kept"
+OTHER_STAGES = "in the slices of other stages"
+OTHER_SPLIT = {"train": "held out for evaluation", "eval": "left to training"}
+
+
+class Mixture:
+    """Records of --data_path (or --eval_data_path) for one split and stage: the same at every iteration.
+
+    After an iteration `notes` are lines to print, and `counts` says what became of the rows of all data sets together.
+    """
+
+    def __init__(self, data: DataArguments, split: Literal["train", "eval"], stage: int, seed: int) -> None:
+        self._data, self._split, self._seed = data, split, seed
+        self._slice = slice_of(data.data_split, stage)
+        self._limit = data.max_train_samples if split == "train" else data.max_eval_samples
+        self._renamed = renaming(data.columns)
+        self._weighted = split == "train" or bool(data.eval_data_path)  # each row of a test split is used once
+        self.notes: list[str] = []
+        self.counts: Counter[str] = Counter()
+        paths = data.eval_data_path if split == "eval" and data.eval_data_path else data.data_path
+        self._readers = [self._reader(Spec.of(path)) for path in paths]
+
+    def _reader(self, spec: Spec) -> Reader:
+        source = open_source(spec.path)
+        test = self._split == "eval" and source.has_test
+        if not (test or source.has_train):
+            raise UserError(f"{spec.path}: found a test split alone; expected a train split beside it, as train.jsonl")
+        return Reader(spec, source, test, self._renamed, self._data.on_bad_row)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Changes with the bytes that are read, with what is taken of them and with the code that reads them."""
+        data, specs = self._data, [reader.spec for reader in self._readers]
+        parts = [[r.source.fingerprint(r.test), self._holdout(r)] for r in self._readers]
+        parts += [[spec.cls and spec.cls.name, self._weighted and [spec.weight, spec.rows]] for spec in specs]
+        settings = [self._split, self._slice, self._limit, self._fraction, data.columns, data.on_bad_row]
+        # The seed counts only where rows are drawn by it: runs that differ in the seed alone share cached tokens.
+        drawn_by_seed = self._limit is not None or any(spec.rows or spec.weight % 1 for spec in specs)
+        text = json.dumps([_code_version(), parts, settings, self._seed if drawn_by_seed else None])
+        return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+    def __iter__(self) -> Iterator[Record]:
+        self.notes, self.counts, self._seen = [], Counter(), set()
+        used_columns = set().union(*(reader.open() for reader in self._readers))
+        for theirs in self._renamed.keys() - used_columns:
+            raise UserError(f"--columns {self._renamed[theirs]}={theirs}: no data set has a column {theirs!r}")
+        records = chain.from_iterable(map(self._rows_used, self._readers))
+        if self._limit is None:
+            yield from records
+        else:
+            yield from drawn(records, self._limit, f"{self._seed}")
+            if self.counts[USED] > self._limit:
+                self.notes.append(f"drew {self._limit} of these rows (--max_{self._split}_samples)")
+                self.counts[USED] = self._limit
+        if not self.counts[USED]:
+            remedy = "give --eval_data_path, or raise --eval_holdout" if self._split == "eval" else ""
+            raise UserError(f"no rows left for {self._split}: {'; '.join(self.notes)}; {remedy}".rstrip("; "))
+
+    def _rows_used(self, reader: Reader) -> Iterator[Record]:
+        records = self._candidates(reader)
+        if self._fraction < 1:
+            records = list(records)
+            records = records[: max(1, round(self._fraction * len(records)))]
+        if self._weighted:
+            records = weighted(records, reader.spec, f"{self._seed} {self._readers.index(reader)}")
+        for record in records:
+            reader.tally[USED] += 1
+            yield record
+        self.counts.update(reader.tally)
+        self.notes += reader.notes()
+        if not reader.tally[USED] and self._split == "train":
+            raise UserError(f"no rows left for train: {'; '.join(reader.notes())}")
+
+    def _candidates(self, reader: Reader) -> Iterator[Record]:
+        """The records of this stage and split, without ties."""
+        (low, high), holdout = self._slice, self._holdout(reader)
+        for record in reader.records():
+            key = prompt_hash(record.prompt)
+            if is_tie(record):
+                reader.count(TIES, record.where)
+            elif not low <= _unit(key) < high:
+                reader.count(OTHER_STAGES)
+            elif holdout is not None and (_unit(_hash("holdout", key)) < holdout) != (self._split == "eval"):
+                reader.count(OTHER_SPLIT[self._split])
+            else:
+                content = content_id(record.prompt, record.answers)
+                if content in self._seen:
+                    reader.count(DUPLICATES, record.where)
+                self._seen.add(content)
+                yield record
+
+    def _holdout(self, reader: Reader) -> float | None:
+        """The share of prompts kept from training for evaluation; None where evaluation has rows of its own."""
+        own_rows = self._data.eval_data_path or reader.source.has_test
+        return None if own_rows else self._data.eval_holdout
+
+    @property
+    def _fraction(self) -> float:
+        return self._data.data_fraction if self._split == "train" else 1.0
+
+
+def is_tie(record: Record) -> bool:
+    """Were all its decisions made between equal texts? (A verdict that says tie is kept: that is an answer.)"""
+    return any(verdict.preferred in ("a", "b") for verdict in record.verdicts) and not record.pairs()
+
+
+def weighted(records: Iterable[Record], spec: Spec, salt: str) -> Iterable[Record]:
+    """As many of the records as the spec says: N rows, or each as often as its weight."""
+    if spec.rows is not None:
+        return drawn(records, spec.rows, salt)
+    if spec.weight == 1:
+        return records
+    records = list(records)
+    times, share = divmod(spec.weight, 1)
+    return chain(*[records] * int(times), drawn(records, round(share * len(records)), salt))
+
+
+def drawn(records: Iterable[Record], count: int, salt: str) -> Iterator[Record]:
+    """`count` of the records, drawn by a hash of salt and id, in their own order."""
+    keyed = ((_hash(salt, record.id), place, record) for place, record in enumerate(records))
+    for _, _, record in sorted(heapq.nsmallest(count, keyed), key=lambda item: item[1]):
+        yield record
+
+
+def _hash(salt: str, key: object) -> int:
+    return int.from_bytes(hashlib.blake2b(f"{salt} {key}".encode(), digest_size=8).digest(), "big")
+
+
+def _unit(key: int) -> float:
+    """A 64-bit hash as a number in [0, 1): the 53 bits that a float holds, so that none rounds up to 1."""
+    return (key >> 11) / 2**53
+
+
+@cache
+def _code_version() -> str:
+    """A hash of the code that reads: records and every class."""
+    files = [Path(records_module.__file__), *sorted(Path(__file__).parent.glob("*.py"))]
+    return hashlib.blake2b(b"".join(path.read_bytes() for path in files), digest_size=16).hexdigest()

@@ -1,0 +1,87 @@
+"""The rows of one data set as checked records, with a tally of what became of them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from itertools import chain
+from typing import Any
+
+from utils.raw_datasets.base import LeftOut, RawDataset, detect
+from utils.raw_datasets.sources import Rows, Source
+from utils.raw_datasets.spec import Spec
+from utils.records import Record, RecordError
+
+READ, USED, BAD = "rows read", "used", "bad rows"
+
+
+class Reader:
+    """`open`, then `records`. Rows of the source's test split if `test`; `renamed` is {their column: ours}."""
+
+    def __init__(self, spec: Spec, source: Source, test: bool, renamed: dict[str, str], on_bad_row: str) -> None:
+        self.spec, self.source, self.test = spec, source, test
+        self._renamed, self._skip = renamed, on_bad_row == "skip"
+
+    def open(self) -> set[str]:
+        """Read the first row and find its class; the columns of `renamed` that the row has. Raises UserError."""
+        self.tally: Counter[str] = Counter()  # what became of a row -> how many
+        self.first: dict[str, str] = {}  # the same -> the first of them
+        self.cls: type[RawDataset] | None = self.spec.cls
+        self.how = "as asked"
+        rows = self._checked_rows()
+        first = next(rows, None)
+        if first is None:
+            self._rows: Rows = iter(())
+            return set()
+        self._rows = chain([first], rows)
+        row, where = first
+        if self.cls is None:
+            ours = self._in_our_names(row)
+            self.cls, self.how = detect(ours, where), f"found by its columns {', '.join(ours)}"
+        return set(self._renamed) & set(row)
+
+    def records(self) -> Iterator[Record]:
+        for row, where in self._rows:
+            try:
+                yield self.cls.record(self._in_our_names(row), where).check()
+            except LeftOut as left:
+                self.count(left.reason, where)
+            except RecordError as error:
+                self._bad(error)
+
+    def count(self, what: str, where: str = "") -> None:
+        self.tally[what] += 1
+        self.first.setdefault(what, where)
+
+    def notes(self) -> list[str]:
+        """One printable line each."""
+        cls = f"class {self.cls.name}, {self.how}; " if self.cls else ""
+        lines = [f"{self.spec.path}: {cls}{self.tally[READ]} {READ}, {self.tally[USED]} {USED}"]
+        for what, count in self.tally.items():
+            if what not in (READ, USED):
+                first = f" (first: {self.first[what]})" if self.first.get(what) else ""
+                lines.append(f"{self.spec.path}: {count} {what}{first}")
+        return lines
+
+    def _checked_rows(self) -> Rows:
+        for row, where in self.source.rows(self.test, self._broken):
+            self.tally[READ] += 1
+            if isinstance(row, dict):
+                yield row, where
+            else:
+                self._bad(RecordError(f"{where}: found {str(row)[:60]!r}; expected an object of columns"))
+
+    def _in_our_names(self, row: dict[str, Any]) -> dict[str, Any]:
+        if not self._renamed:
+            return row
+        taken = {ours for theirs, ours in self._renamed.items() if theirs in row}
+        return {self._renamed.get(name, name): row[name] for name in row if name in self._renamed or name not in taken}
+
+    def _broken(self, error: RecordError) -> None:
+        self.tally[READ] += 1
+        self._bad(error)
+
+    def _bad(self, error: RecordError) -> None:
+        if not self._skip:
+            raise RecordError(f"{error} (--on_bad_row skip leaves such rows out)") from error
+        self.count(BAD, str(error))

@@ -1,0 +1,169 @@
+"""Where rows come from: a file, a folder of train and test files, or a data set of the Hugging Face hub."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from utils.errors import UserError
+from utils.records import RecordError, read_jsonl
+
+SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".json.gz", ".txt", ".csv", ".parquet")
+TEST_NAMES = ("test", "validation", "valid", "val", "eval", "dev")  # in this order
+OnBad = Callable[[RecordError], None]
+Rows = Iterator[tuple[Any, str]]
+
+
+class Source:
+    """Rows of a training split and, perhaps, of a test split; `name` is for people."""
+
+    name: str
+    has_train: bool
+    has_test: bool
+
+    def rows(self, test: bool, on_bad: OnBad | None = None) -> Rows:
+        """(row, where it stands). A line that cannot be parsed goes to `on_bad`, or raises RecordError."""
+        raise NotImplementedError
+
+    def fingerprint(self, test: bool) -> str:
+        """Of the content, without parsing it."""
+        raise NotImplementedError
+
+
+def open_source(name: str) -> Source:
+    """A file or folder of that name, else a data set of the hub. Raises UserError."""
+    path = Path(name).expanduser()
+    if path.is_file():
+        return Files(name, path, None)
+    if path.is_dir():
+        return _open_folder(name, path)
+    if name.endswith(SUFFIXES) or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?(:[\w.-]+)?", name) or name.startswith("."):
+        raise UserError(f"{name}: no such file or folder")
+    return Hub(name)
+
+
+class Files(Source):
+    def __init__(self, name: str, train: Path | None, test: Path | None) -> None:
+        self.name, self._paths = name, (train, test)
+        self.has_train, self.has_test = train is not None, test is not None
+
+    def rows(self, test, on_bad=None):
+        path = self._paths[test]
+        if path.suffix == ".csv":
+            return _csv_rows(path, on_bad)
+        return _parquet_rows(path) if path.suffix == ".parquet" else _json_rows(path, on_bad)
+
+    def fingerprint(self, test):
+        digest = hashlib.blake2b(digest_size=16)
+        try:
+            with self._paths[test].open("rb") as data:
+                while block := data.read(1 << 20):
+                    digest.update(block)
+        except OSError as error:
+            raise UserError(f"{self._paths[test]}: cannot be read: {error.strerror or error}") from error
+        return digest.hexdigest()
+
+
+def _open_folder(name: str, folder: Path) -> Source:
+    train, test = _split_file(folder, ("train",)), _split_file(folder, TEST_NAMES)
+    if train or test:
+        return Files(name, train, test)
+    if (folder / "dataset_dict.json").is_file() or (folder / "dataset_info.json").is_file():
+        return Hub(name, saved=True)
+    if any(path.suffix in (".parquet", ".arrow", ".csv", ".jsonl") for path in folder.rglob("*") if path.is_file()):
+        return Hub(name)
+    found = ", ".join(sorted(path.name for path in folder.iterdir())[:8]) or "nothing"
+    raise UserError(f"{name}: the folder holds {found}; expected train and test files, as train.jsonl and test.jsonl")
+
+
+def _split_file(folder: Path, names: tuple[str, ...]) -> Path | None:
+    for name in names:
+        found = [folder / (name + suffix) for suffix in SUFFIXES if (folder / (name + suffix)).is_file()]
+        if len(found) > 1:
+            raise UserError(f"{folder}: holds {' and '.join(path.name for path in found)}; name the file to read")
+        if found:
+            return found[0]
+    return None
+
+
+def _json_rows(path: Path, on_bad: OnBad | None) -> Rows:
+    for row, where in read_jsonl(path, on_bad):
+        columns = list(row.values()) if isinstance(row, dict) else []
+        if _is_column_dict(columns):  # {"prompt": [text, …], "chosen": [text, …]}: one object for all rows
+            for number, values in enumerate(zip(*columns, strict=True), start=1):
+                yield dict(zip(row, values, strict=True)), f"{path}[{number}]"
+        elif isinstance(row, dict) and list(row) == ["data"] and isinstance(row["data"], list):
+            yield from ((item, f"{path}[{number}]") for number, item in enumerate(row["data"], start=1))
+        else:
+            yield row, where
+
+
+def _is_column_dict(columns: list[Any]) -> bool:
+    lists = all(isinstance(column, list) and column and isinstance(column[0], str) for column in columns)
+    return len(columns) > 1 and lists and len(set(map(len, columns))) == 1
+
+
+def _csv_rows(path: Path, on_bad: OnBad | None) -> Rows:
+    """Every value is text and an empty one stays empty: no number, no NaN is read into it."""
+    csv.field_size_limit(1 << 30)
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as lines:
+            reader = csv.DictReader(lines, strict=True)
+            for row in reader:
+                where = f"{path}:{reader.line_num}"
+                if None not in row and None not in row.values():
+                    yield row, where
+                    continue
+                error = RecordError(f"{where}: the line has not the {len(reader.fieldnames)} fields of the header")
+                if on_bad is None:
+                    raise error
+                on_bad(error)
+    except (csv.Error, UnicodeDecodeError, OSError) as error:
+        raise UserError(f"{path}: cannot be read as CSV: {error}") from error
+
+
+def _parquet_rows(path: Path) -> Rows:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        number = 0
+        for batch in pyarrow.parquet.ParquetFile(path).iter_batches():
+            for row in batch.to_pylist():
+                number += 1
+                yield row, f"{path}[{number}]"
+    except (pyarrow.ArrowException, OSError) as error:
+        raise UserError(f"{path}: cannot be read as Parquet: {error}") from error
+
+
+class Hub(Source):
+    """NAME or NAME:CONFIG on the Hugging Face hub, or a folder that the `datasets` library reads."""
+
+    def __init__(self, name: str, saved: bool = False) -> None:
+        import datasets
+
+        self.name = name
+        local = Path(name).expanduser()
+        path, config = (str(local), "") if local.exists() else name.partition(":")[::2]
+        try:
+            loaded = datasets.load_from_disk(path) if saved else datasets.load_dataset(path, config or None)
+        except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+            missing = "" if local.exists() else "no such file or folder, and "
+            raise UserError(f"{name}: {missing}the datasets library cannot load it: {str(error)[:300]}") from error
+        splits = loaded if isinstance(loaded, dict) else {"train": loaded}
+        test = next((splits[split] for split in TEST_NAMES if split in splits), None)
+        self._splits = (splits.get("train"), test)
+        self.has_train, self.has_test = "train" in splits, test is not None
+        if not (self.has_train or self.has_test):
+            raise UserError(f"{name}: has the splits {', '.join(splits)}; expected train or {' or '.join(TEST_NAMES)}")
+
+    def rows(self, test, on_bad=None):
+        for number, row in enumerate(self._splits[test], start=1):
+            yield row, f"{self.name}[{number}]"
+
+    def fingerprint(self, test):
+        return self._splits[test]._fingerprint

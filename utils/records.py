@@ -1,0 +1,279 @@
+"""Feedback as text, before any token: one prompt, its k answers, and what is known of them.
+
+Every producer writes this schema (JSON Lines, docs/data.md) and every consumer reads it. Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from utils.errors import UserError
+
+ROLES = ("system", "user", "assistant")
+PREFERENCES = ("a", "b", "tie", "refused", "failed")
+
+
+class RecordError(UserError):
+    """A row does not mean what the schema says."""
+
+
+@dataclass(frozen=True)
+class Message:
+    role: str  # system | user | assistant
+    content: str
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One answer and everything known of it. `finished` is False for an answer that was cut by a length limit."""
+
+    text: str
+    model: str | None = None
+    sampling: dict[str, Any] | None = None
+    finished: bool = True
+    rating: float | None = None
+    rank: int | None = None  # 1 is the best
+    thumb: bool | None = None
+    critique: str | None = None
+    refinement: str | None = None
+    scores: dict[str, float] = field(default_factory=dict)  # scorer's name -> score
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A comparison of answers[a] with answers[b]: preferred is a | b | tie | refused | failed."""
+
+    a: int
+    b: int
+    preferred: str
+    judge: str | None = None
+    order: str | None = None  # "ab" or "ba": which the judge saw first
+
+
+@dataclass(frozen=True)
+class Record:
+    """A prompt (messages, the last from the user) and its answers. `where` is file:line, for error messages."""
+
+    prompt: tuple[Message, ...]
+    answers: tuple[Answer, ...] = ()
+    verdicts: tuple[Verdict, ...] = ()
+    id: str = ""
+    meta: dict[str, Any] = field(default_factory=dict)
+    where: str = field(default="", compare=False)
+
+    def __post_init__(self) -> None:
+        if not self.id:
+            object.__setattr__(self, "id", content_id(self.prompt, self.answers))
+
+    def check(self) -> Record:
+        """Return self, or raise RecordError naming `where`, what was found and what was expected."""
+        at = f"{self.where}: " if self.where else ""
+        if not self.prompt:
+            raise RecordError(f"{at}prompt has no messages; expected at least one from the user")
+        for number, message in enumerate(self.prompt, start=1):
+            if message.role not in ROLES:
+                raise RecordError(f"{at}message {number} has role {message.role!r}; expected one of {', '.join(ROLES)}")
+            if not isinstance(message.content, str):
+                raise RecordError(f"{at}message {number} has content {message.content!r}; expected text")
+        if self.prompt[-1].role != "user":
+            raise RecordError(f"{at}prompt ends with a {self.prompt[-1].role} message; expected it to end with the user's")
+        if not any(message.content.strip() for message in self.prompt):
+            raise RecordError(f"{at}prompt is empty; expected text")
+        for verdict in self.verdicts:
+            if verdict.preferred not in PREFERENCES:
+                raise RecordError(f"{at}verdict is {verdict.preferred!r}; expected one of {', '.join(PREFERENCES)}")
+            if not (0 <= verdict.a < len(self.answers) and 0 <= verdict.b < len(self.answers)) or verdict.a == verdict.b:
+                raise RecordError(
+                    f"{at}verdict compares answers {verdict.a} and {verdict.b}; "
+                    f"expected two different numbers from 0 to {len(self.answers) - 1}"
+                )
+        return self
+
+    def pairs(self) -> list[tuple[int, int]]:
+        """(winner, loser) indices of every decided verdict whose texts differ."""
+        decided = [(v.a, v.b) if v.preferred == "a" else (v.b, v.a) for v in self.verdicts if v.preferred in ("a", "b")]
+        return [(win, lose) for win, lose in decided if self.answers[win].text != self.answers[lose].text]
+
+    def to_json(self) -> dict[str, Any]:
+        """The row as written: fields at their default are left out."""
+        return {
+            "id": self.id,
+            "prompt": [dataclasses.asdict(message) for message in self.prompt],
+            "answers": [_set_fields(answer) for answer in self.answers],
+            **({"verdicts": [_set_fields(verdict) for verdict in self.verdicts]} if self.verdicts else {}),
+            **({"meta": self.meta} if self.meta else {}),
+        }
+
+
+def comparison(prompt: Iterable[Message], chosen: str, rejected: str, **rest: Any) -> Record:
+    """The most common record: two answers, the first preferred."""
+    return Record(tuple(prompt), (Answer(chosen), Answer(rejected)), (Verdict(0, 1, "a"),), **rest)
+
+
+def content_id(prompt: Iterable[Message], answers: Iterable[Answer]) -> str:
+    text = json.dumps([[m.role, m.content] for m in prompt] + [a.text for a in answers], ensure_ascii=False)
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+def prompt_hash(prompt: Iterable[Message]) -> int:
+    """A 64-bit hash of the prompt alone: what --data_split divides by, so that no prompt is in two slices."""
+    text = json.dumps([[m.role, m.content.strip()] for m in prompt], ensure_ascii=False)
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
+
+
+def record_from_json(row: Any, where: str) -> Record:
+    """A checked Record from one parsed JSON object of the project's schema."""
+    if not isinstance(row, dict):
+        raise RecordError(f"{where}: found {type(row).__name__}; expected a JSON object")
+    unknown = set(row) - {"id", "prompt", "answers", "verdicts", "meta"}
+    if unknown:
+        raise RecordError(f"{where}: unknown field {sorted(unknown)[0]!r}; expected id, prompt, answers, verdicts, meta")
+    prompt = row.get("prompt")
+    if isinstance(prompt, str):
+        prompt = [{"role": "user", "content": prompt}]
+    if not isinstance(prompt, list):
+        raise RecordError(f"{where}: field 'prompt' is {str(prompt)[:60]!r}; expected text or a list of messages")
+    for name, kind in (("answers", list), ("verdicts", list), ("meta", dict)):
+        if not isinstance(row.get(name, kind()), kind):
+            raise RecordError(f"{where}: field {name!r} is {str(row[name])[:60]!r}; expected a {kind.__name__}")
+    return Record(
+        prompt=tuple(_build(Message, message, where) for message in prompt),
+        answers=tuple(_build(Answer, {"text": a} if isinstance(a, str) else a, where) for a in row.get("answers", [])),
+        verdicts=tuple(_build(Verdict, verdict, where) for verdict in row.get("verdicts", [])),
+        id=str(row.get("id", "")),
+        meta=row.get("meta", {}),
+        where=where,
+    ).check()
+
+
+def read_records(path: Path) -> Iterator[Record]:
+    """Checked records of a JSON Lines file."""
+    for row, where in read_jsonl(path):
+        yield record_from_json(row, where)
+
+
+def read_jsonl(path: Path, on_bad: Callable[[RecordError], None] | None = None) -> Iterator[tuple[Any, str]]:
+    """(parsed row, "file:line") of a JSON Lines file, or of a JSON file holding one list; .gz is unpacked.
+
+    A line that is not JSON goes to `on_bad` when that is given, and raises RecordError otherwise.
+    """
+    path = Path(path)
+    try:
+        text = _open_text(path)
+        with text as lines:
+            first = lines.readline()
+            if first.lstrip().startswith("[") or first.strip() == "{":
+                yield from _read_json_document(path, first + lines.read())
+                return
+            number = 0
+            for number, line in enumerate(_chain(first, lines), start=1):
+                if line.strip():
+                    try:
+                        row = _parse(line, f"{path}:{number}")
+                    except RecordError as error:
+                        if on_bad is None:
+                            raise
+                        on_bad(error)
+                        continue
+                    yield row, f"{path}:{number}"
+            if not number or (number == 1 and not first.strip()):
+                raise RecordError(f"{path}: the file is empty; expected one JSON object a line")
+    except FileNotFoundError:
+        raise RecordError(f"{path}: no such file") from None
+    except (UnicodeDecodeError, EOFError, OSError, zlib.error) as error:
+        raise RecordError(f"{path}: cannot be read as text: {error}") from error
+
+
+def write_jsonl(path: Path, rows: Iterable[Any]) -> int:
+    """Write rows (dicts or Records) beside `path` and rename; returns how many."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    count = 0
+    try:
+        with partial.open("w", encoding="utf-8") as out:
+            for row in rows:
+                row = row.to_json() if isinstance(row, Record) else row
+                out.write(json.dumps(row, ensure_ascii=False) + "\n")
+                count += 1
+            out.flush()
+            os.fsync(out.fileno())
+        partial.replace(path)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written: {error.strerror or error}", on_this_rank=True) from error
+    finally:
+        partial.unlink(missing_ok=True)
+    return count
+
+
+def _open_text(path: Path):
+    if path.suffix == ".gz":
+        import gzip
+
+        return gzip.open(path, "rt", encoding="utf-8-sig")
+    return path.open(encoding="utf-8-sig")  # a byte-order mark is no part of the text
+
+
+def _chain(first: str, rest: Iterable[str]) -> Iterator[str]:
+    if first:
+        yield first
+    yield from rest
+
+
+def _parse(text: str, where: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise RecordError(f"{where}: not JSON ({error.msg} at column {error.colno}): {text.strip()[:60]!r}") from None
+
+
+def _read_json_document(path: Path, text: str) -> Iterator[tuple[Any, str]]:
+    try:
+        rows = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise RecordError(f"{path}:{error.lineno}: not JSON: {error.msg} at column {error.colno}") from None
+    for number, row in enumerate(rows if isinstance(rows, list) else [rows], start=1):
+        yield row, f"{path}[{number}]"
+
+
+def _build(kind: type, row: Any, where: str) -> Any:
+    if not isinstance(row, dict):
+        raise RecordError(f"{where}: found {row!r}; expected an object with the fields of {kind.__name__.lower()}")
+    known = {f.name: f for f in dataclasses.fields(kind)}
+    for name in row:
+        if name not in known:
+            raise RecordError(f"{where}: unknown field {name!r} of {kind.__name__.lower()}; known: {', '.join(known)}")
+    for name, f in known.items():
+        if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING and name not in row:
+            raise RecordError(f"{where}: {kind.__name__.lower()} has no field {name!r}")
+    for name, value in row.items():
+        if kind is not Message and not _is_a(known[name].type, value):  # messages are checked with their number
+            found = f"{kind.__name__.lower()} field {name!r} is {str(value)[:60]!r}"
+            raise RecordError(f"{where}: {found}; expected {known[name].type}")
+    return kind(**row)
+
+
+_ACCEPTED = {"str": str, "bool": bool, "int": int, "float": (int, float), "dict": dict}
+
+
+def _is_a(annotation: str, value: Any) -> bool:
+    """Is a JSON value of a field's type? A bool is no number, and NaN is nothing."""
+    if value is None:
+        return annotation.endswith("None")
+    kind = annotation.split("[")[0].split(" ")[0]
+    return isinstance(value, _ACCEPTED[kind]) and (kind == "bool" or value is not True and value is not False) and value == value
+
+
+def _set_fields(item: Any) -> dict[str, Any]:
+    fields = {f.name: f for f in dataclasses.fields(item)}
+    required = {name for name, f in fields.items() if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING}
+    values = {name: getattr(item, name) for name in fields}
+    return {n: v for n, v in values.items() if n in required or (v != fields[n].default and v != {})}

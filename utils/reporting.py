@@ -1,0 +1,191 @@
+"""What a run says: lines and bars on rank 0, metrics.jsonl, args.json, TensorBoard. The only module that prints."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import TimeRemainingColumn
+
+from utils.errors import UserError
+
+console = Console(highlight=False, soft_wrap=True)
+
+
+def rank() -> int:
+    return int(os.environ.get("RANK", 0))
+
+
+def say(message: str, style: str | None = None) -> None:
+    """A line from rank 0. `message` is plain text: square brackets are shown as they are."""
+    if rank() == 0:
+        console.print(message, style=style, markup=False)
+
+
+def warn(message: str) -> None:
+    say(f"warning: {message}", style="yellow")
+
+
+def run_program(main: Callable[[], Any]) -> None:
+    """Run a program's main: a UserError is one line on stderr and exit code 2, Ctrl-C is 130."""
+    try:
+        main()
+    except UserError as error:
+        if rank() == 0 or error.on_this_rank:
+            sys.stderr.write(f"error: {error}\n")
+        sys.stderr.flush()
+        _leave(2)
+    except KeyboardInterrupt:
+        if rank() == 0:
+            sys.stderr.write("interrupted; the same command continues\n")
+        _leave(130)
+
+
+def _leave(code: int) -> None:
+    """Exit without waiting for other ranks: a destructor that waits for a collective would hang the job."""
+    sys.stdout.flush()
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        os._exit(code)
+    sys.exit(code)
+
+
+@contextlib.contextmanager
+def progress(title: str, total: int | None) -> Iterator[Callable[..., None]]:
+    """A bar on rank 0. Yields advance(n=1, **numbers): the numbers are shown beside the bar. Without a terminal it
+    prints a line every ten seconds instead."""
+    if rank() != 0:
+        yield lambda n=1, **numbers: None
+        return
+    if not console.is_terminal:
+        yield _plain_progress(title, total)
+        return
+    columns = [SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()]
+    columns += [TextColumn("{task.fields[numbers]}"), TimeElapsedColumn(), TimeRemainingColumn()]
+    with Progress(*columns, console=console, transient=False) as bar:
+        task = bar.add_task(title, total=total, numbers="")
+
+        def advance(n: int = 1, **numbers: float) -> None:
+            bar.update(task, advance=n, **({"numbers": _short(numbers)} if numbers else {}))
+
+        yield advance
+
+
+def _plain_progress(title: str, total: int | None) -> Callable[..., None]:
+    state = {"done": 0, "start": time.monotonic(), "said": time.monotonic()}
+
+    def advance(n: int = 1, **numbers: float) -> None:
+        state["done"] += n
+        now = time.monotonic()
+        if now - state["said"] >= 10 and state["done"] != total:
+            state["said"] = now
+            rate = state["done"] / (now - state["start"])
+            left = f", {(total - state['done']) / rate:.0f} s left" if total and rate else ""
+            say(f"{title}: {state['done']}{f'/{total}' if total else ''}{left}  {_short(numbers)}")
+
+    return advance
+
+
+def _short(numbers: dict[str, Any]) -> str:
+    return "  ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in numbers.items())
+
+
+class Report:
+    """The log of one run in `folder`: args.json once, one metrics.jsonl row per optimizer step, TensorBoard.
+
+    A resumed run calls `cut_after(step)` first: rows past the loaded checkpoint are dropped, so that the file ends
+    bit-identical to that of a run that was never stopped (the fields of WALL_CLOCK aside).
+    """
+
+    WALL_CLOCK = ("seconds", "tokens_per_second", "gemm_share")
+
+    def __init__(self, folder: Path, report_to: list[str], run_name: str, enabled: bool = True) -> None:
+        self.folder, self.enabled = Path(folder), enabled and rank() == 0
+        self.path = self.folder / "metrics.jsonl"
+        self._report_to, self._run_name, self._writers = set(report_to), run_name, []
+        if self.enabled:
+            self.folder.mkdir(parents=True, exist_ok=True)
+
+    def start(self, step: int) -> None:
+        """Begin (step 0) or continue after `step`: drop later rows, open the writers."""
+        if not self.enabled:
+            return
+        rows = []
+        if step and self.path.exists():
+            lines = self.path.read_text(encoding="utf-8").splitlines()
+            rows = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
+        _write_text(self.path, "".join(row + "\n" for row in rows))
+        if "tensorboard" in self._report_to:
+            from torch.utils.tensorboard import SummaryWriter
+
+            writer = SummaryWriter(str(self.folder / "tensorboard"), purge_step=step + 1)
+            self._writers.append(lambda n, row: [writer.add_scalar(k, v, n) for k, v in row.items()] and writer.flush())
+        if "wandb" in self._report_to:
+            self._writers.append(_wandb_writer(self._run_name, self.folder))
+
+    def log(self, step: int, row: dict[str, float]) -> None:
+        """One row: numbers of optimizer step `step`, flushed to disk."""
+        if not self.enabled:
+            return
+        with self.path.open("a", encoding="utf-8") as out:
+            out.write(json.dumps({"step": step, **row}) + "\n")
+        for write in self._writers:
+            write(step, row)
+
+    def write_json(self, name: str, value: Any) -> None:
+        if self.enabled:
+            _write_text(self.folder / name, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+    def write_args(self, groups: list[Any], **facts: Any) -> None:
+        """args.json: every option, the versions, the commit and `facts` (the data's hash, say)."""
+        options = {type(group).__name__: dataclasses.asdict(group) for group in groups}
+        self.write_json("args.json", {**options, **facts, "versions": versions(), "commit": commit()})
+
+
+def _wandb_writer(run_name: str, folder: Path) -> Callable[[int, dict], None]:
+    try:
+        import wandb
+    except ImportError:
+        raise UserError("--report_to wandb needs the wandb package: pip install -e '.[wandb]'") from None
+    run = wandb.init(name=run_name, dir=str(folder), resume="allow", id=hashlib.blake2b(str(folder.resolve()).encode(), digest_size=8).hexdigest())
+    return lambda step, row: run.log(row, step=step)
+
+
+def _write_text(path: Path, text: str) -> None:
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise UserError(f"{path}: cannot be written: {error.strerror or error}", on_this_rank=True) from error
+
+
+def versions() -> dict[str, str]:
+    found = {"python": sys.version.split()[0]}
+    for name in ("torch", "transformers", "deepspeed", "datasets", "peft"):
+        with contextlib.suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
+
+
+def commit() -> str | None:
+    """The checkout's commit, with + when files differ from it; None outside git."""
+    root = Path(__file__).resolve().parents[1]
+    try:
+        run = subprocess.run(["git", "-C", str(root), "describe", "--always", "--abbrev=12", "--dirty=+", "--exclude=*"],
+                             capture_output=True, text=True, timeout=10)  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return run.stdout.strip() or None

@@ -1,0 +1,137 @@
+"""What a model says of given answers: token log-probs (Policy) and scores (RewardModel), each prompt computed once.
+
+Legend: L positions with logits, N trained tokens, A answers, V vocabulary (utils/batches.py has the rest).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from utils.attention import PACKED, why_not_packed
+from utils.batches import Batch, collate
+from utils.errors import UserError
+from utils.groups import Group
+from utils.models import plain
+from utils.ranks import device
+from utils.reporting import say, warn
+
+ROWS_AT_ONCE = 512  # float32 copies of logits are made for so many positions at a time
+
+
+class Policy(nn.Module):
+    """A causal language model that answers a Batch with float32 log-probs of its trained tokens, [N]."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model, self.packed = model, _choose_rows(model)
+
+    def forward(self, batch: Batch) -> Tensor:
+        _read_rows(self.model, batch)
+        if batch.layout is not None:
+            output = self.model(
+                input_ids=batch.input_ids, position_ids=batch.position_ids, layout=batch.layout, use_cache=False,
+                logits_to_keep=batch.logit_positions,
+            )  # fmt: skip
+            logits_LV = output.logits[0]
+        else:
+            output = self.model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False)
+            logits_LV = output.logits.flatten(0, 1)[batch.logit_positions]
+        return token_logprobs(logits_LV, batch.logit_rows, batch.targets)
+
+
+class RewardModel(nn.Module):
+    """A one-label sequence classification model that answers a Batch with each answer's score, float32 [A]."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model, self.packed = model, _choose_rows(model)
+
+    def forward(self, batch: Batch) -> Tensor:
+        _read_rows(self.model, batch)
+        model = plain(self.model)
+        body = getattr(model, model.base_model_prefix)
+        if batch.layout is not None:
+            output = body(input_ids=batch.input_ids, position_ids=batch.position_ids, layout=batch.layout, use_cache=False)
+        else:
+            output = body(input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False)
+        ends_AH = output.last_hidden_state.flatten(0, 1)[batch.answer_ends]
+        return model.score(ends_AH).squeeze(-1).float()
+
+
+class _TokenLogProbs(torch.autograd.Function):
+    """log P of chosen entries of rows of logits. Keeps the logits in their own dtype, never a float32 copy of all."""
+
+    @staticmethod
+    def forward(ctx, logits_LV: Tensor, rows_N: Tensor, targets_N: Tensor) -> Tensor:
+        lse_L = torch.cat([chunk.float().logsumexp(-1) for chunk in logits_LV.split(ROWS_AT_ONCE)])
+        ctx.save_for_backward(logits_LV, lse_L, rows_N, targets_N)
+        return logits_LV[rows_N, targets_N].float() - lse_L[rows_N]
+
+    @staticmethod
+    def backward(ctx, grad_N: Tensor):
+        logits_LV, lse_L, rows_N, targets_N = ctx.saved_tensors
+        # d log P(target) / d logits = onehot(target) − softmax; several targets may share a row of logits
+        weight_L = torch.zeros_like(lse_L).index_add_(0, rows_N, grad_N)
+        grad_LV = torch.empty_like(logits_LV)
+        for start in range(0, len(logits_LV), ROWS_AT_ONCE):
+            part = slice(start, start + ROWS_AT_ONCE)
+            probs = torch.exp_(logits_LV[part].float() - lse_L[part, None])
+            grad_LV[part] = probs.mul_(-weight_L[part, None]).to(grad_LV.dtype)
+        grad_LV.index_put_((rows_N, targets_N), grad_N.to(grad_LV.dtype), accumulate=True)
+        return grad_LV, None, None
+
+
+def token_logprobs(logits_LV: Tensor, rows_N: Tensor, targets_N: Tensor) -> Tensor:
+    """float32 log P of token targets[n] under logits[rows[n]], [N]: the logit minus the row's log-sum-exp."""
+    return _TokenLogProbs.apply(logits_LV, rows_N, targets_N)
+
+
+def _choose_rows(model: nn.Module) -> bool:
+    reason = why_not_packed(plain(model))
+    if reason is None:
+        return True
+    warn(f"padded rows instead of packed ones (slower, the same numbers): {reason}")
+    return False
+
+
+def _read_rows(model: nn.Module, batch: Batch) -> None:
+    """Packed rows need the attention that reads them; anything else must not use it."""
+    base = plain(model)
+    wanted = PACKED if batch.layout is not None else "sdpa" if getattr(base, "_supports_sdpa", False) else "eager"
+    if base.config._attn_implementation != wanted:
+        base.set_attn_implementation(wanted)
+
+
+def self_test(model, scorer: Policy | RewardModel, groups: list[Group], dtype_name: str) -> None:
+    """Packed must equal padded on `groups`, and an answer's numbers must not depend on its batch. A family that fails
+    the first falls back to padded rows; one that fails the second is refused. `model` is the engine, or the scorer."""
+    tolerance = 1e-4 if dtype_name == "fp32" else 0.05  # per token or score; bf16 rounds logits to about 0.4 %
+    groups = [g for g in groups if g.answers]
+    with torch.no_grad():
+        padded = model(collate(groups, packed=False).to(device()))
+        if scorer.packed:
+            try:
+                packed = model(collate(groups, packed=True).to(device()))
+                gap = _gap(packed, padded)
+                if gap <= tolerance:
+                    return
+                reason = f"a packed row differs from padded ones by {gap:.2g} per token"
+            except (RuntimeError, TypeError, ValueError, AttributeError) as error:
+                reason = f"it cannot read packed rows: {str(error).splitlines()[0]}"
+            kind = plain(scorer.model).config.model_type
+            warn(f"padded rows instead of packed ones (slower, the same numbers): {kind}: {reason}")
+            scorer.packed = False
+        alone = torch.cat([model(collate([g], packed=False).to(device())) for g in groups])
+    gap = _gap(alone, padded)
+    if gap > tolerance:
+        raise UserError(
+            f"{plain(scorer.model).config.model_type}: an answer's numbers change by {gap:.2g} with the other rows of "
+            f"its batch; the model reads its padding and cannot be trained here"
+        )
+    say("self-test: padded rows, independent of their batch")
+
+
+def _gap(a: Tensor, b: Tensor) -> float:
+    """Mean absolute difference, relative where values are large."""
+    return float(((a - b).abs() / b.abs().clamp(min=1.0)).mean())

@@ -1,0 +1,36 @@
+"""The first two chapters that every stage opens with: its tokens, its model's identity."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from utils import models, ranks
+from utils.arguments.options import DataArguments, ModelArguments, TrainingArguments
+from utils.engine import start
+from utils.reporting import say
+from utils.run import Run, cache_folder
+from utils.templates import Renderer
+from utils.token_store import TokenStore, coloured, prepare
+
+
+def load_tokens(
+    model_args: ModelArguments, data_args: DataArguments, seed: int, stage: int,
+    kind: Literal["demonstrations", "comparisons", "prompts"],
+) -> tuple[Renderer, TokenStore, TokenStore]:  # fmt: skip
+    """(renderer, training groups, held-out groups), from the cache or tokenised once per machine; shows one example in
+    colour, green what is trained. Runs before any collective."""
+    tokenizer = models.load_tokenizer(model_args.tokenizer_name_or_path or model_args.model_name_or_path)
+    renderer = Renderer(tokenizer, model_args.template)
+    train, held_out = (
+        prepare(data_args, split, stage, kind, renderer, cache_folder(model_args), seed) for split in ("train", "eval")
+    )
+    say(coloured(tokenizer, train[0]))
+    return renderer, train, held_out
+
+
+def begin(run: Run, model_args: ModelArguments, args: TrainingArguments, train: TokenStore) -> str:
+    """Join the other ranks and fix what this run is; returns the hash of the starting model."""
+    start(args)
+    model_hash = ranks.from_rank_0(lambda: models.fingerprint(model_args.model_name_or_path))
+    run.begin(data=train.fingerprint, model=model_hash)
+    return model_hash

@@ -1,0 +1,85 @@
+"""Numbers with their uncertainty: means, shares and calibration, each with its formula and source."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+Z95 = 1.959963984540054  # the normal distribution's 97.5 % point
+
+
+class Estimate(NamedTuple):
+    """A value with its 95 % interval; n is the number of independent units. nan where n says too little."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+    def __str__(self) -> str:
+        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
+    def to_json(self) -> dict[str, float | int | None]:
+        """nan has no place in JSON: null."""
+        return {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in self._asdict().items()}
+
+
+def mean_interval(values: Sequence[float]) -> Estimate:
+    """Mean of independent values, +- 1.96 standard errors (sd with n - 1). For n below 30 it is a little narrow."""
+    n = len(values)
+    if n < 2:
+        value = float(values[0]) if n else math.nan
+        return Estimate(value, math.nan, math.nan, n)
+    mean = float(np.mean(values))
+    half = Z95 * float(np.std(values, ddof=1)) / math.sqrt(n)
+    return Estimate(mean, mean - half, mean + half, n)
+
+
+def cluster_bootstrap(clusters: Sequence[Sequence[float]], seed: int = 0, resamples: int = 2000) -> Estimate:
+    """Mean over all values of clusters (the answers to one prompt, say), which are drawn whole, with replacement.
+
+    Percentile interval (Efron & Tibshirani 1993, chapter 13); values of a cluster may depend on one another.
+    """
+    filled = [cluster for cluster in clusters if len(cluster)]
+    if not filled:
+        return Estimate(math.nan, math.nan, math.nan, 0)
+    sums_C = np.array([np.sum(cluster) for cluster in filled], np.float64)
+    sizes_C = np.array([len(cluster) for cluster in filled], np.float64)
+    value = float(sums_C.sum() / sizes_C.sum())
+    if len(filled) < 2:
+        return Estimate(value, math.nan, math.nan, len(filled))
+    rng = np.random.default_rng(seed)
+    means = np.empty(resamples)
+    for i in range(resamples):
+        drawn = rng.integers(len(filled), size=len(filled))
+        means[i] = sums_C[drawn].sum() / sizes_C[drawn].sum()
+    low, high = np.percentile(means, [2.5, 97.5])
+    return Estimate(value, float(low), float(high), len(filled))
+
+
+def wilson_interval(successes: float, n: int) -> Estimate:
+    """A share and its interval (Wilson 1927): centre (s + z^2/2) / (n + z^2), sound near 0 and 1."""
+    if n == 0:
+        return Estimate(math.nan, math.nan, math.nan, 0)
+    share = successes / n
+    centre = (successes + Z95**2 / 2) / (n + Z95**2)
+    half = Z95 / (n + Z95**2) * math.sqrt(n * share * (1 - share) + Z95**2 / 4)
+    return Estimate(share, max(0.0, centre - half), min(1.0, centre + half), n)
+
+
+class Calibration(NamedTuple):
+    brier: float  # mean (p - outcome)^2; 0.25 is what p = 1/2 everywhere gets
+    ece: float  # expected calibration error: mean |confidence - share right|, weighted by bin
+
+
+def calibration(probabilities: Sequence[float], outcomes: Sequence[float], bins: int = 10) -> Calibration:
+    """Of predicted probabilities against outcomes in {0, 1}. ECE over `bins` of equal width (Naeini et al. 2015)."""
+    p_N, y_N = np.asarray(probabilities, np.float64), np.asarray(outcomes, np.float64)
+    if not len(p_N):
+        return Calibration(math.nan, math.nan)
+    bin_N = np.minimum((p_N * bins).astype(int), bins - 1)
+    gaps = [abs(float(np.sum(p_N[bin_N == b] - y_N[bin_N == b]))) for b in range(bins)]
+    return Calibration(float(np.mean((p_N - y_N) ** 2)), sum(gaps) / len(p_N))

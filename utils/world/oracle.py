@@ -1,0 +1,131 @@
+"""The truth of the world: what an answer is worth, read from the words of the prompt and the answer alone.
+
+An answer is cut into sentences, each sentence is looked up in the world's language, and points are added. The sum is
+the utility, clipped to [1, 7]; the rating is the utility rounded. Preferences are drawn from a Bradley-Terry model on
+the utilities.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import math
+import random
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from utils.world import language
+from utils.world.exchanges import PROBLEMS, Exchange, mentions, sentences
+from utils.world.teachers import EXPECTED, phrases
+
+LOWEST, HIGHEST = 1.0, 7.0
+START = 2.5
+EVALUATION, HINT, QUESTION, POLITE = 1.5, 1.5, 1.0, 0.5
+TELLS, FALSE, UNCLEAR, REPEATS, FILLER, RUDE, CURT, UNFINISHED = -2.0, -1.0, -0.8, -0.6, -0.4, -0.8, -0.5, -1.0
+FREE_WORDS, PER_WORD = 24, -0.1
+# [is the student right?]: then a way to check the answer and a request to explain it fit better than another hint
+HINT_WORTH = {False: {"hint": HINT, "check": 0.6, "generic": 0.6}, True: {"check": HINT, "hint": 0.6, "generic": 0.6}}
+QUESTION_WORTH = {False: {"again": QUESTION, "explain": 0.5}, True: {"explain": QUESTION, "again": 0.5}}
+KINDS = ("hint", "check", *language.TUTOR)
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """`kinds`: of each sentence (false: of this language but not true here; unclear: of no language).
+    `points`: what each aspect adds. `utility` is in [1, 7]."""
+
+    kinds: tuple[str, ...]
+    points: dict[str, float]
+    utility: float
+
+    @property
+    def rating(self) -> int:
+        """1 to 7; halves go up."""
+        return math.floor(self.utility + 0.5)
+
+
+def assess(exchange: Exchange, answer: str, finished: bool = True) -> Assessment:
+    """What `answer` (any text) is worth in this exchange. `finished` is False for an answer cut by a length limit."""
+    said = sentences(answer)
+    kinds = tuple(_kind(sentence, exchange) for sentence in said)
+    if not set(kinds) - {"unclear", "false"}:
+        return Assessment(kinds, {"nothing that is true": LOWEST - START}, LOWEST)
+    points = {
+        "evaluation": _evaluation(kinds, exchange.state),
+        "hint": _best(kinds, HINT_WORTH[exchange.state == "right"]),
+        "question": _best(kinds, QUESTION_WORTH[exchange.state == "right"]),
+        "polite": POLITE if "praise" in kinds else 0.0,
+        "tells": TELLS if exchange.state != "right" and mentions(answer, exchange.problem.answer) else 0.0,
+        "false": FALSE * kinds.count("false"),
+        "unclear": UNCLEAR * kinds.count("unclear"),
+        "repeats": REPEATS * (len(said) - len(set(said))),
+        "filler": FILLER * kinds.count("filler"),
+        "rude": RUDE * kinds.count("rude"),
+        "curt": CURT if any(kind.startswith("curt") for kind in kinds) else 0.0,
+        "length": PER_WORD * max(0, len(answer.split()) - FREE_WORDS),
+        "unfinished": 0.0 if finished else UNFINISHED,
+    }
+    points = {aspect: value for aspect, value in points.items() if value}
+    return Assessment(kinds, points, min(HIGHEST, max(LOWEST, START + sum(points.values()))))
+
+
+def _evaluation(kinds: tuple[str, ...], state: str) -> float:
+    given = {kind.removeprefix("curt_") for kind in kinds} & set(EXPECTED.values())
+    if not given:
+        return 0.0
+    return EVALUATION if given == {EXPECTED[state]} else -EVALUATION
+
+
+def _best(kinds: tuple[str, ...], worth: dict[str, float]) -> float:
+    """An element counts once, however often it is said."""
+    return max((worth[kind] for kind in kinds if kind in worth), default=0.0)
+
+
+def _kind(sentence: str, exchange: Exchange) -> str:
+    kind = _fitting(exchange).get(sentence)
+    return kind or ("false" if _shape(sentence) in _shapes() else "unclear")
+
+
+@functools.lru_cache(maxsize=4096)
+def _fitting(exchange: Exchange) -> dict[str, str]:
+    """Every sentence that can be said in this exchange -> its kind."""
+    return {text.lower(): kind for kind in KINDS for text in phrases(kind, exchange)}
+
+
+@functools.cache
+def _shapes() -> frozenset[str]:
+    """Every sentence that can be said anywhere in the world, numbers left open."""
+    claims = [Exchange(p, "wrong", claim) for p in PROBLEMS.values() for claim in (p.answer, *p.wrong)]
+    return frozenset(_shape(sentence) for exchange in claims for sentence in _fitting.__wrapped__(exchange))
+
+
+def _shape(sentence: str) -> str:
+    return re.sub(r"\d+", "#", sentence)
+
+
+def preference_probability(utility_a: float, utility_b: float, temperature: float) -> float:
+    """P(a preferred to b) = sigma((u_a - u_b) / temperature); temperature 0 never errs (1/2 at equal utilities)."""
+    gap = utility_a - utility_b
+    if temperature == 0:
+        return 0.5 if gap == 0 else float(gap > 0)
+    scaled = gap / temperature
+    return 1 / (1 + math.exp(-scaled)) if scaled >= 0 else math.exp(scaled) / (1 + math.exp(scaled))
+
+
+def prefer(a: Assessment, b: Assessment, temperature: float, seed: int, *key: object) -> str:
+    """A noisy verdict, a | b | tie; equal ratings tie. `key` (record id, answer numbers) and `seed` fix the draw."""
+    if a.rating == b.rating:
+        return "tie"
+    return "a" if random_of(seed, *key).random() < preference_probability(a.utility, b.utility, temperature) else "b"
+
+
+def accuracy_ceiling(probabilities: Iterable[float]) -> float:
+    """The best accuracy that any model can expect on verdicts drawn with these P(a): mean of max(p, 1 - p)."""
+    best = [max(p, 1 - p) for p in probabilities]
+    return sum(best) / len(best) if best else math.nan
+
+
+def random_of(*key: object) -> random.Random:
+    """A generator that depends on nothing but `key`."""
+    return random.Random(hashlib.blake2b("\x1f".join(map(str, key)).encode(), digest_size=8).digest())
