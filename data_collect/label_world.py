@@ -62,7 +62,7 @@ def label(record: Record, args: LabelArguments) -> tuple[Record, list[Assessment
     exchange = read_prompt(record.prompt, record.where)
     seen = [assess(exchange, answer.text, answer.finished) for answer in record.answers]
     answers = tuple(
-        dataclasses.replace(answer, rating=s.rating, scores={**answer.scores, "oracle": round(s.utility, 6)})
+        dataclasses.replace(answer, rating=s.rating, scores={**answer.scores, "oracle": s.utility})
         for answer, s in zip(record.answers, seen, strict=True)
     )
     verdicts = tuple(

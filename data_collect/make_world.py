@@ -39,9 +39,9 @@ class WorldArguments:
     )
     seed: int = option(1234, help="seed of everything drawn")
     vocab_size: int = option(1024, help="pieces of the tokenizer")
-    hidden_size: int = option(256, help="width of the model")
+    hidden_size: int = option(192, help="width of the model")
     num_hidden_layers: int = option(4, help="layers of the model")
-    num_attention_heads: int = option(4, help="attention heads of the model")
+    num_attention_heads: int = option(6, help="attention heads of the model")
 
     def __post_init__(self) -> None:
         for name in ("num_demonstrations", "num_prompts", "num_pairs", "num_test"):

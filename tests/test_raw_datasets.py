@@ -228,7 +228,7 @@ def test_all_kinds_of_files_hold_the_same_rows(tmp_path):
     columns = {name: [row[name] for row in rows] for name in rows[0]}
     (tmp_path / "columns.json").write_text(json.dumps(columns))
     (tmp_path / "pretty.json").write_text(json.dumps(columns, indent=1))
-    (tmp_path / "a.csv").write_text('question,good\n1 + 1?,2\n"Say, ""hi""\nthen",NaN\n')
+    (tmp_path / "a.csv").write_text('\ufeffquestion,good\n1 + 1?,2\n"Say, ""hi""\nthen",NaN\n')
     import pyarrow.parquet
 
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "a.parquet")
@@ -362,6 +362,8 @@ def test_limits_on_samples(tmp_path):
     drawn = [int(record.prompt[0].content[1:]) for record in stream]
     assert len(drawn) == 50 == stream.counts["used"] and drawn == sorted(drawn)
     assert 10 < sum(i < 100 for i in drawn) < 40, "not taken from the first data set alone"
+    drawn = [int(p[1:]) for p in prompts(f"{first}=0.5", f"{second}=2", eval_holdout=0.0, max_train_samples=50)]
+    assert 1 <= sum(i < 100 for i in drawn) < 24, "50 rows against 200: weights and limits draw apart"
     assert len(prompts(first, second, split="eval", eval_holdout=0.5, max_eval_samples=5)) == 5
 
 
@@ -430,10 +432,12 @@ def test_a_bad_row_stops_with_its_place_or_is_counted(tmp_path, name, row, says)
     assert any("3 bad rows (first: " in note and "a.jsonl:2" in note for note in stream.notes)
 
 
-def test_a_csv_line_with_too_many_fields(tmp_path):
+def test_a_csv_line_with_too_many_or_too_few_fields(tmp_path):
+    for line in ("q,a,b\n", "q\n"):
+        path = write(tmp_path / "a.csv", ["prompt,answer\n", '"q",a\n', line])
+        with pytest.raises(UserError, match="a.csv:3: the line has not the 2 fields of the header"):
+            list(mixture(path))
     path = write(tmp_path / "a.csv", ["prompt,answer\n", "q,a\n", "q,a,b\n", "q\n"])
-    with pytest.raises(UserError, match="a.csv:3: the line has not the 2 fields of the header"):
-        list(mixture(path))
     stream = mixture(path, on_bad_row="skip", eval_holdout=0.0)
     assert len(list(stream)) == 1 and stream.counts["bad rows"] == 2
 

@@ -91,9 +91,9 @@ def test_pairs_are_the_decided_verdicts_between_different_texts():
         ({"prompt": [{"role": "user"}]}, "message has no field 'content'"),
         (
             {"prompt": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}]},
-            "ends with a assistant",
+            "last message is the assistant's; expected the user's",
         ),
-        ({"prompt": "x", "answer": "y"}, "unknown field 'answer'; expected id, prompt, answers"),
+        ({"prompt": "x", "answer": "y"}, "unknown field 'answer'; known: id, prompt, answers"),
         ({"prompt": "x", "answers": "yes"}, "field 'answers' is 'yes'; expected a list"),
         ({"prompt": "x", "answers": None}, "field 'answers' is 'None'; expected a list"),
         ({"prompt": "x", "meta": []}, "field 'meta' is '[]'; expected a dict"),

@@ -43,9 +43,9 @@ def test_bootstrap_weighs_values_and_draws_clusters():
 
 
 def test_calibration():
-    # bins [0.2, 0.3) and [0.9, 1]: |0.2 + 0.2 - 0 - 1| = 0.6 and |0.9 + 1.0 - 1 - 1| = 0.1; over 4 -> 0.175
-    # Brier: (0.04 + 0.64 + 0.01 + 0) / 4
-    result = calibration([0.2, 0.2, 0.9, 1.0], [0, 1, 1, 1])
-    assert result.ece == pytest.approx(0.175)
-    assert result.brier == pytest.approx(0.69 / 4)
+    # bins [0.2, 0.3) and [0.9, 1]: |0.2 + 0.2 - 0 - 1| = 0.6 and |0.9 + 1.0 - 1 - 0| = 0.9; over 4 -> 0.375
+    # Brier: (0.04 + 0.64 + 0.01 + 1) / 4
+    result = calibration([0.2, 0.2, 0.9, 1.0], [0, 1, 1, 0])
+    assert result.ece == pytest.approx(0.375)
+    assert result.brier == pytest.approx(1.69 / 4)
     assert calibration([0.5, 0.5], [0, 1]) == (0.25, 0.0)

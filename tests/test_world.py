@@ -4,6 +4,7 @@ import json
 import random
 
 import pytest
+import sentencepiece
 
 from data_collect import label_world, make_world, train_tokenizer
 from inference import evaluate_world
@@ -15,9 +16,9 @@ from utils.world.oracle import accuracy_ceiling, assess, prefer, preference_prob
 from utils.world.tasks import TASKS, coded_turn, critique, refine, task_prompt
 from utils.world.teachers import TEACHERS, phrases, strong, weak
 
-WRONG = (Turn("user", "What is 7 + 5? I think it is 11."),)
-RIGHT = (Turn("user", "What is 7 plus 5?"), Turn("assistant", "What do you think?"), Turn("user", "Is it 12?"))
-GOOD = "Not quite. Start at 7 and count on 5 more steps. What do you get now?"
+WRONG = (Turn("user", "What is 6 + 5? I think it is 10."),)
+RIGHT = (Turn("user", "What is 6 plus 5?"), Turn("assistant", "What do you think?"), Turn("user", "Is it 11?"))
+GOOD = "Not quite. Start at 6 and count on 5 more steps. What do you get now?"
 
 
 def utility(answer, prompt=WRONG, finished=True):
@@ -46,14 +47,14 @@ def test_points_add_up():
         (GOOD, GOOD.replace("Not quite.", "Not quite. That is right!")),  # says both
         (GOOD, GOOD.replace("Not quite. ", "")),
         (GOOD, GOOD.replace("Not quite.", "No.")),  # curt
-        (GOOD, GOOD.replace("Not quite.", "12 is not right yet.")),  # not what the student said
-        (GOOD, GOOD.replace("Start at 7", "Start at 9")),  # a hint that is not true
-        (GOOD, GOOD.replace("Start at 7 and count on 5 more steps.", "The river Nile runs through it.")),
-        (GOOD, GOOD.replace("Start at 7 and count on 5 more steps.", "Think about it step by step.")),
+        (GOOD, GOOD.replace("Not quite.", "9 is not right yet.")),  # not what the student said
+        (GOOD, GOOD.replace("Start at 6", "Start at 9")),  # a hint that is not true
+        (GOOD, GOOD.replace("Start at 6 and count on 5 more steps.", "The river Nile runs through it.")),
+        (GOOD, GOOD.replace("Start at 6 and count on 5 more steps.", "Think about it step by step.")),
         (GOOD, GOOD.replace("What do you get now?", "")),
         (GOOD, GOOD.replace("What do you get now?", "How did you find it?")),
-        (GOOD, GOOD.replace("What do you get now?", "The answer is 12.")),  # tells
-        (GOOD, GOOD + " So 12 it was."),  # tells in words of its own
+        (GOOD, GOOD.replace("What do you get now?", "The answer is 11.")),  # tells
+        (GOOD, GOOD + " So 11 it was."),  # tells in words of its own
         (GOOD, GOOD + " There are many things to learn in school."),
         (GOOD, GOOD + " What do you get now?"),  # repeats
         (GOOD, GOOD + " Potato steps river."),
@@ -66,8 +67,13 @@ def test_each_element_moves_the_utility(better, worse):
 
 
 def test_gibberish_and_silence_are_at_the_bottom():
-    assert utility("seven seven the of? and") == utility("") == utility("12") == 1
+    assert utility("seven seven the of? and") == utility("") == utility("11") == 1
     assert utility(GOOD, finished=False) == utility(GOOD) - 1
+
+
+def test_false_and_unclear_sentences_cost():
+    assert utility("Not quite. Start at 9 and count on 5 more steps.") == 4 - 1
+    assert utility("Not quite. Potato steps river.") == 3.2
 
 
 def test_length_counts_after_24_words():
@@ -77,14 +83,14 @@ def test_length_counts_after_24_words():
 
 
 def test_after_a_right_answer_it_may_be_named():
-    answer = "Yes, 12 is right! You can check it by taking 5 away again. Can you tell me why?"
+    answer = "Yes, 11 is right! You can check it by taking 5 away again. Can you tell me why?"
     assert utility(answer, RIGHT) == 6.5
     assert utility(answer) < 3  # the same words to a student who is wrong
-    assert utility(answer.replace("Yes, 12 is right!", "Not quite."), RIGHT) == 3.5
+    assert utility(answer.replace("Yes, 11 is right!", "Not quite."), RIGHT) == 3.5
 
 
 def test_case_and_spaces_do_not_matter():
-    assert utility("not  quite. START at 7 and count on 5 more steps.\nWhat do you get now?") == utility(GOOD)
+    assert utility("not  quite. START at 6 and count on 5 more steps.\nWhat do you get now?") == utility(GOOD)
 
 
 def test_prompts_are_read_back_as_they_were_meant():
@@ -128,16 +134,16 @@ def test_golden_example():
 GOLDEN = (
     (
         Turn("system", "You are a kind tutor. Give a hint and ask a question."),
-        Turn("user", "Here is my task. I have to find 3 x 7."),
+        Turn("user", "Here is my task. I have to find 3 plus 4."),
         Turn("assistant", "What do you think?"),
-        Turn("user", "I think it is 22."),
+        Turn("user", "I think it is 8."),
     ),
     (
-        "Good try, but 22 is not it. Thank you for thinking about it. Think of 3 groups of 7. "
+        "Good try, but 8 is not it. Thank you for thinking about it. Start at 4 and count on 3 more steps. "
         "Do you want to try it that way?",
-        "That is not quite it. It is 21, just write that down.",
+        "That is not quite it. It is 7, just write that down.",
     ),
-    [6.7, 2.0],  # 2.5 + 1.5 + 1.5 + 1 + 0.5 - 3 words x 0.1;  2.5 + 1.5 - 2
+    [6.4, 2.0],  # 2.5 + 1.5 + 1.5 + 1 + 0.5 - 6 words x 0.1;  2.5 + 1.5 - 2
 )
 
 
@@ -184,10 +190,10 @@ def test_coded_turns():
 
 def test_prompts_of_three_tasks():
     said = [task_prompt(read_prompt(RIGHT), RIGHT, task) for task in TASKS]
-    assert said[0] == "Human: What is 7 plus 5?\n\nAssistant: What do you think?\n\nHuman: Is it 12?\n\nAssistant:"
-    assert said[1] == "Human: What is 7 + 5?\n\nAssistant:"
+    assert said[0] == "Human: What is 6 plus 5?\n\nAssistant: What do you think?\n\nHuman: Is it 11?\n\nAssistant:"
+    assert said[1] == "Human: What is 6 + 5?\n\nAssistant:"
     assert said[2].endswith(
-        "Student: What is 7 plus 5?\nTutor: What do you think?\nStudent: Is it 12?\n\nAssistant: TL;DR:"
+        "Student: What is 6 plus 5?\nTutor: What do you think?\nStudent: Is it 11?\n\nAssistant: TL;DR:"
     )
 
 
@@ -201,11 +207,11 @@ def test_refinement_is_good_and_critique_names_the_faults():
             "It is too long.",
         )
         assert assess(exchange, poor).utility > 6 or critique(exchange, poor) != "It is a good answer."
-    assert critique(read_prompt(WRONG), "Yes. The answer is 12.") == (
-        "It should say what holds: the student is wrong. It should help with 7 + 5. It should end with a question to "
+    assert critique(read_prompt(WRONG), "Yes. The answer is 11.") == (
+        "It should say what holds: the student is wrong. It should help with 6 + 5. It should end with a question to "
         "the student. It tells the answer instead of guiding. It is curt."
     )
-    assert refine(read_prompt(WRONG), "Not quite. The answer is 12.", rng).startswith("Not quite. ")
+    assert refine(read_prompt(WRONG), "Not quite. The answer is 11.", rng).startswith("Not quite. ")
 
 
 # --- the programs ---
@@ -253,18 +259,20 @@ def test_tokenizer_gives_ids_and_round_trips(world):
 
     tokenizer = AutoTokenizer.from_pretrained(world / "model")
     assert len({tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id, tokenizer.unk_token_id}) == 4
+    pieces = sentencepiece.SentencePieceProcessor(str(world / "model" / "tokenizer.model"))
+    assert pieces.encode(GOOD) == tokenizer(GOOD, add_special_tokens=False)["input_ids"]  # one tokenizer, two files
     for text in (GOOD, "naïve  café 🙂\n\n1234 ", " a space first"):
         ids = tokenizer(text)["input_ids"]
         assert ids[0] == tokenizer.bos_token_id and len(ids) > 3
         assert tokenizer.decode(ids, skip_special_tokens=True) == text
-    assert tokenizer.convert_ids_to_tokens(tokenizer("It is 12.", add_special_tokens=False)["input_ids"])[-2:] == [
-        "▁12",
+    assert tokenizer.convert_ids_to_tokens(tokenizer("It is 11.", add_special_tokens=False)["input_ids"])[-2:] == [
+        "▁11",
         ".",
     ]
-    chat = [{"role": "user", "content": "Is it 12?"}, {"role": "assistant", "content": "Yes."}]
-    assert tokenizer.apply_chat_template(chat, tokenize=False) == "<s><|user|>Is it 12?</s><|assistant|>Yes.</s>"
+    chat = [{"role": "user", "content": "Is it 11?"}, {"role": "assistant", "content": "Yes."}]
+    assert tokenizer.apply_chat_template(chat, tokenize=False) == "<s><|user|>Is it 11?</s><|assistant|>Yes.</s>"
     opened = tokenizer.apply_chat_template(chat[:1], tokenize=False, add_generation_prompt=True)
-    assert opened == "<s><|user|>Is it 12?</s><|assistant|>"
+    assert opened == "<s><|user|>Is it 11?</s><|assistant|>"
     tokens = tokenizer.convert_ids_to_tokens(tokenizer(opened, add_special_tokens=False)["input_ids"])
     assert tokens[:2] == ["<s>", "<|user|>"] and tokens[-2:] == ["</s>", "<|assistant|>"]
     config = AutoConfig.from_pretrained(world / "model")
@@ -297,7 +305,12 @@ def sampled(world, tmp_path):
     for number, record in enumerate(read_records(world / "prompts" / "test.jsonl")):
         rng, exchange = random.Random(number), read_prompt(record.prompt)
         good, poor = strong(exchange, rng), weak(exchange, rng)
-        answers = (Answer(good), Answer(poor, scores={"proxy": 1.0}), Answer(good), Answer(good[:20], finished=False))
+        answers = (
+            Answer(good),
+            Answer(poor, scores={"proxy": 1.0}),
+            Answer(good),
+            Answer(good.removesuffix("?"), finished=False),
+        )
         rows.append(Record(record.prompt, answers, id=record.id))
     write_jsonl(tmp_path / "sampled.jsonl", rows)
     return tmp_path / "sampled.jsonl"
@@ -315,6 +328,8 @@ def test_label_world(sampled, tmp_path):
         assert len(record.verdicts) == 5 and all(v.judge == "oracle" for v in record.verdicts)  # 6 pairs, one alike
         for answer in record.answers:
             assert 1 <= answer.rating <= 7 and abs(answer.rating - answer.scores["oracle"]) <= 0.5
+        cut = record.answers[3]
+        assert cut.scores["oracle"] == assess(read_prompt(record.prompt), cut.text, finished=False).utility
         for winner, loser in record.pairs():
             assert record.answers[winner].scores["oracle"] > record.answers[loser].scores["oracle"]
     assert records[0].answers[1].scores["proxy"] == 1  # what was known stays

@@ -44,6 +44,7 @@ def save(engine, folder: Path, step: int, facts: dict[str, Any], extra: Any, kee
                 _flush(partial / name)
             (partial / "manifest.json").write_text(json.dumps({"facts": facts, "files": manifest}, indent=1))
             _flush(partial / "manifest.json")
+            shutil.rmtree(folder / tag, ignore_errors=True)  # one of this step that was damaged
             partial.replace(folder / tag)
             _flush(folder)
             for old in _steps(folder)[keep_last:]:

@@ -22,7 +22,8 @@ from utils.batches import Batch, Plan, collate
 from utils.engine import Engine
 from utils.errors import UserError
 from utils.groups import Group
-from utils.reporting import progress, say
+from utils.lora import plain
+from utils.reporting import progress, say, write_json
 from utils.run import Run
 from utils.speed import Meter
 
@@ -67,7 +68,7 @@ class Trainer:
         self.ema = Average(args.ema_decay) if args.ema_decay else None
         done = self._resume()
         evaluation, saving = Interval.of(args.eval_every, "eval_every"), Interval.of(args.save_every, "save_every")
-        model = models.plain(self.engine.module.model)
+        model = plain(self.engine.module.model)
         meter = Meter(model, torch.bfloat16 if args.bf16 else torch.float32, ranks.device())
         say(f"training: {len(self.groups):,} prompts, {plan.total_steps:,} steps of {plan.per_step} over {ranks.world_size()} rank(s)")
         self.engine.module.train()
@@ -140,7 +141,7 @@ class Trainer:
             return
         self.save(folder)
         if ranks.rank() == 0:
-            models.write_metrics(folder, {"step": step, **measured})
+            write_json(folder / "metrics.json", {"step": step, **measured})
 
     def save(self, folder) -> None:
         """The model as a folder that plain transformers loads; with EMA, another in ema/."""

@@ -6,12 +6,14 @@ Every producer writes this schema (JSON Lines, docs/data.md) and every consumer 
 from __future__ import annotations
 
 import dataclasses
+import gzip
 import hashlib
 import json
 import os
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -84,17 +86,15 @@ class Record:
             if not isinstance(message.content, str):
                 raise RecordError(f"{at}message {number} has content {message.content!r}; expected text")
         if self.prompt[-1].role != "user":
-            raise RecordError(f"{at}prompt ends with a {self.prompt[-1].role} message; expected it to end with the user's")
+            raise RecordError(f"{at}the prompt's last message is the {self.prompt[-1].role}'s; expected the user's")
         if not any(message.content.strip() for message in self.prompt):
             raise RecordError(f"{at}prompt is empty; expected text")
         for verdict in self.verdicts:
             if verdict.preferred not in PREFERENCES:
                 raise RecordError(f"{at}verdict is {verdict.preferred!r}; expected one of {', '.join(PREFERENCES)}")
-            if not (0 <= verdict.a < len(self.answers) and 0 <= verdict.b < len(self.answers)) or verdict.a == verdict.b:
-                raise RecordError(
-                    f"{at}verdict compares answers {verdict.a} and {verdict.b}; "
-                    f"expected two different numbers from 0 to {len(self.answers) - 1}"
-                )
+            if len({verdict.a, verdict.b} & set(range(len(self.answers)))) < 2:
+                found = f"{at}verdict compares answers {verdict.a} and {verdict.b}"
+                raise RecordError(f"{found}; expected two different numbers from 0 to {len(self.answers) - 1}")
         return self
 
     def pairs(self) -> list[tuple[int, int]]:
@@ -133,9 +133,8 @@ def record_from_json(row: Any, where: str) -> Record:
     """A checked Record from one parsed JSON object of the project's schema."""
     if not isinstance(row, dict):
         raise RecordError(f"{where}: found {type(row).__name__}; expected a JSON object")
-    unknown = set(row) - {"id", "prompt", "answers", "verdicts", "meta"}
-    if unknown:
-        raise RecordError(f"{where}: unknown field {sorted(unknown)[0]!r}; expected id, prompt, answers, verdicts, meta")
+    for unknown in row.keys() - {"id", "prompt", "answers", "verdicts", "meta"}:
+        raise RecordError(f"{where}: unknown field {unknown!r}; known: id, prompt, answers, verdicts, meta")
     prompt = row.get("prompt")
     if isinstance(prompt, str):
         prompt = [{"role": "user", "content": prompt}]
@@ -156,35 +155,23 @@ def record_from_json(row: Any, where: str) -> Record:
 
 def read_records(path: Path) -> Iterator[Record]:
     """Checked records of a JSON Lines file."""
-    for row, where in read_jsonl(path):
-        yield record_from_json(row, where)
+    return (record_from_json(row, where) for row, where in read_jsonl(path))
 
 
 def read_jsonl(path: Path, on_bad: Callable[[RecordError], None] | None = None) -> Iterator[tuple[Any, str]]:
-    """(parsed row, "file:line") of a JSON Lines file, or of a JSON file holding one list; .gz is unpacked.
-
-    A line that is not JSON goes to `on_bad` when that is given, and raises RecordError otherwise.
-    """
-    path = Path(path)
+    """(parsed row, "file:line") of JSON Lines, or of a JSON file holding one list or object; .gz is unpacked. A line
+    that is not JSON goes to `on_bad` when that is given, and raises RecordError otherwise."""
+    opened = gzip.open if Path(path).suffix == ".gz" else open
     try:
-        text = _open_text(path)
-        with text as lines:
+        with opened(path, "rt", encoding="utf-8-sig") as lines:  # a byte-order mark is no part of the text
             first = lines.readline()
             if first.lstrip().startswith("[") or first.strip() == "{":
                 yield from _read_json_document(path, first + lines.read())
                 return
-            number = 0
-            for number, line in enumerate(_chain(first, lines), start=1):
+            for number, line in enumerate(chain([first], lines), start=1):
                 if line.strip():
-                    try:
-                        row = _parse(line, f"{path}:{number}")
-                    except RecordError as error:
-                        if on_bad is None:
-                            raise
-                        on_bad(error)
-                        continue
-                    yield row, f"{path}:{number}"
-            if not number or (number == 1 and not first.strip()):
+                    yield from _parse(line, f"{path}:{number}", on_bad)
+            if number == 1 and not first.strip():
                 raise RecordError(f"{path}: the file is empty; expected one JSON object a line")
     except FileNotFoundError:
         raise RecordError(f"{path}: no such file") from None
@@ -200,10 +187,8 @@ def write_jsonl(path: Path, rows: Iterable[Any]) -> int:
     count = 0
     try:
         with partial.open("w", encoding="utf-8") as out:
-            for row in rows:
-                row = row.to_json() if isinstance(row, Record) else row
-                out.write(json.dumps(row, ensure_ascii=False) + "\n")
-                count += 1
+            for count, row in enumerate(rows, start=1):  # noqa: B007 (it is returned)
+                out.write(json.dumps(row.to_json() if isinstance(row, Record) else row, ensure_ascii=False) + "\n")
             out.flush()
             os.fsync(out.fileno())
         partial.replace(path)
@@ -214,25 +199,16 @@ def write_jsonl(path: Path, rows: Iterable[Any]) -> int:
     return count
 
 
-def _open_text(path: Path):
-    if path.suffix == ".gz":
-        import gzip
-
-        return gzip.open(path, "rt", encoding="utf-8-sig")
-    return path.open(encoding="utf-8-sig")  # a byte-order mark is no part of the text
-
-
-def _chain(first: str, rest: Iterable[str]) -> Iterator[str]:
-    if first:
-        yield first
-    yield from rest
-
-
-def _parse(text: str, where: str) -> Any:
+def _parse(line: str, where: str, on_bad: Callable[[RecordError], None] | None) -> Iterator[tuple[Any, str]]:
     try:
-        return json.loads(text)
+        row = json.loads(line)
     except json.JSONDecodeError as error:
-        raise RecordError(f"{where}: not JSON ({error.msg} at column {error.colno}): {text.strip()[:60]!r}") from None
+        broken = RecordError(f"{where}: not JSON ({error.msg} at column {error.colno}): {line.strip()[:60]!r}")
+        if on_bad is None:
+            raise broken from None
+        on_bad(broken)
+    else:
+        yield row, where
 
 
 def _read_json_document(path: Path, text: str) -> Iterator[tuple[Any, str]]:
@@ -245,23 +221,19 @@ def _read_json_document(path: Path, text: str) -> Iterator[tuple[Any, str]]:
 
 
 def _build(kind: type, row: Any, where: str) -> Any:
+    name = kind.__name__.lower()
     if not isinstance(row, dict):
-        raise RecordError(f"{where}: found {row!r}; expected an object with the fields of {kind.__name__.lower()}")
+        raise RecordError(f"{where}: found {row!r}; expected an object with the fields of {name}")
     known = {f.name: f for f in dataclasses.fields(kind)}
-    for name in row:
-        if name not in known:
-            raise RecordError(f"{where}: unknown field {name!r} of {kind.__name__.lower()}; known: {', '.join(known)}")
-    for name, f in known.items():
-        if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING and name not in row:
-            raise RecordError(f"{where}: {kind.__name__.lower()} has no field {name!r}")
-    for name, value in row.items():
-        if kind is not Message and not _is_a(known[name].type, value):  # messages are checked with their number
-            found = f"{kind.__name__.lower()} field {name!r} is {str(value)[:60]!r}"
-            raise RecordError(f"{where}: {found}; expected {known[name].type}")
+    for unknown in row.keys() - known.keys():
+        raise RecordError(f"{where}: unknown field {unknown!r} of {name}; known: {', '.join(known)}")
+    for field_name, f in known.items():
+        if field_name not in row and f.default is f.default_factory is dataclasses.MISSING:
+            raise RecordError(f"{where}: {name} has no field {field_name!r}")
+        if field_name in row and kind is not Message and not _is_a(f.type, row[field_name]):  # check() sees to messages
+            found = f"{name} field {field_name!r} is {str(row[field_name])[:60]!r}"
+            raise RecordError(f"{where}: {found}; expected {f.type}")
     return kind(**row)
-
-
-_ACCEPTED = {"str": str, "bool": bool, "int": int, "float": (int, float), "dict": dict}
 
 
 def _is_a(annotation: str, value: Any) -> bool:
@@ -269,11 +241,10 @@ def _is_a(annotation: str, value: Any) -> bool:
     if value is None:
         return annotation.endswith("None")
     kind = annotation.split("[")[0].split(" ")[0]
-    return isinstance(value, _ACCEPTED[kind]) and (kind == "bool" or value is not True and value is not False) and value == value
+    accepted = {"str": str, "bool": bool, "int": int, "float": (int, float), "dict": dict}[kind]
+    return isinstance(value, accepted) and isinstance(value, bool) == (kind == "bool") and value == value
 
 
 def _set_fields(item: Any) -> dict[str, Any]:
-    fields = {f.name: f for f in dataclasses.fields(item)}
-    required = {name for name, f in fields.items() if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING}
-    values = {name: getattr(item, name) for name in fields}
-    return {n: v for n, v in values.items() if n in required or (v != fields[n].default and v != {})}
+    values = ((f.name, getattr(item, f.name), f.default) for f in dataclasses.fields(item))
+    return {name: value for name, value, default in values if value not in (default, {})}

@@ -145,7 +145,7 @@ class Report:
 
     def write_json(self, name: str, value: Any) -> None:
         if self.enabled:
-            _write_text(self.folder / name, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+            write_json(self.folder / name, value)
 
     def write_args(self, groups: list[Any], **facts: Any) -> None:
         """args.json: every option, the versions, the commit and `facts` (the data's hash, say)."""
@@ -160,6 +160,11 @@ def _wandb_writer(run_name: str, folder: Path) -> Callable[[int, dict], None]:
         raise UserError("--report_to wandb needs the wandb package: pip install -e '.[wandb]'") from None
     run = wandb.init(name=run_name, dir=str(folder), resume="allow", id=hashlib.blake2b(str(folder.resolve()).encode(), digest_size=8).hexdigest())
     return lambda step, row: run.log(row, step=step)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """`value` as JSON, written beside and renamed."""
+    _write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
 def _write_text(path: Path, text: str) -> None:

@@ -5,6 +5,8 @@ Legend: L positions with logits, N trained tokens, A answers, V vocabulary (util
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -12,7 +14,7 @@ from utils.attention import PACKED, why_not_packed
 from utils.batches import Batch, collate
 from utils.errors import UserError
 from utils.groups import Group
-from utils.models import plain
+from utils.lora import plain
 from utils.ranks import device
 from utils.reporting import say, warn
 
@@ -103,11 +105,11 @@ def _read_rows(model: nn.Module, batch: Batch) -> None:
         base.set_attn_implementation(wanted)
 
 
-def self_test(model, scorer: Policy | RewardModel, groups: list[Group], dtype_name: str) -> None:
-    """Packed must equal padded on `groups`, and an answer's numbers must not depend on its batch. A family that fails
+def self_test(model, scorer: Policy | RewardModel, store: Sequence[Group], dtype_name: str) -> None:
+    """Packed must equal padded on two groups, and an answer's numbers must not depend on its batch. A family that fails
     the first falls back to padded rows; one that fails the second is refused. `model` is the engine, or the scorer."""
     tolerance = 1e-4 if dtype_name == "fp32" else 0.05  # per token or score; bf16 rounds logits to about 0.4 %
-    groups = [g for g in groups if g.answers]
+    groups = [store[i] for i in range(min(2, len(store)))]
     with torch.no_grad():
         padded = model(collate(groups, packed=False).to(device()))
         if scorer.packed:

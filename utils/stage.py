@@ -9,8 +9,8 @@ from utils.arguments.options import DataArguments, ModelArguments, TrainingArgum
 from utils.engine import start
 from utils.reporting import say
 from utils.run import Run, cache_folder
-from utils.templates import Renderer
-from utils.token_store import TokenStore, coloured, prepare
+from utils.templates import Renderer, coloured
+from utils.token_store import TokenStore, prepare
 
 
 def load_tokens(

@@ -37,7 +37,7 @@ def main(argv: list[str] | None = None) -> None:
     models.check_length(policy.model, int(train.tokens.max()), "the training data")
     plan = make_plan(train.tokens, train.trained_tokens, args)
     engine = Engine(policy, args, plan.total_steps)
-    self_test(engine, policy, train[:2], args.dtype_name)
+    self_test(engine, policy, train, args.dtype_name)
 
     # 3. What one batch teaches: the answer's tokens and its stop token, never the prompt's. The mean of −log P over all
     # trained tokens of the global batch, which is the cross-entropy.
@@ -51,7 +51,7 @@ def main(argv: list[str] | None = None) -> None:
         return {"loss": nll, "perplexity": np.exp(nll)}
 
     # 4. Train, save.
-    sampler = Sampler(sampling_args, held_out, renderer, run.folder)
+    sampler = Sampler(sampling_args, model_args, args, held_out, renderer, run.folder)
     Trainer(run, engine, plan, train, learn, renderer, evaluation).fit()
 
 

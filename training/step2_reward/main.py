@@ -8,6 +8,8 @@ batch with it exactly as this project does.
 
 from __future__ import annotations
 
+import numpy as np
+
 from utils import models
 from utils.arguments import parse
 from utils.arguments.options import DataArguments, ModelArguments, TrainingArguments, refuse_dropout
@@ -38,7 +40,7 @@ def main(argv: list[str] | None = None) -> None:
     models.check_length(reward.model, int(train.tokens.max()), "the training data")
     plan = make_plan(train.tokens, train.pairs, args)
     engine = Engine(reward, args, plan.total_steps)
-    self_test(engine, reward, train[:2], args.dtype_name)
+    self_test(engine, reward, train, args.dtype_name)
 
     # 3. What one batch teaches: the chosen answer scores above the rejected one.
     def learn(model, batch):
@@ -50,7 +52,9 @@ def main(argv: list[str] | None = None) -> None:
 
     def evaluation(step, epoch):
         measured = evaluate(engine, reward, held_out, learn, args.per_device_eval_batch_size)
-        return {name: values.mean() for name, values in measured.items()} | calibration(measured["margin"])
+        means = {name: values.mean() for name, values in measured.items()}
+        margin_M = measured["margin"]  # the model is this sure of its verdict, and is it right?
+        return means | calibration(1 / (1 + np.exp(-np.abs(margin_M))), margin_M > 0)._asdict()
 
     # 4. Train, save.
     Trainer(run, engine, plan, train, learn, renderer, evaluation).fit()

@@ -59,7 +59,7 @@ def main(argv: list[str] | None = None) -> None:
     models.check_length(policy.model, int(train.tokens.max()), "the training data")
     plan = make_plan(train.tokens, train.pairs, args)
     engine = Engine(policy, args, plan.total_steps)
-    self_test(engine, policy, train[:2], args.dtype_name)
+    self_test(engine, policy, train, args.dtype_name)
     reference = references(
         engine, policy, [train, held_out], model_args, args, model_hash, dpo_args.reference_model_name_or_path
     )
@@ -89,7 +89,7 @@ def main(argv: list[str] | None = None) -> None:
         return {name: values.mean() for name, values in measured.items()} | sampler(engine, step, epoch)
 
     # 4. Train, save.
-    sampler = Sampler(sampling_args, held_out, renderer, run.folder)
+    sampler = Sampler(sampling_args, model_args, args, held_out, renderer, run.folder)
     at_start = LOSSES[dpo_args.loss].at_start(dpo_args.beta, dpo_args.label_smoothing)
     first_step = check_first_step(at_start, args, dpo_args.reference_model_name_or_path)
     Trainer(run, engine, plan, train, learn, renderer, evaluation, first_step).fit()

@@ -3,7 +3,7 @@
     model_args, data_args = parse([ModelArguments, DataArguments], argv, description=__doc__)
 
 A flag is declared once, as a field. Unknown, abbreviated and repeated flags are errors; `--config FILE.yaml` gives
-values that flags override.
+values that flags override, and flags after a lone `--` override those before it (a run_*.sh's by its command line's).
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ def parse(groups: list[type], argv: list[str] | None = None, description: str = 
     parser = _Parser(groups, description=description, allow_abbrev=False, formatter_class=_Help)
     parser.add_argument("--config", metavar="FILE.yaml", help="values for any of these options; flags override them")
     parser.add_argument("--local_rank", "--local-rank", type=int, default=-1, help="set by launchers")
-    known = {flag for action in parser._actions for flag in action.option_strings}
-    _refuse_repeats(argv)
+    known = {_flag(flag) for action in parser._actions for flag in action.option_strings if _flag(flag)}
+    argv = _override(argv)
     for word in argv:
         if _flag(word) and _flag(word) not in known:
             raise UserError(_unknown(word, known))
@@ -65,6 +65,21 @@ def _refuse_repeats(argv: list[str]) -> None:
         if flag in seen:
             raise UserError(f"{flag} is given twice; give it once (a list takes its values after one flag)")
         seen.add(flag)
+
+
+def _override(argv: list[str]) -> list[str]:
+    """`A -- B`: the flags of B in place of A's. A flag given twice within A or B is an error."""
+    at = argv.index("--") if "--" in argv else len(argv)
+    base, over = argv[:at], argv[at + 1 :]
+    _refuse_repeats(base)
+    _refuse_repeats(over)
+    replaced = set(filter(None, map(_flag, over)))
+    kept, keeping = [], True
+    for word in base:
+        keeping = _flag(word) not in replaced if _flag(word) else keeping
+        if keeping:
+            kept.append(word)
+    return kept + over
 
 
 def _unknown(word: str, known: set[str]) -> str:

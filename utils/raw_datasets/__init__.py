@@ -36,7 +36,7 @@ def open_mixture(data: DataArguments, split: Literal["train", "eval"], stage: in
 def records_of(spec: str, columns: Sequence[str] = (), on_bad_row: str = "error", seed: int = 0) -> Iterator[Record]:
     """Every record of one [CLASS:]PATH_OR_NAME[=WEIGHT|=Nrows]: undivided, train before test, ties kept."""
     parsed = Spec.of(spec)
-    return iter(weighted(_records_of(parsed, columns, on_bad_row), parsed, f"{seed}"))
+    return iter(weighted(_records_of(parsed, columns, on_bad_row), parsed, f"weight {seed}"))
 
 
 def _records_of(spec: Spec, columns: Sequence[str], on_bad_row: str) -> Iterator[Record]:

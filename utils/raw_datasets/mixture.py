@@ -73,7 +73,8 @@ class Mixture:
         if self._limit is None:
             yield from records
         else:
-            yield from drawn(records, self._limit, f"{self._seed}")
+            # Another salt than the weights': rows drawn by a weight have low hashes there, and would be favoured here.
+            yield from drawn(records, self._limit, f"limit {self._seed}")
             if self.counts[USED] > self._limit:
                 self.notes.append(f"drew {self._limit} of these rows (--max_{self._split}_samples)")
                 self.counts[USED] = self._limit
@@ -87,7 +88,7 @@ class Mixture:
             records = list(records)
             records = records[: max(1, round(self._fraction * len(records)))]
         if self._weighted:
-            records = weighted(records, reader.spec, f"{self._seed} {self._readers.index(reader)}")
+            records = weighted(records, reader.spec, f"weight {self._seed}")
         for record in records:
             reader.tally[USED] += 1
             yield record

@@ -68,7 +68,6 @@ def _conversation(value, where: str) -> list[Message]:
     for message in others:
         content = message.content.removeprefix("Student:").strip() if message.role == "user" else coded(message.content)
         if content is None:
-            out.pop()
             break
         out.append(Message(message.role, content))
     if out and out[-1].role == "user":

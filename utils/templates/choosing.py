@@ -37,8 +37,8 @@ class Tally:
 
     def lines(self) -> list[str]:
         """The table, most frequent first; no line when nothing happened."""
-        most_first = Counter(self.counts).most_common()
-        return [f"{n:9,}  {fate} (first: {', '.join(self.examples[fate])})" for fate, n in most_first]
+        firsts = {fate: ", ".join(where.rpartition("/")[2] for where in shown) for fate, shown in self.examples.items()}
+        return [f"{n:9,}  {fate} (first: {firsts[fate]})" for fate, n in Counter(self.counts).most_common()]
 
 
 def choose(record: Record, kind: Kind, tally: Tally, train_on: str = "last") -> Row | None:

@@ -4,7 +4,8 @@ store = prepare(data, "train", stage=1, kind="demonstrations", renderer=renderer
 store[0]  # a Group
 """
 
+from utils.templates import coloured
 from utils.token_store.folder import TokenStore
 from utils.token_store.preparing import build, prepare
 
-__all__ = ["TokenStore", "build", "prepare"]
+__all__ = ["TokenStore", "build", "coloured", "prepare"]

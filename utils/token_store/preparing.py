@@ -18,7 +18,7 @@ from utils.errors import UserError
 from utils.groups import Group
 from utils.records import Record, RecordError
 from utils.reporting import progress, say
-from utils.templates import Kind, Limits, Renderer, Tally, choose, coloured, fit
+from utils.templates import Kind, Limits, Renderer, Tally, choose, fit
 from utils.token_store.folder import Columns, TokenStore
 
 BATCH = 512  # records rendered and tokenised at a time
@@ -45,7 +45,7 @@ def prepare(
     else:
         say(f"{split} tokens: made now, {reason} ({folder})")
         store = build(mixture, kind, renderer, limits, folder, fingerprint, data.train_on, data.on_bad_row)
-    _report(store, split, limits, renderer)
+    _report(store, split, limits)
     return store
 
 
@@ -165,14 +165,12 @@ def _modified(path: Path) -> float:
         return 0.0
 
 
-def _report(store: TokenStore, split: str, limits: Limits, renderer: Renderer) -> None:
+def _report(store: TokenStore, split: str, limits: Limits) -> None:
     table = store.table
     say(f"{split}: {table['groups']:,} of {table['records']:,} records, {table['tokens']:,} tokens, "
         f"{table['trained_tokens']:,} of them trained ({limits})")  # fmt: skip
     for line in [*table["notes"], *Tally(table["counts"], table["examples"]).lines()]:
         say(line)
-    if store[0].answers:
-        say(coloured(renderer.tokenizer, store[0]))
 
 
 def _code() -> str:

@@ -59,7 +59,7 @@ rude | This is really easy. | You should know this by now. | Please do not waste
 tell | The answer is {answer}. | It is {answer}, just write that down. | {topic} is {answer}.
 """)
 
-# A hint that cannot be formed, or that would contain the answer, is left out for that problem.
+# No hint and no check may contain the answer of any problem (a test holds this).
 HINTS = _table("""
 sum | Start at {big} and count on {small} more steps. | {big} needs {need} more to make 10, so split the {small}.
 sum | Use the double {small} + {small} = {double} and count on. | Swap it round, {b} + {a} is just as much.

@@ -67,7 +67,8 @@ def assess(exchange: Exchange, answer: str, finished: bool = True) -> Assessment
         "unfinished": 0.0 if finished else UNFINISHED,
     }
     points = {aspect: value for aspect, value in points.items() if value}
-    return Assessment(kinds, points, min(HIGHEST, max(LOWEST, START + sum(points.values()))))
+    utility = round(START + sum(points.values()), 6)  # no dust: 4.4999999 must not be rated 4
+    return Assessment(kinds, points, min(HIGHEST, max(LOWEST, utility)))
 
 
 def _evaluation(kinds: tuple[str, ...], state: str) -> float:

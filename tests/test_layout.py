@@ -1,0 +1,83 @@
+"""The house: imports point down, files stay small, each of a few things lives in one place."""
+
+import ast
+import re
+
+import pytest
+from toys import ROOT
+
+LAYERS = [
+    ["errors"],
+    ["records", "groups", "losses", "arguments", "reporting", "ranks", "speed", "statistics", "vocabulary", "world", "lora"],
+    ["raw_datasets", "templates", "models", "engine", "checkpoints"],
+    ["batches", "attention", "token_store", "run"],
+    ["scoring", "generation", "stage"],
+    ["loop", "reference", "sampling", "answer_files"],
+]
+LAYER_OF = {name: level for level, names in enumerate(LAYERS) for name in names}
+SIDEWAYS = {("batches", "attention"): "a batch carries the Layout that attention reads"}
+PROGRAMS = ["training", "inference", "data_collect"]
+FILES = sorted(
+    p for top in ("utils", *PROGRAMS) for p in (ROOT / top).rglob("*.py") if "__pycache__" not in p.parts
+)
+
+
+def name_of(path):
+    """The module of utils that a file belongs to, or None for a program."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return (parts[1] if len(parts) > 1 else "__init__") if parts[0] == "utils" else None
+
+
+def imports_of(path):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+            if node.module == "utils":
+                yield from (f"utils.{alias.name}" for alias in node.names)
+
+
+def test_every_module_of_utils_has_a_layer():
+    names = {name_of(p) for p in FILES} - {None, "__init__"}
+    assert names <= set(LAYER_OF), f"give a layer to {sorted(names - set(LAYER_OF))}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_point_down(path):
+    mine = name_of(path)
+    for module in imports_of(path):
+        parts = module.split(".")
+        if parts[0] in PROGRAMS:
+            assert mine is None and parts[0] == path.relative_to(ROOT).parts[0], f"{path} imports the program {module}"
+        if parts[0] == "utils" and len(parts) > 1 and mine not in (None, "__init__", parts[1]):
+            down = LAYER_OF[parts[1]] < LAYER_OF[mine] or (mine, parts[1]) in SIDEWAYS
+            assert down, f"{mine} (layer {LAYER_OF[mine]}) imports {parts[1]} (layer {LAYER_OF[parts[1]]})"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_files_stay_small(path):
+    limit = 150 if path.name == "main.py" else 250
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= limit
+
+
+@pytest.mark.parametrize(
+    "pattern, places",
+    [
+        (r"^\s*(import deepspeed|from deepspeed)", {"utils/engine.py"}),
+        (r"\.from_pretrained\(", {"utils/models.py", "utils/vocabulary.py"}),  # the latter makes tokenizers without torch
+        (r"(?<![\w.])print\(", {"utils/reporting.py"}),
+        (r"\bsys\.path\b", set()),
+        (r"except\s*:|except (Base)?Exception\b", set()),
+    ],
+)
+def test_each_of_these_lives_in_one_place(pattern, places):
+    found = {str(p.relative_to(ROOT)) for p in FILES if re.search(pattern, p.read_text(encoding="utf-8"), re.MULTILINE)}
+    assert found <= places
+
+
+@pytest.mark.parametrize("path", [p for p in FILES if p.parts[-2] == "data_collect"], ids=lambda p: p.name)
+def test_collecting_feedback_never_imports_torch(path):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    top = [n for n in tree.body if isinstance(n, ast.Import | ast.ImportFrom)]
+    assert not any("torch" in ast.unparse(n) for n in top)

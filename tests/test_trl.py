@@ -1,0 +1,53 @@
+"""DPO against TRL's DPOTrainer: the same model, pairs and AdamW give the same losses, step after step, in float32."""
+
+import pytest
+import torch
+from peer import hh_like_pairs, small_llama, trl_trainer
+
+from utils import engine as engines
+from utils.arguments.options import TrainingArguments
+from utils.loop import Trainer, make_plan
+from utils.losses.preference import LOSSES, Pairs
+from utils.reference import reference_logprobs
+from utils.run import Run
+from utils.scoring import Policy
+
+pytest.importorskip("trl", reason="TRL is not installed: pip install -e '.[test]'")
+VOCABULARY, STEPS, RATE = 300, 4, 2e-4
+
+
+def our_losses(name, groups, folder):
+    args = TrainingArguments(
+        output_dir=str(folder), per_device_train_batch_size=len(groups), max_steps=STEPS, learning_rate=RATE,
+        lr_scheduler_type="constant", adam_beta2=0.999, gradient_clipping=0.0, report_to=["none"],
+    )  # fmt: skip
+    policy = Policy(small_llama(VOCABULARY, hidden=64, layers=2))
+    engines.start(args)
+    plan = make_plan([g.tokens for g in groups], [1] * len(groups), args)
+    engine = engines.Engine(policy, args, plan.total_steps)
+    reference = reference_logprobs(engine, True, groups, folder, "toy", 4)
+
+    def learn(model, batch):
+        ratio = batch.sum_per_answer(model(batch)) - reference.of(batch)
+        w, l = batch.winners, batch.losers
+        pairs = Pairs(ratio[w], ratio[l], batch.answer_tokens[w], batch.answer_tokens[l], beta=0.1)
+        return LOSSES[name].losses(pairs), {"margin": 0.1 * pairs.delta}
+
+    trainer = Trainer(Run(args, [args]), engine, plan, groups, learn, None, None)
+    trainer.ema = None
+    return [trainer._step(n)["loss"] for n in range(1, STEPS + 1)]
+
+
+@pytest.mark.parametrize("ours, theirs", [("sigmoid", "sigmoid"), ("ipo_mean", "ipo")])
+def test_losses_equal_those_of_trl(ours, theirs, tmp_path):
+    groups = hh_like_pairs(6, VOCABULARY, longest=120)
+    trainer = trl_trainer(
+        small_llama(VOCABULARY, hidden=64, layers=2), groups, VOCABULARY, tmp_path / "trl", loss_type=[theirs], beta=0.1,
+        per_device_train_batch_size=len(groups), max_steps=STEPS, learning_rate=RATE, max_grad_norm=0.0, bf16=False,
+        gradient_checkpointing=False,
+    )  # fmt: skip
+    trainer.train()
+    trl = [row["loss"] for row in trainer.state.log_history if "loss" in row]
+    found = our_losses(ours, groups, tmp_path)
+    assert found == pytest.approx(trl, rel=2e-4)
+    assert abs(found[0] - found[-1]) > 1e-3 and torch.tensor(found).isfinite().all()

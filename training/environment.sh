@@ -1,0 +1,20 @@
+# shellcheck shell=bash
+# Sourced by run.sh and test.sh: go to the root, use the active virtual environment or make .venv, install what
+# requirements.txt and the named extra ask for; nothing is installed again while neither file has changed.
+#
+#     source training/environment.sh [EXTRA]
+ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+cd "${ROOT}" || exit 1
+if [[ -z "${VIRTUAL_ENV:-}" ]]; then
+    [[ -x .venv/bin/python ]] || { echo "making .venv"; python3 -m venv .venv; }
+    # shellcheck source=/dev/null
+    source .venv/bin/activate
+fi
+export PYTHONPATH="${ROOT}"                                 # this checkout wins over any installed one
+stamp="${VIRTUAL_ENV}/.plumbline-installed${1:+-$1}"
+wanted="$(cat requirements.txt pyproject.toml <(echo "${ROOT}") | sha256sum)"
+if [[ "$(cat "${stamp}" 2>/dev/null)" != "${wanted}" ]]; then
+    echo "installing requirements.txt${1:+ and the extra '$1'} into ${VIRTUAL_ENV}"
+    pip install --quiet --disable-pip-version-check -r requirements.txt ${1:+-e ".[$1]"}
+    echo "${wanted}" >"${stamp}"
+fi

@@ -1,0 +1,97 @@
+"""Look at a model's answers, side by side with those of the model it was made from.
+
+    python training/step1_sft/prompt_eval.py --model_name_or_path_baseline base --model_name_or_path_finetune output/sft
+
+Shows and writes a JSON list of {"prompt", "response"}; with two models also "baseline", the answer of the first.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from utils import ranks
+from utils.answering import Reader
+from utils.arguments import parse
+from utils.arguments.inference import ReaderArguments
+from utils.arguments.options import option, required
+from utils.decoding import Sampling
+from utils.errors import UserError
+from utils.generation import generate
+from utils.raw_datasets import records_of
+from utils.records import Message, Record
+from utils.reporting import run_program, say, write_json
+from utils.shards import join_ranks
+
+PROMPTS = {
+    "English": ("Explain to a child why the sky is blue.", "Write a short poem about the sea in winter."),
+    "Chinese": ("请用简单的话解释天空为什么是蓝色的。", "写一首关于冬天的海的短诗。"),
+    "Japanese": ("空が青い理由を子どもにもわかるように説明してください。", "冬の海について短い詩を書いてください。"),
+}
+
+
+@dataclass
+class PromptEvalArguments:
+    model_name_or_path_baseline: str = required("the model before training, or the only one")
+    model_name_or_path_finetune: str | None = option(help="the model after training")
+    template: str | None = option(help="prompt template by name; None uses each tokenizer's chat template")
+    dataset_name: str | None = option(help="data-set class of --local_data_files; None detects it")
+    local_data_files: str | None = option(help="file or folder of prompts; None: a few built-in ones")
+    language: Literal["English", "Chinese", "Japanese"] = option("English", help="of the built-in prompts")
+    max_samples: int = option(20, help="at most so many prompts")
+    output_path: str = option("prompt_eval.json", help="JSON file to write")
+    batch_size: int = option(8, help="prompts at a time")
+    max_prompt_seq_len: int = option(384, help="longest prompt in tokens; longer ones lose their start")
+    max_new_tokens: int = option(100, help="longest answer in tokens")
+    num_beams: int = option(3, help="beams; 1 samples without any")
+    num_return_sequences: int = option(1, help="answers to each prompt, at most as many as beams")
+    temperature: float = option(0.95, help="0 does not sample")
+    top_k: int = option(30, help="draw from so many of the likeliest tokens; 0: from all")
+    bf16: bool = option(False, help="read in bfloat16")
+    seed: int = option(42, help="seed of what is drawn")
+
+    def __post_init__(self) -> None:
+        if self.dataset_name and not self.local_data_files:
+            raise UserError("--dataset_name says how to read --local_data_files, which is missing; give both")
+        if min(self.batch_size, self.max_samples) < 1:
+            raise UserError(f"--batch_size is {self.batch_size}, --max_samples {self.max_samples}; expected 1 or more")
+
+
+def main(argv: list[str] | None = None) -> None:
+    (args,) = parse([PromptEvalArguments], argv, __doc__)
+    join_ranks()
+    records = read_prompts(args)
+    first, second = args.model_name_or_path_baseline, args.model_name_or_path_finetune
+    names = {"baseline": first, "response": second} if second else {"response": first}
+    found = {column: answers(name, records, args) for column, name in names.items()}
+    prompts = [record.prompt[-1].content for record in records]
+    rows = [dict(zip(("prompt", *found), texts, strict=True)) for texts in zip(prompts, *found.values(), strict=True)]
+    for row in rows[:5]:
+        for column, text in row.items():
+            say(f"{column}: {text}", style={"prompt": "dim", "response": "green"}.get(column, "yellow"))
+    if ranks.rank() == 0:
+        write_json(Path(args.output_path), rows)
+    say(f"written to {args.output_path}")
+
+
+def read_prompts(args: PromptEvalArguments) -> list[Record]:
+    if not args.local_data_files:
+        return [Record((Message("user", prompt),)) for prompt in PROMPTS[args.language][: args.max_samples]]
+    spec = f"{args.dataset_name}:{args.local_data_files}" if args.dataset_name else args.local_data_files
+    return list(itertools.islice(records_of(spec), args.max_samples))
+
+
+def answers(name: str, records: list[Record], args: PromptEvalArguments) -> list[str | list[str]]:
+    """A text for each prompt; a list of texts when several are asked for."""
+    reader = Reader(ReaderArguments(name, template=args.template, bf16=args.bf16))
+    how = Sampling(args.max_new_tokens, temperature=args.temperature, top_k=args.top_k, num_beams=args.num_beams,
+                   num_samples=args.num_return_sequences, seed=args.seed)  # fmt: skip
+    prompts = [reader.prompt(record, args.max_prompt_seq_len) for record in records]
+    found = generate(reader.model, reader.renderer, prompts, how, args.batch_size, spread=True, title=reader.name)
+    return [[c.text for c in several] if len(several) > 1 else several[0].text for several in found]
+
+
+if __name__ == "__main__":
+    run_program(main)

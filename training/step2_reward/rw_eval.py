@@ -1,0 +1,99 @@
+"""What a reward model says of answers: its accuracy where it is known who wins, its scores where it is not.
+
+    python training/step2_reward/rw_eval.py --model_name_or_path output/tutor/reward --data_path pairs.jsonl
+
+{"instruction", "output_1", "output_2"} gain output_1_score and output_2_score, {"prompt", "response"} gain score;
+comparisons of any data-set class give accuracy, margin and calibration. Without --data_path a few built-in pairs serve.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from utils import ranks
+from utils.answer_rows import AnswerRow, output_file, part_of
+from utils.answering import score_rows, signature
+from utils.arguments import parse
+from utils.arguments.inference import FileArguments, LengthArguments, ReaderArguments
+from utils.errors import UserError
+from utils.raw_datasets import records_of
+from utils.raw_datasets.dialogue import prompt_of
+from utils.records import Answer, Message, Record, comparison, read_jsonl, record_from_json
+from utils.reporting import run_program, say, write_json
+from utils.shards import Shards, join_ranks
+from utils.statistics import calibration, mean_interval, wilson_interval
+
+BUILT_IN = [  # question, better, worse
+    ("What is 7 times 8?", "7 times 8 is 56.", "7 times 8 is 54, or thereabouts."),
+    ("How many legs has a spider?", "A spider has eight legs.", "Legs."),
+    ("Can you help me to plan a birthday?", "Gladly! How old is the child?", "No. Do it yourself."),
+    ("Why do leaves turn red?", "Their green fades; red shows.", "Because, because, because, because."),
+]
+TWO = ("output_1", "output_2")
+
+
+@dataclass
+class EvalArguments(LengthArguments, FileArguments, ReaderArguments):
+    def __post_init__(self) -> None:
+        self.check_files()
+
+
+def main(argv: list[str] | None = None) -> None:
+    (args,) = parse([EvalArguments], argv, __doc__)
+    join_ranks()
+    rows = [row for path in args.data_path for row in read(path)]
+    rows = rows or [AnswerRow(comparison([Message("user", q)], good, bad)) for q, good, bad in BUILT_IN]
+    output = output_file(args.output_path, args.data_path or ["rw_eval"], "scored")
+    shards = score_rows(part_of(rows, args.offset, args.data_fraction), args, output, finish)
+    if ranks.rank() == 0:
+        metrics = measure(shards, signature(args.model_name_or_path))
+        write_json(output.with_name(f"{output.stem}-metrics.json"), metrics)
+
+
+def read(path: str) -> list[AnswerRow]:
+    """Rows whose answers are to be scored, or else the comparisons of a data set. Raises UserError."""
+    if Path(path).is_file() and {*TWO, "response"} & set(next(read_jsonl(Path(path)))[0]):
+        return [_plain(row, where) for row, where in read_jsonl(Path(path))]
+    rows = [AnswerRow(record) for record in records_of(path) if record.pairs()]
+    if not rows:
+        raise UserError(f"{path}: no comparisons; expected chosen and rejected answers, or output_1 and output_2")
+    return rows
+
+
+def _plain(row: dict[str, Any], where: str) -> AnswerRow:
+    columns = TWO if TWO[0] in row else ("response",)
+    if not all(isinstance(row.get(column), str) for column in columns):
+        raise UserError(f"{where}: found the columns {', '.join(row)}; expected text in {' and '.join(columns)}")
+    prompt = prompt_of(row.get("instruction", row.get("prompt")), where)[0]
+    return AnswerRow(Record(prompt, tuple(Answer(row[column]) for column in columns), where=where).check(), row)
+
+
+def finish(row: AnswerRow, scores: list[float], scorer: str) -> dict[str, Any]:
+    names = [f"{column}_score" for column in TWO] if len(scores) == 2 else ["score"]
+    return {**row.plain, **dict(zip(names, scores, strict=True))} if row.plain else row.with_scores(scores, scorer)
+
+
+def measure(shards: Shards, scorer: str) -> dict[str, Any]:
+    """Accuracy counts a tie as half; calibration is that of σ(|margin|), how sure the model is of its winner."""
+    margins, scores = [], []
+    for row in shards.read():
+        known = [answer["scores"][scorer] for answer in row.get("answers", [])]
+        scores += known or [row[name] for name in row if name == "score" or name.endswith("_score")]
+        margins += [known[won] - known[lost] for won, lost in record_from_json(row, "").pairs()] if known else []
+    score = mean_interval(scores)
+    say(f"score {score} over {len(scores)} answers")
+    found = {"score": score.to_json()}
+    if margins:
+        right = [(m > 0) + 0.5 * (m == 0) for m in margins]
+        brier, ece = calibration([1 / (1 + math.exp(-min(abs(m), 500))) for m in margins], right)
+        accuracy, margin = wilson_interval(sum(right), len(right)), mean_interval(margins)
+        say(f"accuracy {accuracy}  margin {margin}  Brier {brier:.3f}  ECE {ece:.3f}  over {len(margins)} pairs")
+        found |= {"accuracy": accuracy.to_json(), "margin": margin.to_json(), "brier": brier, "ece": ece}
+    return found
+
+
+if __name__ == "__main__":
+    run_program(main)

@@ -1,0 +1,148 @@
+"""How an answer is drawn, token by token: the settings, what they do to the logits, and what ends an answer.
+
+Legend: R rows, P the longest prompt, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import LogitsProcessorList
+from transformers.generation import logits_process as warp
+from transformers.generation.stopping_criteria import StoppingCriteria
+
+from utils.errors import UserError
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How to answer. `temperature` 0 takes the likeliest token; lengths are in tokens; `min_new_tokens` holds back stop
+    tokens, not stop strings; `stop_token_ids` and `stop_strings` come on top of the template's own."""
+
+    max_new_tokens: int
+    min_new_tokens: int = 0
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    repetition_penalty: float = 1.0
+    no_repeat_ngram_size: int = 0
+    num_beams: int = 1
+    num_samples: int = 1
+    seed: int = 0
+    stop_strings: tuple[str, ...] = ()
+    stop_token_ids: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        wrong = {
+            "max_new_tokens": (self.max_new_tokens < 1, "1 or more"),
+            "min_new_tokens": (not 0 <= self.min_new_tokens <= self.max_new_tokens, "0 to max_new_tokens"),
+            "temperature": (self.temperature < 0, "0 (greedy) or more"),
+            "top_p": (not 0 < self.top_p <= 1, "above 0 and at most 1"),
+            "top_k": (self.top_k < 0, "0 (every token) or more"),
+            "repetition_penalty": (self.repetition_penalty <= 0, "above 0 (1 is none)"),
+            "no_repeat_ngram_size": (self.no_repeat_ngram_size < 0, "0 (off) or more"),
+            "num_beams": (self.num_beams < 1, "1 or more"),
+            "num_samples": (self.num_samples < 1, "1 or more"),
+        }
+        for name, (is_wrong, expected) in wrong.items():
+            if is_wrong:
+                raise UserError(f"{name} is {getattr(self, name)}; expected {expected}")
+        if self.num_samples > 1 and self.temperature == 0 and self.num_beams == 1:
+            raise UserError(
+                f"temperature 0 gives the same answer {self.num_samples} times; raise it, or ask for one answer"
+            )
+        if self.num_samples > self.num_beams > 1:
+            raise UserError(f"{self.num_beams} beams give at most as many answers; num_samples is {self.num_samples}")
+
+    def to_json(self) -> dict[str, Any]:
+        """What is worth keeping beside an answer: temperature, the length limit, and what differs from the defaults."""
+        kept = {"temperature": self.temperature, "max_new_tokens": self.max_new_tokens}
+        if self.temperature:
+            kept["seed"] = self.seed
+        for name, value in asdict(self).items():
+            if name not in ("num_samples", "seed") and value != _DEFAULTS[name]:
+                kept[name] = list(value) if isinstance(value, tuple) else value
+        return kept
+
+
+_DEFAULTS = asdict(Sampling(max_new_tokens=1))
+
+
+def processors_of(sampling: Sampling, mask: Tensor, stops: list[int]) -> LogitsProcessorList:
+    """What is done to raw logits before a token is drawn, in transformers' order."""
+    found: list[Any] = []
+    if sampling.repetition_penalty != 1:
+        found.append(RepetitionPenalty(sampling.repetition_penalty, mask))
+    if sampling.no_repeat_ngram_size:
+        found.append(warp.NoRepeatNGramLogitsProcessor(sampling.no_repeat_ngram_size))
+    if sampling.min_new_tokens:
+        found.append(warp.MinNewTokensLengthLogitsProcessor(mask.shape[1], sampling.min_new_tokens, stops, mask.device))
+    if sampling.temperature not in (0, 1):
+        found.append(warp.TemperatureLogitsWarper(float(sampling.temperature)))
+    if sampling.temperature and sampling.top_k:
+        found.append(warp.TopKLogitsWarper(sampling.top_k))
+    if sampling.temperature and sampling.top_p < 1:
+        found.append(warp.TopPLogitsWarper(sampling.top_p))
+    return LogitsProcessorList(found)
+
+
+class RepetitionPenalty(warp.LogitsProcessor):
+    """Keskar et al. 2019, arXiv:1909.05858, over the prompt and the answer so far, but not over padding: its token may
+    be the end token, which a short prompt beside a long one would then rarely reach."""
+
+    def __init__(self, penalty: float, mask: Tensor) -> None:
+        self.inner, self.mask = warp.RepetitionPenaltyLogitsProcessor(penalty), mask
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        mask = self.mask.repeat_interleave(len(input_ids) // len(self.mask), 0)
+        prompt, answer = input_ids[:, : mask.shape[1]], input_ids[:, mask.shape[1] :]
+        prompt = torch.where(mask.bool(), prompt, prompt[:, -1:])  # a token that counts anyway
+        return self.inner(torch.cat((prompt, answer), 1), scores)
+
+
+class Draw(warp.LogitsProcessor):
+    """Makes the token that sampling picks the arg-max, and keeps its raw log-prob. Every row draws from a generator of
+    its own: arg-max of log p + Gumbel noise is a draw from p (Gumbel 1954; −log of an exponential is such noise)."""
+
+    def __init__(self, processors: LogitsProcessorList, keys: list[tuple[float, ...]], device: torch.device) -> None:
+        self.processors, self.logprobs = processors, []
+        self.generators = [torch.Generator(device).manual_seed(hashed(*key)) for key in keys]
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        raw_RV, scores_RV = scores.log_softmax(-1), self.processors(input_ids, scores)
+        if self.generators:
+            waits = [
+                torch.empty_like(row).exponential_(generator=g)
+                for row, g in zip(scores_RV, self.generators, strict=True)
+            ]
+            scores_RV = scores_RV - torch.stack(waits).clamp_(min=torch.finfo(torch.float32).tiny).log_()
+        self.logprobs.append(raw_RV.gather(-1, scores_RV.argmax(-1, keepdim=True)))
+        return scores_RV
+
+
+def hashed(*key: float) -> int:
+    """A seed of 63 bits."""
+    return int.from_bytes(hashlib.blake2b(repr(key).encode(), digest_size=8).digest(), "big") >> 1
+
+
+class StopStrings(StoppingCriteria):
+    """Ends a row whose answer, which begins at token `start`, holds one of the strings."""
+
+    def __init__(self, tokenizer: Any, strings: Sequence[str], start: int) -> None:
+        self.tokenizer, self.strings, self.start = tokenizer, strings, start
+        self.window = max(map(len, strings)) + 8  # a token writes a character or more, pieces of a character aside
+
+    def __call__(self, input_ids: Tensor, scores: Any, **_: Any) -> Tensor:
+        ends = input_ids[:, self.start :][:, -self.window :].tolist()
+        met = [any(stop in decode(self.tokenizer, end) for stop in self.strings) for end in ends]
+        return torch.tensor(met, device=input_ids.device)
+
+
+def decode(tokenizer: Any, ids: list[int]) -> str:
+    """The text of tokens, nothing hidden or tidied."""
+    return tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)

@@ -1,0 +1,99 @@
+"""Answers to held-out prompts while a model trains: shown, written, scored by a reward model if there is one."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import torch
+
+from utils import models, ranks
+from utils.arguments.options import ModelArguments, SamplingArguments, TrainingArguments
+from utils.batches import collate
+from utils.engine import Engine, frozen
+from utils.errors import UserError
+from utils.generation import Sampling, generate
+from utils.groups import group
+from utils.records import write_jsonl
+from utils.reporting import say, write_json
+from utils.scoring import RewardModel
+from utils.templates import Renderer
+
+
+class Sampler:
+    """Call it at an evaluation: samples `--sample_during_eval` answers from the policy in training.
+
+    Writes samples-step-N.jsonl; with a reward model also before_dpo.json and after_dpo_epoch_E_STEP.json (lists of
+    {prompt, response, score}: gouqi666/DPO-deepspeed's format) and returns {"reward": mean score}.
+    """
+
+    def __init__(self, options: SamplingArguments, model_args: ModelArguments, args: TrainingArguments, held_out,
+                 renderer: Renderer, folder: Path) -> None:  # fmt: skip
+        self.options, self.renderer, self.folder, self.args = options, renderer, folder, args
+        self.prompts = [held_out[i].prompt.tolist() for i in range(min(options.sample_during_eval, len(held_out)))]
+        self.reward = None
+        if options.reward_model_name_or_path:
+            self.reward = self._load_reward(model_args)
+
+    def _load_reward(self, model_args: ModelArguments):
+        path = self.options.reward_model_name_or_path
+        tokenizer = models.load_tokenizer(path)
+        theirs, ours = tokenizer.get_vocab(), self.renderer.tokenizer.get_vocab()
+        if any(theirs.get(token) != number for token, number in ours.items()):
+            raise UserError(f"{path}: its tokenizer is not the policy's; score with inference/chatbot.py --mode rm instead")
+        plain_args = dataclasses.replace(
+            model_args, model_name_or_path=path, from_scratch=False, gradient_checkpointing=False, lora_dim=0,
+            lora_alpha=None, lora_target_modules=[], only_optimize_lora=True,
+        )  # fmt: skip
+        reward = RewardModel(models.load_reward_model(plain_args, tokenizer, self.args.bf16))
+        return frozen(reward, self.args), reward.packed
+
+    def __call__(self, engine: Engine, step: int, epoch: int | None = None) -> dict[str, float]:
+        if not self.prompts:
+            return {}
+        sampling = Sampling(
+            max_new_tokens=self.options.sample_max_new_tokens, temperature=self.options.sample_temperature,
+            top_p=self.options.sample_top_p, seed=self.args.seed,
+            stop_token_ids=tuple(self.renderer.stop_token_ids), stop_strings=tuple(self.renderer.stop_strings),
+        )  # fmt: skip
+        states = torch.get_rng_state()  # sampling must not move the generators of training
+        with engine.whole_weights():
+            mine = self.prompts[ranks.rank() :: ranks.world_size()]
+            found = generate(engine.module.model, self.renderer, mine, sampling, self.args.per_device_eval_batch_size)
+        torch.set_rng_state(states)
+        completions = [c[0] for c in self._in_order(found)]
+        rows = [
+            {"prompt": self.renderer.tokenizer.decode(p), "response": c.text, "finished": c.finished}
+            for p, c in zip(self.prompts, completions, strict=True)
+        ]
+        if self.reward:
+            for row, score in zip(rows, self._scores([c.tokens for c in completions]), strict=True):
+                row["score"] = score
+        self._tell(rows, step, epoch)
+        return {"reward": sum(r["score"] for r in rows) / len(rows)} if self.reward else {}
+
+    def _in_order(self, mine: list) -> list:
+        """Every rank's results, interleaved back into the order of the prompts."""
+        parts = ranks.gather_objects(mine)
+        return [parts[i % len(parts)][i // len(parts)] for i in range(len(self.prompts))]
+
+    def _scores(self, answers: list[list[int]]) -> list[float]:
+        model, packed = self.reward
+        scores = []
+        with torch.no_grad():
+            for prompt, answer in zip(self.prompts, answers, strict=True):
+                answer = answer or [self.renderer.stop_token_ids[0]]
+                scores += model(collate([group(prompt, [answer])], packed=packed).to(ranks.device())).tolist()
+        return scores
+
+    def _tell(self, rows: list[dict], step: int, epoch: int | None) -> None:
+        for row in rows[:2]:
+            score = f"  (score {row['score']:.3f})" if "score" in row else ""
+            say(f"{row['prompt'][-300:]}", style="dim")
+            say(f"{row['response']}{score}", style="green")
+        if ranks.rank() or self.args.debug:
+            return
+        write_jsonl(self.folder / f"samples-step-{step}.jsonl", rows)
+        if self.reward and (step == 0 or epoch):
+            name = f"after_dpo_epoch_{epoch}_{step}.json" if step else "before_dpo.json"
+            write_json(self.folder / name, [{k: r[k] for k in ("prompt", "response", "score")} for r in rows])
