@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
@@ -18,6 +19,7 @@ from utils.errors import UserError
 from utils.lora import add_lora, merged, plain
 from utils.reporting import say
 
+transformers.logging.disable_progress_bar()  # it would draw a bar for each folder read or written
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 
 
