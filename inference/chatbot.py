@@ -30,6 +30,7 @@ from utils.arguments.inference import (
 )  # fmt: skip
 from utils.conversation import converse
 from utils.errors import UserError
+from utils.models import load_tokenizer
 from utils.reporting import run_program, say
 from utils.run import ROOT
 from utils.shards import MADE_BY, Shards, join_ranks
@@ -98,7 +99,9 @@ def chat(args: ChatArguments) -> None:
     (how,) = samplings(args, [args.temperature], top_p=args.top_p, top_k=args.top_k, seed=args.seed)
     reader, judge = Reader(args), None
     if args.reward_model_name_or_path:
-        judge = Reader(ReaderArguments(args.reward_model_name_or_path, bf16=args.bf16), reward=True)
+        name = args.reward_model_name_or_path
+        own = load_tokenizer(name).chat_template  # what it was trained with, before what the language model needs
+        judge = Reader(ReaderArguments(name, template=None if own else args.template, bf16=args.bf16), reward=True)
     converse(reader, how, args.max_prompt_seq_len, args.system, judge)
 
 

@@ -17,7 +17,15 @@ from transformers import PreTrainedTokenizerFast
 
 from utils.records import Answer, Message, Record, comparison, write_jsonl
 
-WORDS = ["<pad>", "<s>", "</s>", "<unk>", "<|user|>", "<|assistant|>", *"please say yes no red blue now and then why".split()]
+WORDS = [
+    "<pad>",
+    "<s>",
+    "</s>",
+    "<unk>",
+    "<|user|>",
+    "<|assistant|>",
+    *["please", "say", "yes", "no", "red", "blue", "now", "and", "then", "why"],
+]
 TEMPLATE = (
     "{{ bos_token }}{% for m in messages %}{{ '<|' + m['role'] + '|> ' + m['content'] + ' ' + eos_token }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|assistant|> ' }}{% endif %}"
@@ -32,7 +40,9 @@ def toy_model(folder: Path, family: str = "llama", **changes) -> Path:
         tokenizer_object=core, bos_token="<s>", eos_token="</s>", unk_token="<unk>", pad_token="<pad>",
         additional_special_tokens=["<|user|>", "<|assistant|>"], chat_template=TEMPLATE,
     )  # fmt: skip
-    tiny_lm(family, **{"vocab_size": 64, "num_hidden_layers": 2, "hidden_size": 32, "intermediate_size": 48, **changes}).save_pretrained(folder)
+    tiny_lm(
+        family, **{"vocab_size": 64, "num_hidden_layers": 2, "hidden_size": 32, "intermediate_size": 48, **changes}
+    ).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
 
@@ -73,7 +83,8 @@ def command(stage: str, model: Path, data: Path, out: Path, *flags: str, ranks: 
         starter += ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(ranks)]
     options = {
         "--model_name_or_path": str(model), "--data_path": str(data), "--output_dir": str(out),
-        "--cache_dir": str(out.parent / "cache"), "--per_device_train_batch_size": str(8 // ranks), "--learning_rate": "1e-2",
+        "--cache_dir": str(out.parent / "cache"), "--per_device_train_batch_size": str(8 // ranks),
+        "--learning_rate": "1e-2",
         "--num_train_epochs": "2", "--lr_scheduler_type": "linear", "--logging_steps": "1", "--report_to": "none",
     }  # fmt: skip
     words = [word for pair in options.items() for word in pair]

@@ -2,7 +2,7 @@
 
     torchrun --nproc_per_node 2 steps_worker.py OUT.pt --per_device 4 --accumulation 1 --zero_stage 2 …
 
-Writes rank 0's losses and the weights before and after. With --sgd the optimizer is SGD with rate 1, so that the weights
+Writes rank 0's losses and the weights before and after. With --sgd the optimizer is SGD with rate 1, so the weights
 move by exactly the gradient.
 """
 
@@ -17,9 +17,9 @@ from utils import engine as engines
 from utils import ranks
 from utils.arguments.options import TrainingArguments
 from utils.groups import group
+from utils.loop import Trainer, make_plan
 from utils.losses.preference import LOSSES, Pairs
 from utils.losses.reward import bradley_terry
-from utils.loop import Trainer, make_plan
 from utils.run import Run
 from utils.scoring import Policy, RewardModel
 

@@ -21,7 +21,9 @@ def toy(*argv):
 
 
 def test_values_and_launchers_rank():
-    assert toy("--learning_rate", "0.5", "--data_path", "a", "b", "--bf16", "True", "--local_rank=1") == Toy(0.5, ["a", "b"], True)
+    assert toy("--learning_rate", "0.5", "--data_path", "a", "b", "--bf16", "True", "--local_rank=1") == Toy(
+        0.5, ["a", "b"], True
+    )
     assert toy("--learning-rate", "0.5", "--local-rank", "0").learning_rate == 0.5
 
 

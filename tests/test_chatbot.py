@@ -136,6 +136,23 @@ def test_ppl_answers_what_has_no_answer_and_scores_the_rest(folder, here):
         assert row["nll_per_token"] == pytest.approx(float(expected), abs=1e-4)
 
 
+def test_ppl_of_records_stands_with_each_answer(folder, here):
+    """The same numbers as for plain rows; a cut answer is measured without an end token."""
+    write_rows(here / "p.jsonl", [{"prompt": "hello", "sample": ["five", "is it"], "sample_finished": [True, False]}])
+    answers = [{"text": "five", "scores": {"judge": 2.0}}, {"text": "is it", "finished": False}]
+    write_rows(here / "r.jsonl", [{"prompt": "hello", "answers": answers}])
+    for name in ("p", "r"):
+        lm(folder, "ppl", "--data_path", here / f"{name}.jsonl")
+    (plain,), (record,) = read_rows(here / "p-ppl.jsonl"), read_records(here / "r-ppl.jsonl")
+    assert [a.scores["nll_per_token"] for a in record.answers] == plain["nll_per_token"]
+    assert [a.scores["perplexity"] for a in record.answers] == plain["perplexity"]
+    assert record.answers[0].scores["judge"] == 2.0 and record.answers[1].finished is False
+    write_rows(here / "ended.jsonl", [{"prompt": "hello", "sample": ["five", "is it"]}])
+    lm(folder, "ppl", "--data_path", here / "ended.jsonl")
+    (ended,) = read_rows(here / "ended-ppl.jsonl")
+    assert ended["ppl"][0] == plain["ppl"][0] and ended["ppl"][1] != plain["ppl"][1]
+
+
 def test_rm_scores_what_generate_wrote_as_plain_transformers_does(folder, here, capsys):
     """Records: under the model's name. Plain rows: `score`, in the shape of the answers."""
     for name in ("records.jsonl", "plain.txt"):

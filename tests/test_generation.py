@@ -10,7 +10,7 @@ from toys import tiny_lm
 
 from utils.attention import PACKED
 from utils.batches import collate
-from utils.decoding import Sampling
+from utils.decoding import RepetitionPenalty, Sampling
 from utils.errors import UserError
 from utils.generation import generate
 from utils.groups import group
@@ -64,7 +64,10 @@ def test_greedy_is_the_argmax_of_each_prompt_alone(model, renderer, prompts):
 def test_left_padding_is_not_seen(family, renderer, prompts):
     model = peaked(tiny_lm(family, vocab_size=len(renderer.tokenizer))).eval()
     how = Sampling(6, temperature=0)
-    assert tokens(generate(model, renderer, prompts, how, 4)) == tokens(generate(model, renderer, prompts, how, 1))
+    together, alone = (generate(model, renderer, prompts, how, batch_size) for batch_size in (4, 1))
+    assert tokens(together) == tokens(alone)
+    for (a,), (b,) in zip(together, alone, strict=True):
+        assert np.allclose(a.logprobs, b.logprobs, atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -79,6 +82,19 @@ def test_what_is_drawn_depends_on_the_row_alone(model, renderer, prompts, more):
         generate(model, renderer, prompts, Sampling(8, num_samples=3, seed=6, temperature=0.8, **more), 4)
     )
     assert len({tuple(t) for t in together[0]}) > 1
+    same = tokens(generate(model, renderer, [prompts[0], prompts[0]], how, 2))
+    assert same[0] == together[0] != same[1]
+
+
+def test_logprobs_are_of_the_raw_distribution(model, renderer, prompts):
+    """Whatever was held back or sharpened when the tokens were drawn."""
+    how = Sampling(8, temperature=0.5, top_k=5, top_p=0.9, repetition_penalty=1.3, num_samples=2)
+    for prompt, several in zip(prompts, generate(model, renderer, prompts, how, 4), strict=True):
+        for completion in several:
+            with torch.no_grad():
+                logits = model(torch.tensor([[*prompt, *completion.tokens]])).logits[0, len(prompt) - 1 : -1]
+            expected = logits.log_softmax(-1).gather(-1, torch.tensor(completion.tokens)[:, None])[:, 0]
+            assert np.allclose(completion.logprobs, expected, atol=1e-4)
 
 
 def test_samples_follow_the_distribution(model, renderer, prompts):
@@ -146,6 +162,15 @@ def test_repetition_penalty_ignores_padding(model, renderer, prompts):
     assert tokens(generate(model, renderer, prompts, how, 4)) != tokens(
         generate(model, renderer, prompts, Sampling(8, temperature=0), 4)
     )
+
+
+def test_repetition_penalty_by_hand():
+    """Penalty 2 halves positive scores and doubles negative ones of tokens seen; token 0 is seen in the second row,
+    where it is no padding."""
+    mask = torch.tensor([[0, 0, 1], [1, 1, 1]])
+    ids = torch.tensor([[0, 0, 2, 3], [0, 1, 1, 3]])
+    scores = RepetitionPenalty(2.0, mask)(ids, torch.tensor([[1.0, 1.0, 1.0, -1.0]] * 2))
+    assert scores.tolist() == [[1.0, 1.0, 0.5, -2.0], [0.5, 0.5, 1.0, -2.0]]
 
 
 def test_beams_find_a_likelier_answer(model, renderer, prompts):

@@ -8,7 +8,19 @@ from toys import ROOT
 
 LAYERS = [
     ["errors"],
-    ["records", "groups", "losses", "arguments", "reporting", "ranks", "speed", "statistics", "vocabulary", "world", "lora"],
+    [
+        "records",
+        "groups",
+        "losses",
+        "arguments",
+        "reporting",
+        "ranks",
+        "speed",
+        "statistics",
+        "vocabulary",
+        "world",
+        "lora",
+    ],
     ["raw_datasets", "templates", "models", "engine", "checkpoints"],
     ["batches", "attention", "token_store", "run"],
     ["scoring", "generation", "stage"],
@@ -17,9 +29,7 @@ LAYERS = [
 LAYER_OF = {name: level for level, names in enumerate(LAYERS) for name in names}
 SIDEWAYS = {("batches", "attention"): "a batch carries the Layout that attention reads"}
 PROGRAMS = ["training", "inference", "data_collect"]
-FILES = sorted(
-    p for top in ("utils", *PROGRAMS) for p in (ROOT / top).rglob("*.py") if "__pycache__" not in p.parts
-)
+FILES = sorted(p for top in ("utils", *PROGRAMS) for p in (ROOT / top).rglob("*.py") if "__pycache__" not in p.parts)
 
 
 def name_of(path):
@@ -65,7 +75,10 @@ def test_files_stay_small(path):
     "pattern, places",
     [
         (r"^\s*(import deepspeed|from deepspeed)", {"utils/engine.py"}),
-        (r"\.from_pretrained\(", {"utils/models.py", "utils/vocabulary.py"}),  # the latter makes tokenizers without torch
+        (
+            r"\.from_pretrained\(",
+            {"utils/models.py", "utils/vocabulary.py"},
+        ),  # the latter makes tokenizers without torch
         (r"(?<![\w.])print\(", {"utils/reporting.py"}),
         (r"\bsys\.path\b", set()),
         (r"except\s*:|except (Base)?Exception\b", set()),

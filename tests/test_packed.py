@@ -21,7 +21,9 @@ def random_groups(seed=0, trained_prompt=False):
     groups = []
     for prompt, answers in shapes:
         trained = np.arange(prompt) % 3 == 1 if trained_prompt else None
-        groups.append(group(ids(prompt), [ids(n) for n in answers], [(0, len(answers) - 1)][: len(answers) - 1], trained))
+        groups.append(
+            group(ids(prompt), [ids(n) for n in answers], [(0, len(answers) - 1)][: len(answers) - 1], trained)
+        )
     return groups
 
 

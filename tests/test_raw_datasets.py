@@ -204,7 +204,7 @@ def test_the_examples_of_docs_data_are_read(tmp_path):
 
 
 def test_the_class_of_docs_adding_works(tmp_path):
-    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "adding.md").read_text(), re.DOTALL)
+    code, *_ = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "adding.md").read_text(), re.DOTALL)
     try:
         exec(code, {})
         (record,) = records_of(write(tmp_path / "a.jsonl", [{"question": "q", "right": "y", "wrong": "n"}]))

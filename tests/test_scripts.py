@@ -41,6 +41,8 @@ def test_every_stage_has_its_scripts():
         assert "run_tiny.sh" in names and any("llama" in n for n in names) and any("lora" in n for n in names)
 
 
-@pytest.mark.parametrize("script", [*(ROOT / "training").glob("*.sh"), ROOT / "run.sh", ROOT / "test.sh"], ids=lambda p: p.name)
+@pytest.mark.parametrize(
+    "script", [*(ROOT / "training").glob("*.sh"), ROOT / "run.sh", ROOT / "test.sh"], ids=lambda p: p.name
+)
 def test_machinery_parses(script):
     subprocess.run(["bash", "-n", script], check=True)

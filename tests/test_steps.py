@@ -12,7 +12,9 @@ WORKER = ROOT / "tests" / "steps_worker.py"
 
 
 def run_steps(out, *flags, ranks=1):
-    starter = [sys.executable] if ranks == 1 else [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(ranks), "--master_port", "0", "--standalone"]  # fmt: skip
+    starter = [sys.executable]
+    if ranks > 1:
+        starter += ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(ranks)]
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "OMP_NUM_THREADS": "1"}
     done = subprocess.run([*starter, str(WORKER), str(out), *flags], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
@@ -57,7 +59,9 @@ def losses(result):
 def test_zero_stages_and_offload_give_the_same_losses(tmp_path):
     flags = ["--steps", "4", "--per_device", "3", "--accumulation", "2", "--clipping", "1.0"]
     runs = {
-        (stage, offload): losses(run_steps(tmp_path / f"{stage}{offload}", *flags, "--zero_stage", str(stage), *offload))
+        (stage, offload): losses(
+            run_steps(tmp_path / f"{stage}{offload}", *flags, "--zero_stage", str(stage), *offload)
+        )
         for stage, offload in [(0, ()), (1, ()), (2, ()), (3, ()), (2, ("--offload",)), (3, ("--offload",))]
     }
     for key, found in runs.items():

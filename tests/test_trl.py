@@ -42,7 +42,8 @@ def our_losses(name, groups, folder):
 def test_losses_equal_those_of_trl(ours, theirs, tmp_path):
     groups = hh_like_pairs(6, VOCABULARY, longest=120)
     trainer = trl_trainer(
-        small_llama(VOCABULARY, hidden=64, layers=2), groups, VOCABULARY, tmp_path / "trl", loss_type=[theirs], beta=0.1,
+        small_llama(VOCABULARY, hidden=64, layers=2), groups, VOCABULARY, tmp_path / "trl",
+        loss_type=[theirs], beta=0.1,
         per_device_train_batch_size=len(groups), max_steps=STEPS, learning_rate=RATE, max_grad_norm=0.0, bf16=False,
         gradient_checkpointing=False,
     )  # fmt: skip

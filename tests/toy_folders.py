@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -61,8 +63,14 @@ def read_rows(path: Path) -> list:
 
 
 def command(program: str, *arguments: str, ranks: int = 1, module: str = "torch.distributed.run") -> list[str]:
-    launcher = ["-m", module, f"--nproc_per_node={ranks}", "--master_port=0"] if ranks > 1 else []
+    launcher = ["-m", module, f"--nproc_per_node={ranks}", f"--master_port={free_port()}"] if ranks > 1 else []
     return [sys.executable, *launcher, str(ROOT / program), *map(str, arguments)]
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
 
 
 def quiet_environment() -> dict[str, str]:
@@ -73,4 +81,13 @@ def quiet_environment() -> dict[str, str]:
 def run(program: str, *arguments: str, cwd: Path | None = None, **options) -> subprocess.CompletedProcess:
     """The program in a process of its own, from another folder than the repository's."""
     words = command(program, *arguments, **options)
-    return subprocess.run(words, env=quiet_environment(), cwd=cwd or "/", capture_output=True, text=True, timeout=300)
+    process = subprocess.Popen(
+        words, env=quiet_environment(), cwd=cwd or "/", stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+    try:
+        out, err = process.communicate(timeout=200)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)  # a launcher's children too
+        raise
+    return subprocess.CompletedProcess(words, process.returncode, out, err)

@@ -22,6 +22,7 @@ from utils.errors import UserError
 from utils.raw_datasets.base import RAW_DATASETS, detect
 from utils.raw_datasets.dialogue import prompt_of
 from utils.records import Answer, Message, Record, RecordError, read_jsonl
+from utils.shards import MADE_BY
 
 SUFFIXES = (".jsonl", ".txt", ".json", ".jsonl.gz")
 ANSWER_COLUMNS = ("greedy", "sample", "output", "response")  # of plain rows
@@ -146,7 +147,8 @@ def input_files(paths: Sequence[str], output: Path) -> list[Path]:
         if os.path.isdir(path):
             inside = sorted(p for p in Path(path).iterdir() if p.name.endswith(SUFFIXES[:2]) and p.name[0] != ".")
         elif glob.has_magic(path) and not os.path.exists(path):
-            inside = sorted(p for p in map(Path, glob.glob(path, recursive=True)) if p.is_file())
+            found_here = (p for p in map(Path, glob.glob(path, recursive=True)) if p.is_file())
+            inside = sorted(p for p in found_here if not p.name.endswith(MADE_BY))
         else:
             if Path(path).resolve() == output.resolve():
                 raise UserError(f"{path} is the input and would be the output; give another --output_path")

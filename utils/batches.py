@@ -170,6 +170,7 @@ class Plan:
         self.per_step = per_device * accumulation * world
         self.steps_per_epoch = max(1, -(-len(self.tokens) // self.per_step))
         whole = round(epochs * self.steps_per_epoch)
+        self._order = (-1, np.zeros(0, np.int64))  # (epoch, its permutation)
         self.total_steps = max_steps if max_steps > 0 else max(1, whole)
 
     def epoch_ended(self, step: int) -> int | None:
@@ -181,8 +182,9 @@ class Plan:
     def step(self, number: int, rank: int) -> Step:
         """Step `number` (from 1) as `rank` sees it."""
         epoch, place = divmod(number - 1, self.steps_per_epoch)
-        order = np.random.default_rng([self.seed, epoch]).permutation(len(self.tokens))
-        chosen = order[place * self.per_step : (place + 1) * self.per_step]
+        if self._order[0] != epoch:
+            self._order = (epoch, np.random.default_rng([self.seed, epoch]).permutation(len(self.tokens)))
+        chosen = self._order[1][place * self.per_step : (place + 1) * self.per_step]
         shares = [self._micro_batches(share) for share in self._deal(chosen)]
         count = max(map(len, shares))
         smallest = int(chosen[self.tokens[chosen].argmin()])

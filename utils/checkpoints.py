@@ -24,7 +24,8 @@ from utils.reporting import say, warn
 
 
 def save(engine, folder: Path, step: int, facts: dict[str, Any], extra: Any, keep_last: int) -> None:
-    """Write step `step` and drop all but the newest `keep_last`. `facts` are shared (JSON), `extra` is this rank's own."""
+    """Write step `step` and drop all but the newest `keep_last`. `facts` are shared (JSON), `extra` is this
+    rank's own."""
     tag = f"step-{step:08d}"
     partial = folder / f"{tag}.partial"
     if ranks.rank() == 0:

@@ -66,11 +66,16 @@ def config_of(args: TrainingArguments, world: int) -> dict[str, Any]:
         config = json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise UserError(f"{path}:{error.lineno}: not JSON: {error.msg}") from None
-    if not isinstance(config, dict) or "stage" not in config.setdefault("zero_optimization", {"stage": 0}):
-        raise UserError(f"{path}: expected a JSON object with zero_optimization.stage")
-    if config.get("fp16", {}).get("enabled"):
+    _check_blocks(config, path)
+    if _on(config, "fp16"):
         raise UserError(f"{path}: fp16 is not supported; use --bf16 (log-probs overflow in fp16)")
-    if config.get("torch_autocast", {}).get("enabled") and config["zero_optimization"]["stage"] == 3 and world > 1:
+    if _on(config, "bf16") and not args.bf16:
+        raise UserError(f"{path}: its bf16 block is on; give --bf16, which decides")
+    if config.get("gradient_clipping", "auto") not in ("auto", args.gradient_clipping):
+        raise UserError(
+            f"{path}: gradient_clipping is {config['gradient_clipping']}; give --gradient_clipping, which decides"
+        )
+    if _on(config, "torch_autocast") and config["zero_optimization"]["stage"] == 3 and world > 1:
         raise UserError(f"{path}: torch_autocast with ZeRO-3 on several ranks does not resume exactly; use --bf16")
     if args.bf16 and config["zero_optimization"]["stage"] == 0:
         raise UserError(f"{path}: --bf16 needs ZeRO stage 1 or more: stage 0 would round the master weights")
@@ -88,6 +93,27 @@ def config_of(args: TrainingArguments, world: int) -> dict[str, Any]:
     return config
 
 
+def _check_blocks(config: Any, path: Path) -> None:
+    """DeepSpeed's own check of the ZeRO block, met before any model is loaded."""
+    from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
+
+    zero = config.setdefault("zero_optimization", {"stage": 0}) if isinstance(config, dict) else None
+    if not isinstance(zero, dict) or "stage" not in zero:
+        raise UserError(f"{path}: expected a JSON object with zero_optimization.stage")
+    for name in ("fp16", "bf16", "torch_autocast"):
+        if not isinstance(config.get(name, {}), dict):
+            raise UserError(f'{path}: {name} is {config[name]!r}; expected an object, as {{"enabled": false}}')
+    try:
+        DeepSpeedZeroConfig(**zero)
+    except ValueError as error:  # pydantic's
+        (where, *_), found = error.errors()[0]["loc"], error.errors()[0]
+        raise UserError(f"{path}: zero_optimization.{where} is {found['input']!r}: {found['msg']}") from None
+
+
+def _on(config: dict[str, Any], block: str) -> bool:
+    return config.get(block, {}).get("enabled") is True
+
+
 class Engine:
     """A module in training under DeepSpeed. Calling it runs the module's forward."""
 
@@ -102,7 +128,7 @@ class Engine:
         warmup = args.warmup_steps or int(args.warmup_ratio * total_steps)
         try:
             schedule = get_scheduler(args.lr_scheduler_type, optimizer, warmup, total_steps)
-        except ValueError as error:
+        except ValueError as error:  # polynomial ends at a rate of 1e-7
             raise UserError(f"--lr_scheduler_type {args.lr_scheduler_type}: {error}") from None
         config = config_of(args, world_size())
         self.stage = config["zero_optimization"]["stage"]
@@ -121,7 +147,7 @@ class Engine:
         self.deepspeed.backward(loss)
 
     def step(self) -> bool:
-        """Reduce, clip, update, advance the schedule. False when a non-finite gradient made DeepSpeed skip the update."""
+        """Reduce, clip, update, advance the schedule. False when a non-finite gradient made DeepSpeed skip it."""
         self.deepspeed.step()
         return self.deepspeed.was_step_applied()
 
@@ -142,7 +168,9 @@ class Engine:
         """Returns the facts that save_states was given."""
         path, facts = self.deepspeed.load_checkpoint(str(folder), tag=tag)
         if path is None:
-            raise UserError(f"{folder / tag}: DeepSpeed cannot load this checkpoint; remove the folder to go on without it")
+            raise UserError(
+                f"{folder / tag}: DeepSpeed cannot load this checkpoint; remove the folder to go on without it"
+            )
         return facts
 
     def full_state_dict(self) -> dict[str, Tensor] | None:

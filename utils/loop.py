@@ -70,7 +70,8 @@ class Trainer:
         evaluation, saving = Interval.of(args.eval_every, "eval_every"), Interval.of(args.save_every, "save_every")
         model = plain(self.engine.module.model)
         meter = Meter(model, torch.bfloat16 if args.bf16 else torch.float32, ranks.device())
-        say(f"training: {len(self.groups):,} prompts, {plan.total_steps:,} steps of {plan.per_step} over {ranks.world_size()} rank(s)")
+        steps, world = f"{plan.total_steps:,} steps of {plan.per_step}", ranks.world_size()
+        say(f"training: {len(self.groups):,} prompts, {steps}, {world} rank{'s' * (world > 1)}")
         self.engine.module.train()
         if done == 0 and args.eval_every != "never":
             self.run.report.log(0, self._evaluate(0, 0))
@@ -81,7 +82,9 @@ class Trainer:
                 row = self._step(step)
                 row["seconds"] = time.perf_counter() - start
                 row["tokens_per_second"] = row["tokens"] / row["seconds"]
-                row["gemm_share"] = meter.share(row["tokens"], row.pop("trained_tokens"), row["seconds"], ranks.world_size())
+                row["gemm_share"] = meter.share(
+                    row["tokens"], row.pop("trained_tokens"), row["seconds"], ranks.world_size()
+                )
                 advance(1, loss=row["loss"], tok_s=int(row["tokens_per_second"]), gemm=f"{row['gemm_share']:.0%}")
                 epoch = plan.epoch_ended(step)
                 last = step == plan.total_steps
@@ -103,17 +106,16 @@ class Trainer:
         step = self.plan.step(number, ranks.rank())
         sums: dict[str, Tensor] = {}
         for rows, weight in step.micro_batches:
-            batch = collate([self.groups[r] for r in rows], rows, self.engine.module.packed, weight).to(ranks.device())
+            groups = [self.groups[r] for r in rows]
+            batch = collate(groups, rows, self.engine.module.packed, weight).to(ranks.device())
             losses, metrics = self.learn(self.engine, batch)
             # DeepSpeed averages over ranks: x world turns its mean of local sums into the global sum
             self.engine.backward(losses.sum() * (weight * ranks.world_size() / step.units))
             for name, values in {"loss": losses, **metrics}.items():
-                part = torch.stack((values.detach().double().sum(), torch.tensor(float(values.numel()), device=values.device, dtype=torch.float64)))
-                sums[name] = sums.get(name, 0) + part * weight
+                total = values.detach().double().sum()
+                sums[name] = sums.get(name, 0) + weight * torch.stack((total, torch.full_like(total, values.numel())))
         row = _averages(sums)
-        if not np.isfinite(list(row.values())).all():
-            self.run.report.write_json("nonfinite.json", {"step": number, "metrics": {k: str(v) for k, v in row.items()}, "rows": step.micro_batches})
-            raise UserError(f"step {number}: {row} is not finite; its rows are in {self.run.folder / 'nonfinite.json'}; lower --learning_rate or look at them")
+        self._refuse_nonfinite(number, row, step.micro_batches)
         if number == 1:
             self.first_step(row["loss"], row)
         row["learning_rate"] = self.engine.learning_rate()
@@ -127,12 +129,24 @@ class Trainer:
         row["tokens"], row["trained_tokens"] = step.tokens, step.units
         return row
 
+    def _refuse_nonfinite(self, number: int, row: dict[str, float], micro_batches: list) -> None:
+        if not np.isfinite(list(row.values())).all():
+            metrics = {name: str(value) for name, value in row.items()}
+            self.run.report.write_json("nonfinite.json", {"step": number, "metrics": metrics, "rows": micro_batches})
+            raise UserError(
+                f"step {number}: {metrics} is not finite; its rows are in {self.run.folder / 'nonfinite.json'}; look at "
+                f"them, or lower --learning_rate"
+            )
+
     def _evaluate(self, step: int, epoch: int | None) -> dict[str, float]:
         self.engine.module.eval()
         measured = {f"eval/{name}": value for name, value in self.evaluate(step, epoch).items()}
         self.engine.module.train()
         if measured:
-            say(f"evaluation at step {step}: " + "  ".join(f"{k[5:]} {v:.4g}" for k, v in measured.items()), style="cyan")
+            say(
+                f"evaluation at step {step}: " + "  ".join(f"{k[5:]} {v:.4g}" for k, v in measured.items()),
+                style="cyan",
+            )
         return measured
 
     def _save_for_choosing(self, step: int, epoch: int | None, measured: dict[str, float]) -> None:
@@ -190,7 +204,9 @@ def evaluate(model, scorer, groups: Sequence[Group], learn: Learn, batch_size: i
             if number < len(chunks):
                 found.append((number, {k: v.double().cpu().numpy() for k, v in {"loss": losses, **metrics}.items()}))
             advance()
-    ordered = [part for _, part in sorted((p for rank in ranks.gather_objects(found) for p in rank), key=lambda p: p[0])]
+    ordered = [
+        part for _, part in sorted((p for rank in ranks.gather_objects(found) for p in rank), key=lambda p: p[0])
+    ]
     return {name: np.concatenate([part[name] for part in ordered]) for name in ordered[0]}
 
 

@@ -8,15 +8,21 @@ from utils.errors import UserError
 
 
 def add_lora(model: nn.Module, args) -> nn.Module:
-    """The model with a LoRA adapter (peft): W + (alpha/r)·B·A, B zero at the start. Hu et al. 2021, arXiv:2106.09685."""
+    """The model with a LoRA adapter (peft): W + (alpha/r)·B·A, B zero at first. Hu et al. 2021, arXiv:2106.09685."""
     import peft
 
     is_reward = "SequenceClassification" in type(model).__name__
-    linear = {n.rsplit(".", 1)[-1] for n, m in model.named_modules() if isinstance(m, nn.Linear) or type(m).__name__ == "Conv1D"}
+    linear = {
+        n.rsplit(".", 1)[-1]
+        for n, m in model.named_modules()
+        if isinstance(m, nn.Linear) or type(m).__name__ == "Conv1D"
+    }
     linear -= {"score", "lm_head", "embed_out"}
     for suffix in args.lora_target_modules:
         if not any(name.endswith(suffix) for name, _ in model.named_modules()):
-            raise UserError(f"--lora_target_modules {suffix}: no module ends so; linear layers: {', '.join(sorted(linear))}")
+            raise UserError(
+                f"--lora_target_modules {suffix}: no module ends so; linear layers: {', '.join(sorted(linear))}"
+            )
     config = peft.LoraConfig(
         task_type="SEQ_CLS" if is_reward else "CAUSAL_LM",
         r=args.lora_dim,

@@ -24,8 +24,8 @@ WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 
 
 def load_tokenizer(name: str, cache_dir: str | None = None):
-    """The tokenizer beside the model (or named by itself). A missing pad token becomes the end token: padding is decided
-    by length here, never by id."""
+    """The tokenizer beside the model (or named by itself). A missing pad token becomes the end token: padding is
+    decided by length here, never by id."""
     if os.path.isdir(name) and not any((Path(name) / f).is_file() for f in ("tokenizer_config.json", "tokenizer.json")):
         raise UserError(f"{name}: no tokenizer in this folder; name one with --tokenizer_name_or_path")
     tokenizer = _from(AutoTokenizer, name, cache_dir=cache_dir)
@@ -57,7 +57,9 @@ def load_reward_model(args: ModelArguments, tokenizer, bf16: bool = False) -> nn
         raise UserError(f"{args.model_name_or_path} has {config.num_labels} labels; a reward model has one")
     config.num_labels = 1
     if type(config) not in AutoModelForSequenceClassification._model_mapping:
-        raise UserError(f"{config.model_type} has no sequence classification model in transformers; it cannot be a reward model")
+        raise UserError(
+            f"{config.model_type} has no sequence classification model in transformers; it cannot be a reward model"
+        )
     if tokenizer.pad_token_id in (None, tokenizer.eos_token_id):
         tokenizer.add_special_tokens({"pad_token": "<|pad|>"})
     config.get_text_config().pad_token_id = tokenizer.pad_token_id
@@ -77,7 +79,9 @@ def _config(args: ModelArguments):
                  "attn_dropout", "activation_dropout"):  # fmt: skip
         if isinstance(getattr(text, name, None), float | int):
             setattr(text, name, args.dropout)
-    if args.dropout and not any(getattr(text, n, 0) for n in ("attention_dropout", "attn_pdrop", "hidden_dropout", "dropout")):
+    if args.dropout and not any(
+        getattr(text, n, 0) for n in ("attention_dropout", "attn_pdrop", "hidden_dropout", "dropout")
+    ):
         raise UserError(f"--dropout {args.dropout}: {config.model_type} has no dropout to set")
     return config
 
@@ -89,8 +93,14 @@ def _load(kind, config, args: ModelArguments, tokenizer, bf16: bool) -> nn.Modul
             model = kind.from_config(config, dtype=dtype)
     else:
         if os.path.isdir(name) and not any(next(Path(name).glob(pattern), None) for pattern in WEIGHTS):
-            raise UserError(f"{name}: no weights in this folder (*.safetensors); --from_scratch starts from random ones")
-        model = _from(kind, name, config=config, dtype=dtype, cache_dir=args.cache_dir)
+            raise UserError(
+                f"{name}: no weights in this folder (*.safetensors); --from_scratch starts from random ones"
+            )
+        model, info = _from(kind, name, config=config, dtype=dtype, cache_dir=args.cache_dir, output_loading_info=True)
+        new_head = not any("SequenceClassification" in architecture for architecture in config.architectures or [])
+        lost = [key for key in info["missing_keys"] if not (new_head and key.startswith("score."))]
+        if lost:
+            raise UserError(f"{name}: its files lack {len(lost)} of the model's weights, the first {sorted(lost)[0]}")
     if len(tokenizer) > model.get_input_embeddings().num_embeddings:
         model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
     if args.gradient_checkpointing:
@@ -133,12 +143,12 @@ class _whole_models:  # noqa: N801 - used as a function
         hf._hf_deepspeed_config_weak_ref = self._held
 
 
-def check_length(model: nn.Module, longest: int, what: str) -> None:
+def check_length(model: nn.Module, longest: int) -> None:
     limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     if limit and longest > limit:
         raise UserError(
-            f"{what} holds a prompt and answer of {longest} tokens, more than the model's {limit} positions; "
-            f"lower --max_prompt_seq_len or --max_answer_seq_len"
+            f"the data holds a prompt and answer of {longest} tokens, more than the model's {limit} positions; "
+            f"lower --max_prompt_seq_len, --max_answer_seq_len or --model_max_length"
         )
 
 
@@ -164,7 +174,9 @@ def save(model: nn.Module, state: dict[str, Tensor], renderer, folder: Path) -> 
         tokenizer.save_pretrained(partial)
         _compare(type(base), partial, whole)
         if hasattr(model, "get_base_model"):
-            adapter = {n.removeprefix("model."): t for n, t in state.items() if ".lora_" in n or ".modules_to_save." in n}
+            adapter = {
+                n.removeprefix("model."): t for n, t in state.items() if ".lora_" in n or ".modules_to_save." in n
+            }
             model.save_pretrained(partial / "adapter", state_dict=adapter)
         files = sorted((f for f in partial.iterdir()), key=lambda f: f.name == "config.json")
         for file in files:
@@ -174,7 +186,9 @@ def save(model: nn.Module, state: dict[str, Tensor], renderer, folder: Path) -> 
             file.replace(target)
     except (OSError, RuntimeError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-        raise UserError(f"{folder}: the model cannot be written: {reason}; is the disk full?", on_this_rank=True) from error
+        raise UserError(
+            f"{folder}: the model cannot be written: {reason}; is the disk full?", on_this_rank=True
+        ) from error
     finally:
         base.config.use_cache = False
         shutil.rmtree(partial, ignore_errors=True)

@@ -19,9 +19,9 @@ from torch import Tensor
 from utils import models, ranks
 from utils.arguments.options import ModelArguments, TrainingArguments
 from utils.batches import Batch, collate
+from utils.engine import frozen
 from utils.errors import UserError
 from utils.groups import Group
-from utils.engine import frozen
 from utils.reporting import progress, say
 from utils.run import cache_folder
 from utils.scoring import Policy
@@ -57,9 +57,7 @@ def references(engine, policy: Policy, stores, model_args: ModelArguments, args:
     elif model_args.from_scratch:
         model_hash += f"-scratch{args.seed}"
     name, folder = f"{model_hash}-{args.dtype_name}", cache_folder(model_args) / "reference"
-    return [
-        reference_logprobs(model, packed, store, folder, name, args.per_device_eval_batch_size) for store in stores
-    ]
+    return [reference_logprobs(model, packed, store, folder, name, args.per_device_eval_batch_size) for store in stores]
 
 
 def check_first_step(at_start: float, args: TrainingArguments, other: str | None):
@@ -76,7 +74,9 @@ def check_first_step(at_start: float, args: TrainingArguments, other: str | None
     return check
 
 
-def reference_logprobs(model, packed: bool, groups: Sequence[Group], folder: Path, name: str, batch_size: int) -> Reference:
+def reference_logprobs(
+    model, packed: bool, groups: Sequence[Group], folder: Path, name: str, batch_size: int
+) -> Reference:
     """The Reference of `groups` under `model` (the engine, before its first step). `name` says which model and dtype it
     is: the cache file's name. A collective: every rank calls it, each computes its share of what is missing."""
     path = folder / f"{name}-v{CODE_VERSION}.sqlite"
@@ -110,7 +110,9 @@ def _read(path: Path) -> dict[bytes, float]:
         with sqlite3.connect(path) as base:
             return dict(base.execute("SELECT key, logprob FROM reference"))
     except sqlite3.DatabaseError as error:
-        raise UserError(f"{path}: the reference cache cannot be read ({error}); remove the file to compute it again") from None
+        raise UserError(
+            f"{path}: the reference cache cannot be read ({error}); remove the file to compute it again"
+        ) from None
 
 
 def _write(path: Path, rows: dict[bytes, float]) -> None:

@@ -16,8 +16,15 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-from rich.progress import TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from utils.errors import UserError
 
@@ -115,7 +122,8 @@ class Report:
         self.path = self.folder / "metrics.jsonl"
         self._report_to, self._run_name, self._writers = set(report_to), run_name, []
         if self.enabled:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            with _writing(self.folder):
+                self.folder.mkdir(parents=True, exist_ok=True)
 
     def start(self, step: int) -> None:
         """Begin (step 0) or continue after `step`: drop later rows, open the writers."""
@@ -138,10 +146,11 @@ class Report:
         """One row: numbers of optimizer step `step`, flushed to disk."""
         if not self.enabled:
             return
-        with self.path.open("a", encoding="utf-8") as out:
-            out.write(json.dumps({"step": step, **row}) + "\n")
-        for write in self._writers:
-            write(step, row)
+        with _writing(self.path):
+            with self.path.open("a", encoding="utf-8") as out:
+                out.write(json.dumps({"step": step, **row}) + "\n")
+            for write in self._writers:
+                write(step, row)
 
     def write_json(self, name: str, value: Any) -> None:
         if self.enabled:
@@ -158,7 +167,12 @@ def _wandb_writer(run_name: str, folder: Path) -> Callable[[int, dict], None]:
         import wandb
     except ImportError:
         raise UserError("--report_to wandb needs the wandb package: pip install -e '.[wandb]'") from None
-    run = wandb.init(name=run_name, dir=str(folder), resume="allow", id=hashlib.blake2b(str(folder.resolve()).encode(), digest_size=8).hexdigest())
+    run = wandb.init(
+        name=run_name,
+        dir=str(folder),
+        resume="allow",
+        id=hashlib.blake2b(str(folder.resolve()).encode(), digest_size=8).hexdigest(),
+    )
     return lambda step, row: run.log(row, step=step)
 
 
@@ -169,12 +183,23 @@ def write_json(path: Path, value: Any) -> None:
 
 def _write_text(path: Path, text: str) -> None:
     partial = path.with_name(f".{path.name}.partial")
+    with _writing(path):
+        try:
+            partial.write_text(text, encoding="utf-8")
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[None]:
     try:
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
+        yield
     except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise UserError(f"{path}: cannot be written: {error.strerror or error}", on_this_rank=True) from error
+        raise UserError(
+            f"{path}: cannot be written: {error.strerror or error}; free some space, or give another folder",
+            on_this_rank=True,
+        ) from error
 
 
 def versions() -> dict[str, str]:
@@ -189,8 +214,8 @@ def commit() -> str | None:
     """The checkout's commit, with + when files differ from it; None outside git."""
     root = Path(__file__).resolve().parents[1]
     try:
-        run = subprocess.run(["git", "-C", str(root), "describe", "--always", "--abbrev=12", "--dirty=+", "--exclude=*"],
-                             capture_output=True, text=True, timeout=10)  # fmt: skip
+        command = ["git", "-C", str(root), "describe", "--always", "--abbrev=12", "--dirty=+", "--exclude=*"]
+        run = subprocess.run(command, capture_output=True, text=True, timeout=10)
     except (OSError, subprocess.TimeoutExpired):
         return None
     return run.stdout.strip() or None

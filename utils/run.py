@@ -16,7 +16,8 @@ from utils.reporting import Report, say, warn
 
 # options that change how a run is watched or stored, not what it computes
 OF_NO_CONSEQUENCE = {
-    "output_dir", "run_name", "logging_steps", "checkpoint_every", "keep_last", "report_to", "cache_dir", "rebuild_cache",
+    "output_dir", "run_name", "logging_steps", "checkpoint_every", "keep_last", "report_to", "cache_dir",
+    "rebuild_cache",
 }  # fmt: skip
 
 
@@ -73,7 +74,8 @@ class Run:
                     f"{self.facts[name]}); restore it, or give another --output_dir"
                 )
         if facts["threads"] != self.facts["threads"]:
-            warn(f"the checkpoint was made with {facts['threads']} threads, now {self.facts['threads']}: the last bits may differ")
+            before, now = facts["threads"], self.facts["threads"]
+            warn(f"the checkpoint was made with {before} threads, now {now}: the last bits may differ")
         return step
 
     def finish(self, steps: int) -> None:

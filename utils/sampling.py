@@ -40,7 +40,9 @@ class Sampler:
         tokenizer = models.load_tokenizer(path)
         theirs, ours = tokenizer.get_vocab(), self.renderer.tokenizer.get_vocab()
         if any(theirs.get(token) != number for token, number in ours.items()):
-            raise UserError(f"{path}: its tokenizer is not the policy's; score with inference/chatbot.py --mode rm instead")
+            raise UserError(
+                f"{path}: its tokenizer is not the policy's; score with inference/chatbot.py --mode rm instead"
+            )
         plain_args = dataclasses.replace(
             model_args, model_name_or_path=path, from_scratch=False, gradient_checkpointing=False, lora_dim=0,
             lora_alpha=None, lora_target_modules=[], only_optimize_lora=True,

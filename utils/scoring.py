@@ -54,7 +54,9 @@ class RewardModel(nn.Module):
         model = plain(self.model)
         body = getattr(model, model.base_model_prefix)
         if batch.layout is not None:
-            output = body(input_ids=batch.input_ids, position_ids=batch.position_ids, layout=batch.layout, use_cache=False)
+            output = body(
+                input_ids=batch.input_ids, position_ids=batch.position_ids, layout=batch.layout, use_cache=False
+            )
         else:
             output = body(input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False)
         ends_AH = output.last_hidden_state.flatten(0, 1)[batch.answer_ends]

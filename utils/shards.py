@@ -48,8 +48,10 @@ class Shards:
 
     def _begin(self, overwrite: bool) -> tuple[bool, set[int]]:
         begun, made = _read_json(self.parts / "args.json"), _read_json(self.made_by)
+        if not self._rows(repair=True):
+            begun = None  # nothing to lose
         if begun == self.facts:
-            done = set(self._rows(repair=True))
+            done = set(self._rows())
             if done:
                 say(f"{self.output}: continuing, {len(done):,} of {self.total:,} rows are there", style="green")
             return False, done

@@ -10,7 +10,9 @@ from torch import nn
 
 def gemm_peak(dtype: torch.dtype, device: torch.device, rows: int = 1024, width: int = 1024) -> float:
     """FLOP/s of a square-ish matrix product in `dtype`, best of a few (about 0.1 s)."""
-    a, b = (torch.ones(n, width, dtype=dtype, device=device) for n in (rows, width))  # random numbers would move the seed
+    a, b = (
+        torch.ones(n, width, dtype=dtype, device=device) for n in (rows, width)
+    )  # random numbers would move the seed
     best = float("inf")
     for _ in range(5):
         start = time.perf_counter()

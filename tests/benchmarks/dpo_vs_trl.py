@@ -3,8 +3,8 @@
     PYTHONPATH=.:tests python tests/benchmarks/dpo_vs_trl.py [--steps 10] [--rounds 3] [--threads 2]
 
 Both sides: the same 7.2-million-weight Llama, the same ids (HH-like lengths, 8 pairs a step), bf16. TRL at its defaults
-(autocast, gradient checkpointing, online reference, padded rows) and, with --best, at its best legal settings. Ours: the
-DeepSpeed engine at ZeRO-1 with bf16 weights and float32 master weights, prompts shared, packed; our reference pass is
+(autocast, gradient checkpointing, online reference, padded rows) and, with --best, at its best legal settings. Ours:
+the DeepSpeed engine at ZeRO-1 with bf16 weights and float32 master weights, prompts shared, packed; our reference pass is
 counted as if it served one epoch only. Losses are asserted equal first, in float32 and in bf16.
 """
 
@@ -117,7 +117,10 @@ def main():
             seconds, _, reference = our_steps(groups, options.steps + 2, folder)
             ours += [s + reference for s in seconds[2:]]
     a, b = statistics.median(theirs), statistics.median(ours)
-    say(f"TRL {PAIRS / a:.2f} pairs/s, ours {PAIRS / b:.2f} pairs/s (reference pass included), ratio {a / b:.2f}, {options.threads} threads")
+    say(
+        f"TRL {PAIRS / a:.2f} pairs/s, ours {PAIRS / b:.2f} pairs/s (reference pass included), "
+        f"ratio {a / b:.2f}, {options.threads} threads"
+    )
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ def main(argv: list[str] | None = None) -> None:
     # 2. A model that can score every token of an answer.
     begin(run, model_args, args, train)
     policy = Policy(models.load_causal_lm(model_args, renderer.tokenizer, args.bf16))
-    models.check_length(policy.model, int(train.tokens.max()), "the training data")
+    models.check_length(policy.model, max(train.longest, held_out.longest))
     plan = make_plan(train.tokens, train.trained_tokens, args)
     engine = Engine(policy, args, plan.total_steps)
     self_test(engine, policy, train, args.dtype_name)

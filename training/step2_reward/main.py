@@ -19,8 +19,8 @@ from utils.losses.reward import bradley_terry
 from utils.reporting import run_program
 from utils.run import Run
 from utils.scoring import RewardModel, self_test
-from utils.statistics import calibration
 from utils.stage import begin, load_tokens
+from utils.statistics import calibration
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -37,7 +37,7 @@ def main(argv: list[str] | None = None) -> None:
     # 2. A backbone with one output, read at an answer's last token.
     begin(run, model_args, args, train)
     reward = RewardModel(models.load_reward_model(model_args, renderer.tokenizer, args.bf16))
-    models.check_length(reward.model, int(train.tokens.max()), "the training data")
+    models.check_length(reward.model, max(train.longest, held_out.longest))
     plan = make_plan(train.tokens, train.pairs, args)
     engine = Engine(reward, args, plan.total_steps)
     self_test(engine, reward, train, args.dtype_name)
@@ -47,7 +47,12 @@ def main(argv: list[str] | None = None) -> None:
         scores_A = model(batch)
         chosen_M, rejected_M = scores_A[batch.winners], scores_A[batch.losers]
         margin_M = chosen_M - rejected_M
-        metrics = {"accuracy": (margin_M > 0).float(), "margin": margin_M, "chosen_score": chosen_M, "rejected_score": rejected_M}
+        metrics = {
+            "accuracy": (margin_M > 0).float(),
+            "margin": margin_M,
+            "chosen_score": chosen_M,
+            "rejected_score": rejected_M,
+        }
         return bradley_terry(chosen_M, rejected_M), metrics
 
     def evaluation(step, epoch):

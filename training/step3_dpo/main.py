@@ -8,12 +8,17 @@ Reads comparisons (docs/data.md), writes a folder that plain transformers loads.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Optional
 
 from utils import models
 from utils.arguments import parse
-from utils.arguments.options import DataArguments, ModelArguments, SamplingArguments, TrainingArguments
-from utils.arguments.options import option, refuse_dropout
+from utils.arguments.options import (
+    DataArguments,
+    ModelArguments,
+    SamplingArguments,
+    TrainingArguments,
+    option,
+    refuse_dropout,
+)
 from utils.engine import Engine
 from utils.errors import UserError
 from utils.loop import Trainer, evaluate, make_plan
@@ -28,10 +33,12 @@ from utils.stage import begin, load_tokens
 
 @dataclass
 class DPOArguments:
-    loss: str = option("sigmoid", help=f"which preference loss: {', '.join(sorted(LOSSES))} (utils/losses/preference.py)")
+    loss: str = option(
+        "sigmoid", help=f"which preference loss: {', '.join(sorted(LOSSES))} (utils/losses/preference.py)"
+    )
     beta: float = option(0.1, help="how strongly the policy is held to the reference")
     label_smoothing: float = option(0.0, help="assumed share of wrong labels, for the losses that use it (cdpo)")
-    reference_model_name_or_path: Optional[str] = option(help="the reference; None: the model that training starts from")
+    reference_model_name_or_path: str | None = option(help="the reference; None: the model that training starts from")
 
     def __post_init__(self) -> None:
         if self.loss not in LOSSES:
@@ -39,7 +46,9 @@ class DPOArguments:
         if self.label_smoothing and not LOSSES[self.loss].smooths:
             raise UserError(f"--loss {self.loss} does not use --label_smoothing; cdpo does")
         if self.beta <= 0 or not 0 <= self.label_smoothing < 0.5:
-            raise UserError(f"--beta is {self.beta}, --label_smoothing {self.label_smoothing}; expected above 0, and 0 to 0.5")
+            raise UserError(
+                f"--beta is {self.beta}, --label_smoothing {self.label_smoothing}; expected above 0, and 0 to 0.5"
+            )
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -56,10 +65,11 @@ def main(argv: list[str] | None = None) -> None:
     # 2. A policy that learns, and what a frozen reference thinks of every answer: log ρ, computed once.
     model_hash = begin(run, model_args, args, train)
     policy = Policy(models.load_causal_lm(model_args, renderer.tokenizer, args.bf16))
-    models.check_length(policy.model, int(train.tokens.max()), "the training data")
+    models.check_length(policy.model, max(train.longest, held_out.longest))
     plan = make_plan(train.tokens, train.pairs, args)
     engine = Engine(policy, args, plan.total_steps)
     self_test(engine, policy, train, args.dtype_name)
+    sampler = Sampler(sampling_args, model_args, args, held_out, renderer, run.folder)
     reference = references(
         engine, policy, [train, held_out], model_args, args, model_hash, dpo_args.reference_model_name_or_path
     )
@@ -89,7 +99,6 @@ def main(argv: list[str] | None = None) -> None:
         return {name: values.mean() for name, values in measured.items()} | sampler(engine, step, epoch)
 
     # 4. Train, save.
-    sampler = Sampler(sampling_args, model_args, args, held_out, renderer, run.folder)
     at_start = LOSSES[dpo_args.loss].at_start(dpo_args.beta, dpo_args.label_smoothing)
     first_step = check_first_step(at_start, args, dpo_args.reference_model_name_or_path)
     Trainer(run, engine, plan, train, learn, renderer, evaluation, first_step).fit()

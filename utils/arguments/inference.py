@@ -19,7 +19,7 @@ class ReaderArguments:
     config_name_or_path: str | None = option(help="folder whose config.json is read instead of the model's own")
     tokenizer_name_or_path: str | None = option(help="tokenizer, when it is not beside the model")
     template: str | None = option(
-        help="prompt template by name (docs/templates.md); None uses the tokenizer's chat template; "
+        help="prompt template by name (docs/data.md); None uses the tokenizer's chat template; "
         "plain takes a prompt's text as it stands"
     )
     bf16: bool = option(False, help="read in bfloat16; log-probs and scores stay float32")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+# fmt: off
+import math
 from dataclasses import dataclass, field
 from typing import Literal, Optional
 
@@ -17,6 +19,26 @@ def option(default=None, *, help: str, aliases: list[str] | None = None):
 
 def required(help: str, aliases: list[str] | None = None):
     return field(metadata={"help": help, **({"aliases": aliases} if aliases else {})})
+
+
+NOT_NEGATIVE, BELOW_ONE = "0 or more", "0 or more and below 1"
+RANGES = {
+    NOT_NEGATIVE: lambda x: 0 <= x < math.inf,
+    BELOW_ONE: lambda x: 0 <= x < 1,
+    "1 or more": lambda x: 1 <= x < math.inf,
+    "above 0": lambda x: 0 < x < math.inf,
+    "above 0 and at most 1": lambda x: 0 < x <= 1,
+    "0 to 1": lambda x: 0 <= x <= 1,
+    "1 or more, or -1": lambda x: x >= 1 or x == -1,
+}
+
+
+def expect(group, expected: str, *names: str) -> None:
+    """Refuse values out of range; None is not set, NaN is in no range."""
+    for name in names:
+        value = getattr(group, name)
+        if value is not None and not RANGES[expected](value):
+            raise UserError(f"--{name} is {value}; expected {expected}")
 
 
 @dataclass
@@ -35,13 +57,15 @@ class ModelArguments:
     cache_dir: Optional[str] = option(help="where tokenised data and reference log-probs are kept; None: output/cache")
 
     def __post_init__(self) -> None:
+        if not self.model_name_or_path:
+            raise UserError("--model_name_or_path is empty; expected a Hugging Face name or a local folder")
+        expect(self, NOT_NEGATIVE, "lora_dim")
+        expect(self, "above 0", "lora_alpha")
+        expect(self, BELOW_ONE, "dropout", "lora_dropout")
         if self.lora_dim == 0 and (self.lora_alpha is not None or self.lora_dropout or self.lora_target_modules):
             raise UserError("--lora_alpha, --lora_dropout and --lora_target_modules need --lora_dim above 0")
         if self.lora_dim == 0 and not self.only_optimize_lora:
             raise UserError("--only_optimize_lora False needs --lora_dim above 0")
-        for name in ("dropout", "lora_dropout"):
-            if not 0 <= getattr(self, name) < 1:
-                raise UserError(f"--{name} is {getattr(self, name)}; expected 0 or more and below 1")
 
 
 @dataclass
@@ -65,17 +89,19 @@ class DataArguments:
     rebuild_cache: bool = option(False, help="tokenise again even if the cache has this data")
 
     def __post_init__(self) -> None:
-        for name in ("max_prompt_seq_len", "max_answer_seq_len"):
-            if getattr(self, name) < 1:
-                raise UserError(f"--{name} is {getattr(self, name)}; expected 1 or more")
-        if not 0 < self.data_fraction <= 1:
-            raise UserError(f"--data_fraction is {self.data_fraction}; expected above 0 and at most 1")
-        if not 0 <= self.eval_holdout < 1:
-            raise UserError(f"--eval_holdout is {self.eval_holdout}; expected 0 or more and below 1")
+        expect(self, "1 or more", "max_prompt_seq_len", "max_answer_seq_len", "model_max_length", "max_train_samples",
+               "max_eval_samples")  # fmt: skip
+        expect(self, "above 0 and at most 1", "data_fraction")
+        expect(self, BELOW_ONE, "eval_holdout")
 
     @property
     def max_length(self) -> int:
         return self.model_max_length or self.max_prompt_seq_len + self.max_answer_seq_len
+
+
+Schedule = Literal[
+    "linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup", "inverse_sqrt"
+]
 
 
 @dataclass
@@ -91,7 +117,7 @@ class TrainingArguments:
     weight_decay: float = option(0.0, help="AdamW weight decay (not on biases and norms)")
     adam_beta1: float = option(0.9, help="AdamW beta 1")
     adam_beta2: float = option(0.95, help="AdamW beta 2")
-    lr_scheduler_type: str = option("cosine", help="any schedule of transformers.get_scheduler: linear, cosine, constant, …")
+    lr_scheduler_type: Schedule = option("cosine", help="how the rate changes after the warm-up (transformers.get_scheduler)")
     warmup_steps: int = option(0, help="optimizer steps of warm-up")
     warmup_ratio: float = option(0.0, help="the same as a share of all steps")
     num_train_epochs: float = option(1.0, help="passes over the data")
@@ -113,17 +139,22 @@ class TrainingArguments:
     debug: bool = option(False, help="try the run: a few rows and steps, nothing saved")
 
     def __post_init__(self) -> None:
-        for name in ("per_device_train_batch_size", "per_device_eval_batch_size", "logging_steps", "keep_last"):
-            if getattr(self, name) < 1:
-                raise UserError(f"--{name} is {getattr(self, name)}; expected 1 or more")
+        expect(self, "1 or more", "per_device_train_batch_size", "per_device_eval_batch_size", "logging_steps",
+               "keep_last", "gradient_accumulation_steps", "global_batch_size")  # fmt: skip
+        expect(self, NOT_NEGATIVE, "learning_rate", "weight_decay", "gradient_clipping", "warmup_steps", "seed",
+               "tokens_per_micro_batch", "checkpoint_every")  # fmt: skip
+        expect(self, BELOW_ONE, "adam_beta1", "adam_beta2", "ema_decay")
+        expect(self, "0 to 1", "warmup_ratio")
+        expect(self, "above 0", "num_train_epochs")
+        expect(self, "1 or more, or -1", "max_steps")
         if self.gradient_accumulation_steps is not None and self.global_batch_size is not None:
             raise UserError("--gradient_accumulation_steps and --global_batch_size exclude each other; give one")
         if self.warmup_steps and self.warmup_ratio:
             raise UserError("--warmup_steps and --warmup_ratio exclude each other; give one")
         if self.bf16 and self.zero_stage == 0 and not self.deepspeed:
             raise UserError("--bf16 needs --zero_stage 1, 2 or 3: at stage 0 DeepSpeed would round its master weights")
-        if self.num_train_epochs <= 0 and self.max_steps < 0:
-            raise UserError(f"--num_train_epochs is {self.num_train_epochs}; expected above 0")
+        if self.lr_scheduler_type == "constant" and (self.warmup_steps or self.warmup_ratio):
+            raise UserError("--lr_scheduler_type constant has no warm-up; give constant_with_warmup")
         unknown = set(self.report_to) - {"tensorboard", "wandb", "none"}
         if unknown:
             raise UserError(f"--report_to {sorted(unknown)[0]}: expected tensorboard, wandb or none")
@@ -145,6 +176,9 @@ class SamplingArguments:
     reward_model_name_or_path: Optional[str] = option(help="a reward model that scores them before training and after each epoch")
 
     def __post_init__(self) -> None:
+        expect(self, NOT_NEGATIVE, "sample_during_eval", "sample_temperature")
+        expect(self, "1 or more", "sample_max_new_tokens")
+        expect(self, "above 0 and at most 1", "sample_top_p")
         if self.reward_model_name_or_path and self.sample_during_eval < 1:
             raise UserError("--reward_model_name_or_path scores sampled answers; say how many with --sample_during_eval N")
 

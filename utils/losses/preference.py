@@ -1,7 +1,7 @@
 """Losses that learn from a preferred and a dispreferred answer (step 3, DPO and its relatives).
 
-Legend: M pairs. Δ = (log π(y_w) − log ρ(y_w)) − (log π(y_l) − log ρ(y_l)): how much more than the reference ρ the policy
-π prefers the chosen answer y_w to the rejected y_l. Sums over answer tokens, in float32.
+Legend: M pairs. Δ = (log π(y_w) − log ρ(y_w)) − (log π(y_l) − log ρ(y_l)): how much more than the reference ρ the
+policy π prefers the chosen answer y_w to the rejected y_l. Sums over answer tokens, in float32.
 
 A new loss is one function with the decorator, one line naming its source, one hand-worked number in the test.
 """
@@ -61,7 +61,7 @@ def sigmoid(pairs: Pairs) -> Tensor:
 
 @preference_loss(at_start=lambda beta, eps: math.log(2), smooths=True)
 def cdpo(pairs: Pairs) -> Tensor:
-    """Conservative DPO: −(1−ε) log σ(βΔ) − ε log σ(−βΔ). Mitchell 2023, "A note on DPO with noisy preferences", eq. 3."""
+    """Conservative DPO: −(1−ε) log σ(βΔ) − ε log σ(−βΔ). Mitchell 2023, A note on DPO with noisy preferences, eq. 3."""
     logit, eps = pairs.beta * pairs.delta, pairs.label_smoothing
     return -(1 - eps) * F.logsigmoid(logit) - eps * F.logsigmoid(-logit)
 

@@ -48,7 +48,7 @@ def fit(renderer: Renderer, row: Row, group: Group, limits: Limits, tally: Tally
         if limits.truncation == "drop_turns":
             group = _drop_turns(renderer, row, group, room, tally)
     if len(group.prompt) > room:
-        group = _cut_prompt(renderer, group, room, limits.truncation == "keep_start")
+        group = _cut_prompt(renderer, group, room, limits.truncation == "keep_start", row.record.where)
         end = "end" if limits.truncation == "keep_start" else "start"
         tally.add(f"prompts cut at their {end}", row.record)
     room = min(limits.answer, limits.total - len(group.prompt))
@@ -75,13 +75,13 @@ def _drop_turns(renderer: Renderer, row: Row, group: Group, room: int, tally: Ta
     return group
 
 
-def _cut_prompt(renderer: Renderer, group: Group, room: int, keep_start: bool) -> Group:
+def _cut_prompt(renderer: Renderer, group: Group, room: int, keep_start: bool, where: str) -> Group:
     prompt = group.prompt
     begins = int(len(prompt) > 0 and prompt[0] == renderer.tokenizer.bos_token_id)
     if room <= renderer.header + begins:
         raise UserError(
-            f"a prompt of {len(prompt)} tokens has to fit in {room}, and the words around it take "
-            f"{renderer.header + begins}; raise --max_prompt_seq_len or --model_max_length"
+            f"{where}{': ' if where else ''}a prompt of {len(prompt)} tokens has to fit in {room}, and the words "
+            f"around it take {renderer.header + begins}; raise --max_prompt_seq_len or --model_max_length"
         )
     kept = np.ones(len(prompt), bool)
     if keep_start:

@@ -44,6 +44,14 @@ class TokenStore(Sequence[Group]):
         return np.load(self.folder / f"{name}.npy", mmap_mode="r")
 
     @cached_property
+    def longest(self) -> int:
+        """Tokens of the longest prompt with one of its answers: the positions that a model must have."""
+        first = self._starts[:-1, 1]
+        answers = self._lengths.copy()
+        answers[first] = 0
+        return int((self._lengths[first] + np.maximum.reduceat(answers, first)).max())
+
+    @cached_property
     def record_ids(self) -> list[str]:
         """The id of the record that each group was made of."""
         return json.loads((self.folder / "record_ids.json").read_text(encoding="utf-8"))
@@ -89,15 +97,22 @@ class Columns:
 
     def write(self, folder: Path, fingerprint: str, fates: dict[str, Any]) -> None:
         """Into an existing `folder`; `fates` joins the table. Raises OSError."""
-        np.save(folder / "ids.npy", np.concatenate(self.ids))
-        np.save(folder / "lengths.npy", np.asarray(self.lengths, np.int32))
-        np.save(folder / "pairs.npy", np.asarray(self.pairs, np.int32).reshape(-1, 2))
-        np.save(folder / "starts.npy", np.asarray(self.starts, np.int64))
+        _save(folder / "ids.npy", np.concatenate(self.ids))
+        _save(folder / "lengths.npy", np.asarray(self.lengths, np.int32))
+        _save(folder / "pairs.npy", np.asarray(self.pairs, np.int32).reshape(-1, 2))
+        _save(folder / "starts.npy", np.asarray(self.starts, np.int64))
         if self.trained_prompts:
-            np.save(folder / "trained.npy", np.concatenate(self.trained))
+            _save(folder / "trained.npy", np.concatenate(self.trained))
         (folder / "record_ids.json").write_text(json.dumps(self.record_ids), encoding="utf-8")
         tokens, _, _, trained_tokens = self.starts[-1]
         sizes = {"records": self.records, "groups": len(self.ids), "tokens": tokens, "trained_tokens": trained_tokens}
         about = {"fingerprint": fingerprint, "trained_prompts": self.trained_prompts, "launcher": os.getppid()}
         about["table"] = {**sizes, **fates}
         (folder / "about.json").write_text(json.dumps(about, indent=2), encoding="utf-8")
+
+
+def _save(path: Path, array: np.ndarray) -> None:
+    """np.save, whose last bytes are lost in silence when the disk is full, with the error. Raises OSError."""
+    with path.open("wb") as out:
+        np.lib.format.write_array_header_1_0(out, np.lib.format.header_data_from_array_1_0(array))
+        out.write(np.ascontiguousarray(array).data)

@@ -75,7 +75,9 @@ def build(
                 advance(len(batch))
         if not columns.ids:
             why = "; ".join(line.strip() for line in tally.lines()) or "the data set is empty"
-            raise UserError(f"none of {columns.records} records can be used as {kind}: {why}")
+            raise UserError(
+                f"none of {columns.records} records can be used as {kind}: {why}; see docs/data.md, or raise the limits"
+            )
         notes = list(getattr(records, "notes", ()))
         columns.write(partial, fingerprint, {"notes": notes, "counts": tally.counts, "examples": tally.examples})
         _replace(partial, folder)
