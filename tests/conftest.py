@@ -1,4 +1,4 @@
-"""Settings of every test: no network, quiet tokenizers. Neighbours (toys.py) are importable by name (pyproject.toml)."""
+"""Settings of every test: no network, quiet tokenizers. Neighbours (toys.py) import by name (pyproject.toml)."""
 
 import os
 

@@ -52,7 +52,7 @@ def trained(world):
         if key not in made:
             made[key] = world / f"run-{len(made)}"
             places = (world / start, world / ("demos" if stage == SFT else "pairs"), made[key])
-            if ranks > 1 or "3" in flags:
+            if ranks > 1:
                 run_stage(stage, *places, *flags, ranks=ranks)
             else:
                 assert in_process.run_stage(stage, *places, world / "cache", *flags) == 0
@@ -142,7 +142,8 @@ def test_a_language_model(trained, world, stage, start):
     prompt = tokenizer.apply_chat_template(
         [{"role": "user", "content": "please say"}], add_generation_prompt=True, return_tensors="pt", return_dict=True
     )
-    assert model.generate(**prompt, max_new_tokens=20, do_sample=False)[0, -1] == tokenizer.eos_token_id
+    answer = model.generate(**prompt, max_new_tokens=20, do_sample=False)[0, prompt["input_ids"].shape[1] :].tolist()
+    assert tokenizer.eos_token_id not in answer[:-1] and (len(answer) == 20 or answer[-1] == tokenizer.eos_token_id)
 
 
 @pytest.mark.parametrize("stage, flags, tolerance", [(SFT, LORA, 2e-5), (DPO, LORA, 2e-5), (DPO, BF16, 1e-2)])
@@ -157,7 +158,9 @@ def test_a_reward_model(trained, world, start):
     check_reward_model(trained(REWARD, start), world, sides=sides)
 
 
-@pytest.mark.parametrize("start, flags, tolerance", [("llama", LORA, 2e-5), ("pad-is-end", LORA, 2e-5), ("llama", BF16, 3e-2)])
+@pytest.mark.parametrize(
+    "start, flags, tolerance", [("llama", LORA, 2e-5), ("pad-is-end", LORA, 2e-5), ("llama", BF16, 3e-2)]
+)
 def test_a_reward_model_of_lora_or_bf16(trained, world, start, flags, tolerance):
     check_reward_model(trained(REWARD, start, *flags), world, tolerance)
 
@@ -169,7 +172,9 @@ def test_a_reward_model_of_lora_or_bf16(trained, world, start, flags, tolerance)
 def test_zero_3_on_two_ranks(trained, world, stage, flags):
     folder = trained(stage, "llama", "--zero_stage", "3", *flags, ranks=2)
     tolerance = 1e-2 if "--bf16" in flags else 2e-5
-    check_reward_model(folder, world, tolerance) if stage == REWARD else check_language_model(folder, world, stage, tolerance)
+    check_reward_model(folder, world, tolerance) if stage == REWARD else check_language_model(
+        folder, world, stage, tolerance
+    )
 
 
 def test_the_adapter_is_the_merged_model(trained, world):
@@ -217,3 +222,70 @@ def test_each_stage_starts_from_what_another_saved(trained, world, tmp_path):
     assert metrics(tmp_path / DPO)[0]["eval/chosen_reward"] == 0.0  # before the first step policy is reference
     scored = json.loads((tmp_path / DPO / "before_dpo.json").read_text())
     assert len(scored) == 3 and set(scored[0]) == {"prompt", "response", "score"}
+
+
+# ----------------------------------------------------------------------------------------------- ways to start a stage
+
+SCRIPTS = sorted((ROOT / "training").glob("step*/run_*llama*.sh"))
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return str(s.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def long_llama(tmp_path_factory):
+    return toy_model(tmp_path_factory.mktemp("long") / "llama", max_position_embeddings=1024)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("gpus", [1, 2])
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_a_script_as_it_stands(world, long_llama, tmp_path, script, gpus):
+    """Every run_*llama*.sh, on a small Llama and a CPU; two ranks are started by the deepspeed launcher."""
+    settings = {
+        "MODEL": str(long_llama),
+        "DATA": str(world / "pairs"),
+        "OUTPUT": str(tmp_path / "out"),
+        "GPUS": str(gpus),
+    }
+    flags = ["--max_steps", "2", "--report_to", "none", "--cache_dir", str(tmp_path / "cache")]
+    path = f"{os.path.dirname(sys.executable)}:{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", str(script), *flags], cwd=script.parent, capture_output=True, text=True,
+        env=environment(**settings, PATH=path, MASTER_PORT=free_port()),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    out = tmp_path / "out"
+    assert json.loads((out / "finished.json").read_text())["world_size"] == gpus
+    assert len(metrics(out)) == 3 and (out / script.name).read_text() == script.read_text()
+    assert (out / "adapter").is_dir() == script.stem.endswith("lora")
+    if script.parent.name == REWARD:
+        check_reward_model(out, world, tolerance=3e-2)
+    else:
+        load_lm(out)
+
+
+@pytest.mark.slow
+def test_launchers_agree(world, tmp_path):
+    """Two ranks under torchrun, deepspeed and accelerate are the same run; `python` alone is one rank."""
+    ends = {}
+    for name, words in {
+        "torchrun": ["torch.distributed.run", "--nproc_per_node=2", "--master_port", free_port()],
+        "deepspeed": ["deepspeed.launcher.runner", "--num_gpus=2", "--master_port", free_port()],
+        "accelerate": ["accelerate.commands.launch", "--cpu", "--num_processes=2", "--main_process_port", free_port()],
+        "python": [],
+    }.items():
+        ranks = 2 if words else 1
+        python, *program = command(SFT, world / "llama", world / "demos", tmp_path / name, "--max_steps", "2")
+        program[program.index("--per_device_train_batch_size") + 1] = str(8 // ranks)
+        done = subprocess.run(
+            [python, *(["-m", *words] if words else []), *program], cwd=ROOT / "training" / SFT, capture_output=True,
+            text=True, env=environment(DS_ACCELERATOR="cpu"),
+        )  # fmt: skip
+        assert done.returncode == 0, f"{name}: {done.stdout[-2000:]}{done.stderr[-3000:]}"
+        assert json.loads((tmp_path / name / "finished.json").read_text())["world_size"] == ranks
+        ends[name] = metrics(tmp_path / name)[-1]["eval/loss"]
+    assert ends["torchrun"] == ends["deepspeed"] == ends["accelerate"] == pytest.approx(ends["python"], rel=1e-5)

@@ -12,9 +12,11 @@ from inference import evaluate_world, report
 from utils.charts import Curve, binned, interval, short
 from utils.errors import UserError
 from utils.records import Answer, Message, Record, Verdict, write_jsonl
+from utils.world.exchanges import PROBLEMS
 
-QUESTIONS = ("What is 6 + 5? I think it is 10.", "What is 6 plus 5? I think it is 12.")
-GOOD = "Not quite. Start at 6 and count on 5 more steps. What do you get now?"  # utility 6.5
+SUM = next(problem for problem in PROBLEMS.values() if problem.kind == "sum")
+QUESTIONS = tuple(f"What is {SUM.topic}? I think it is {wrong}." for wrong in SUM.wrong)
+GOOD = f"Not quite. {SUM.hints[0]} What do you get now?"  # utility 6.5
 FAIR = "Not quite."  # 4
 BAD = "<script>alert(1)</script>"  # 1
 

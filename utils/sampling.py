@@ -58,12 +58,10 @@ class Sampler:
             top_p=self.options.sample_top_p, seed=self.args.seed,
             stop_token_ids=tuple(self.renderer.stop_token_ids), stop_strings=tuple(self.renderer.stop_strings),
         )  # fmt: skip
-        states = torch.get_rng_state()  # sampling must not move the generators of training
         with engine.whole_weights():
-            mine = self.prompts[ranks.rank() :: ranks.world_size()]
-            found = generate(engine.module.model, self.renderer, mine, sampling, self.args.per_device_eval_batch_size)
-        torch.set_rng_state(states)
-        completions = [c[0] for c in self._in_order(found)]
+            size = self.args.per_device_eval_batch_size
+            found = generate(engine.module.model, self.renderer, self.prompts, sampling, size, spread=True)
+        completions = [samples[0] for samples in found]
         rows = [
             {"prompt": self.renderer.tokenizer.decode(p), "response": c.text, "finished": c.finished}
             for p, c in zip(self.prompts, completions, strict=True)
@@ -73,11 +71,6 @@ class Sampler:
                 row["score"] = score
         self._tell(rows, step, epoch)
         return {"reward": sum(r["score"] for r in rows) / len(rows)} if self.reward else {}
-
-    def _in_order(self, mine: list) -> list:
-        """Every rank's results, interleaved back into the order of the prompts."""
-        parts = ranks.gather_objects(mine)
-        return [parts[i % len(parts)][i // len(parts)] for i in range(len(self.prompts))]
 
     def _scores(self, answers: list[list[int]]) -> list[float]:
         model, packed = self.reward

@@ -4,8 +4,8 @@
 
 Both sides: the same 7.2-million-weight Llama, the same ids (HH-like lengths, 8 pairs a step), bf16. TRL at its defaults
 (autocast, gradient checkpointing, online reference, padded rows) and, with --best, at its best legal settings. Ours:
-the DeepSpeed engine at ZeRO-1 with bf16 weights and float32 master weights, prompts shared, packed; our reference pass is
-counted as if it served one epoch only. Losses are asserted equal first, in float32 and in bf16.
+the DeepSpeed engine at ZeRO-1 with bf16 weights and float32 master weights, prompts shared, packed; our reference pass
+is counted as if it served one epoch only. Losses are asserted equal first, in float32 and in bf16.
 """
 
 from __future__ import annotations

@@ -33,7 +33,10 @@ def parse(groups: list[type], argv: list[str] | None = None, description: str = 
     parser.add_argument("--config", metavar="FILE.yaml", help="values for any of these options; flags override them")
     parser.add_argument("--local_rank", "--local-rank", type=int, default=-1, help="set by launchers")
     known = {_flag(flag) for action in parser._actions for flag in action.option_strings if _flag(flag)}
-    argv = _override(argv)
+    one_name = {
+        _flag(flag): _flag(action.option_strings[0]) for action in parser._actions for flag in action.option_strings
+    }
+    argv = _override(argv, one_name)
     for word in argv:
         if _flag(word) and _flag(word) not in known:
             raise UserError(_unknown(word, known))
@@ -59,24 +62,25 @@ def _flag(word: str) -> str | None:
     return "--" + word[2:].split("=")[0].replace("-", "_") if word.startswith("--") and len(word) > 2 else None
 
 
-def _refuse_repeats(argv: list[str]) -> None:
+def _refuse_repeats(argv: list[str], one_name: dict) -> None:
     seen = set()
     for flag in filter(None, map(_flag, argv)):
-        if flag in seen:
+        name = one_name.get(flag, flag)  # two names of one option are one option
+        if name in seen:
             raise UserError(f"{flag} is given twice; give it once (a list takes its values after one flag)")
-        seen.add(flag)
+        seen.add(name)
 
 
-def _override(argv: list[str]) -> list[str]:
+def _override(argv: list[str], one_name: dict) -> list[str]:
     """`A -- B`: the flags of B in place of A's. A flag given twice within A or B is an error."""
     at = argv.index("--") if "--" in argv else len(argv)
     base, over = argv[:at], argv[at + 1 :]
-    _refuse_repeats(base)
-    _refuse_repeats(over)
-    replaced = set(filter(None, map(_flag, over)))
+    _refuse_repeats(base, one_name)
+    _refuse_repeats(over, one_name)
+    replaced = {one_name.get(flag, flag) for flag in filter(None, map(_flag, over))}
     kept, keeping = [], True
     for word in base:
-        keeping = _flag(word) not in replaced if _flag(word) else keeping
+        keeping = one_name.get(_flag(word), _flag(word)) not in replaced if _flag(word) else keeping
         if keeping:
             kept.append(word)
     return kept + over

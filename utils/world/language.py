@@ -83,30 +83,14 @@ word | You can check it in your book. | You can check it by writing it down.
 FACTS = _table("""
 the capital of France | Paris | Lyon, Rome | The Eiffel Tower stands there. | The river Seine runs through it.
 the capital of Italy | Rome | Milan, Paris | The Colosseum stands there. | All roads lead to it.
-the capital of Spain | Madrid | Lisbon, Seville | It lies in the middle of the land. | The Prado museum is there.
-the capital of England | London | York, Dublin | The clock Big Ben stands there. | The river Thames runs through it.
-the capital of Germany | Berlin | Munich, Vienna | A wall once cut it in two. | Its old gate has horses on top.
-the capital of Greece | Athens | Sparta, Cairo | The Parthenon stands there. | It has the name of a goddess.
-the capital of Egypt | Cairo | Luxor, Athens | The pyramids are near it. | The river Nile runs through it.
 the capital of Japan | Tokyo | Kyoto, Osaka | It was once called Edo. | It lies on a wide bay in the east.
 the number of legs of a spider | 8 | 6, 10 | It has 4 legs on each side. | It is more than an ant has.
 the number of legs of an ant | 6 | 8, 4 | It has 3 legs on each side. | All insects have as many.
-the number of legs of a hen | 2 | 4, 3 | You have as many yourself. | All birds have as many.
-the number of legs of a dog | 4 | 2, 6 | A table has as many. | A horse has as many.
 the number of days in a week | 7 | 5, 6 | Say their names from Monday on. | The weekend counts too.
 the number of months in a year | 12 | 10, 11 | Say their names from January on. | A clock face shows as many numbers.
-the number of hours in a day | 24 | 12, 20 | The clock hand goes round twice. | The night counts too.
-the number of minutes in an hour | 60 | 100, 30 | Half of it is 30. | A minute has as many seconds.
 the number of sides of a triangle | 3 | 4, 5 | Count its corners. | It is one less than a square has.
-the number of sides of a square | 4 | 3, 6 | All of them are as long. | It is one more than a triangle has.
 the colour that blue and yellow make | green | purple, brown | Grass has it. | A frog has it.
 the colour that red and yellow make | orange | pink, brown | A carrot has it. | It is also a fruit.
-the colour that red and blue make | purple | green, orange | Plums have it. | Grapes can have it.
-the colour that black and white make | grey | blue, brown | Rain clouds have it. | An elephant has it.
 the name of a young cat | kitten | puppy, cub | It likes milk and wool. | It rhymes with mitten.
 the name of a young dog | puppy | kitten, foal | It barks a little. | It ends like happy.
-the name of a young cow | calf | lamb, foal | It rhymes with half. | A part of your leg has the same name.
-the name of a young sheep | lamb | calf, cub | Mary had a little one. | Its last letter is silent.
-the name of a young horse | foal | calf, puppy | It rhymes with goal. | It can run on its first day.
-the name of a young lion | cub | kitten, lamb | A young bear has the same name. | It rhymes with tub.
 """)

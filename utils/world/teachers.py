@@ -40,7 +40,7 @@ def strong(exchange: Exchange, rng: random.Random) -> str:
 def weak(exchange: Exchange, rng: random.Random) -> str:
     """Often tells the answer, misjudges, hints at another problem, is curt or rambles."""
     expected = EXPECTED[exchange.state]
-    kinds = [_misjudged(exchange, rng) if rng.random() < 0.2 else expected]
+    kinds = [_misjudged(exchange, rng) if rng.random() < 0.1 else expected]
     if kinds[0] in ("confirm", "reject") and rng.random() < 0.4:
         kinds[0] = f"curt_{kinds[0]}"
     kinds += ["rude"] if rng.random() < 0.15 else []
