@@ -2,7 +2,7 @@
 
     python data_collect/make_world.py --output_dir output/tutor/world
 
-sft/      demonstrations, a mixture of a strong and a weak teacher       pairs/    strong against weak, noisily judged
+sft/      demonstrations, a mixture of a strong and a weak teacher       pairs/    four teachers' answers, noisily compared
 prompts/  for sampling answers; data_collect/label_world.py rates them   model/    tokenizer and config.json, no weights
 
 No prompt is in two of the files.
@@ -10,6 +10,7 @@ No prompt is in two of the files.
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -31,7 +32,7 @@ class WorldArguments:
     output_dir: str = option("output/tutor/world", help="folder of the world")
     num_demonstrations: int = option(12000, help="demonstrations for supervised fine-tuning")
     num_prompts: int = option(2000, help="prompts to sample answers for")
-    num_pairs: int = option(1000, help="teacher-written comparisons")
+    num_pairs: int = option(4000, help="prompts with four teacher-written answers, compared")
     num_test: int = option(400, help="test rows of each kind")
     strong_share: float = option(0.5, help="share of demonstrations by the strong teacher")
     noise_temperature: float = option(
@@ -80,15 +81,22 @@ class World:
     def prompt(self) -> Record:
         return Record(self.exchange()[1])
 
-    def pair(self) -> Record:
+    def comparison(self) -> Record:
+        """Four answers, each by either teacher, every two compared."""
         exchange, prompt = self.exchange()
-        answers = tuple(self.answer(name, exchange) for name in self.rng.sample(list(TEACHERS), 2))
-        a, b = (assess(exchange, answer.text) for answer in answers)
-        record = Record(prompt, answers)
-        preferred = prefer(a, b, self.args.noise_temperature, self.args.seed, record.id, 0, 1)
-        if preferred != "tie":
-            self.probabilities.append(preference_probability(a.utility, b.utility, self.args.noise_temperature))
-        return Record(prompt, answers, (Verdict(0, 1, preferred, judge="oracle"),))
+        answers = tuple(self.answer(self.rng.choice(list(TEACHERS)), exchange) for _ in range(4))
+        seen, record, noise = (
+            [assess(exchange, a.text) for a in answers],
+            Record(prompt, answers),
+            self.args.noise_temperature,
+        )
+        verdicts = []
+        for a, b in itertools.combinations(range(len(answers)), 2):
+            preferred = prefer(seen[a], seen[b], noise, self.args.seed, record.id, a, b)
+            verdicts.append(Verdict(a, b, preferred, judge="oracle"))
+            if preferred != "tie":
+                self.probabilities.append(preference_probability(seen[a].utility, seen[b].utility, noise))
+        return Record(prompt, answers, tuple(verdicts))
 
     def answer(self, name: str, exchange: Exchange) -> Answer:
         return Answer(TEACHERS[name](exchange, self.rng), model=name)
@@ -102,7 +110,7 @@ def main(argv: list[str] | None = None) -> None:
     sizes = {
         "sft": (world.demonstration, args.num_demonstrations),
         "prompts": (world.prompt, args.num_prompts),
-        "pairs": (world.pair, args.num_pairs),
+        "pairs": (world.comparison, args.num_pairs),
     }
     texts: list[str] = []
     with progress("writing the world", sum(train + args.num_test for _, train in sizes.values())) as advance:

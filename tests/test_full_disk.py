@@ -66,3 +66,5 @@ def test_the_disk_fills_before_anything_is_saved(world, tmp_path, place, limit, 
     assert not list(tmp_path.rglob("config.json")) and not list(tmp_path.rglob("*partial*"))
     if place == "cache/tokens/":
         assert not any((tmp_path / place).iterdir())
+    if place == "cache/reference/":  # SQLite leaves an empty file behind
+        run_stage(STAGE, *world, tmp_path / "out", *flags)

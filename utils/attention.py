@@ -118,7 +118,7 @@ def _explicit(q, k, v, mask, scaling, dropout, softcap, s_aux) -> Tensor:
         sink = s_aux.reshape(1, -1, 1, 1).expand(*scores.shape[:3], 1).to(scores.dtype)
         weights = torch.cat((scores, sink), -1).softmax(-1, dtype=torch.float32)[..., :-1]
     else:
-        weights = scores.softmax(-1, dtype=torch.float32)
+        weights = scores.softmax(-1)  # summed in float32 whatever the dtype
     return F.dropout(weights.to(v.dtype), dropout) @ v
 
 

@@ -81,7 +81,7 @@ def reference_logprobs(
     is: the cache file's name. A collective: every rank calls it, each computes its share of what is missing."""
     path = folder / f"{name}-v{CODE_VERSION}.sqlite"
     keys = [[g.answer_key(k) for k in range(len(g.answers))] for g in groups]
-    known = _read(path)
+    known = ranks.from_rank_0(lambda: _read(path))  # while another rank still writes, each would read something else
     chunks = [range(i, min(i + batch_size, len(groups))) for i in range(0, len(groups), batch_size)]
     missing = [chunk for chunk in chunks if any(key not in known for row in chunk for key in keys[row])]
     total = sum(map(len, keys))
@@ -107,7 +107,9 @@ def _read(path: Path) -> dict[bytes, float]:
     if not path.is_file():
         return {}
     try:
-        with sqlite3.connect(path) as base:
+        with sqlite3.connect(path, timeout=60) as base:
+            if not base.execute("SELECT 1 FROM sqlite_master WHERE name = 'reference'").fetchone():
+                return {}  # another run is about to make it, or found the disk full
             return dict(base.execute("SELECT key, logprob FROM reference"))
     except sqlite3.DatabaseError as error:
         raise UserError(

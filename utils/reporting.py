@@ -28,6 +28,7 @@ from rich.progress import (
 
 from utils.errors import UserError
 
+GRACE = 5.0  # seconds: rank 0 says an error that all ranks meet, and the launcher ends the others, or they say it too
 console = Console(highlight=False, soft_wrap=True)
 
 
@@ -50,8 +51,9 @@ def run_program(main: Callable[[], Any]) -> None:
     try:
         main()
     except UserError as error:
-        if rank() == 0 or error.on_this_rank:
-            sys.stderr.write(f"error: {error}\n")
+        if rank() != 0 and not error.on_this_rank:
+            time.sleep(GRACE)
+        sys.stderr.write(f"error: {error}\n")
         sys.stderr.flush()
         _leave(2)
     except KeyboardInterrupt:
