@@ -33,7 +33,8 @@ sample() {
 # judge SPLIT: SFT's own answers to the prompts of a split, and the oracle's noisy verdicts on them
 judge() {
     sample "${T}/sft" "${T}/world/prompts/$1.jsonl" "${T}/answers/for_feedback_$1.jsonl" 4
-    python data_collect/label_world.py --data_path "${T}/answers/for_feedback_$1.jsonl" --output_path "${T}/feedback/$1.jsonl"
+    python data_collect/label_world.py --data_path "${T}/answers/for_feedback_$1.jsonl" --output_path "${T}/feedback/$1.jsonl" \
+        --pairs_per_prompt 0
 }
 
 # best_of_16: SFT's 16 answers to each test prompt, scored by the reward model, the best kept
@@ -56,6 +57,6 @@ step test_feedback  judge test
 step reward         bash training/step2_reward/run_tiny.sh
 step dpo            bash training/step3_dpo/run_tiny.sh
 step best_of_16     best_of_16
-step dpo_answers    sample "${T}/dpo" "${T}/world/prompts/test.jsonl" "${T}/answers/dpo.jsonl" 16
+step dpo_answers    sample "${T}/dpo" "${T}/world/prompts/test.jsonl" "${T}/answers/dpo.jsonl" 4
 step truth          truth
 python inference/report.py --folder "${T}"

@@ -2,7 +2,7 @@
 
     python data_collect/make_world.py --output_dir output/tutor/world
 
-sft/      demonstrations, a mixture of a strong and a weak teacher       pairs/    four teachers' answers, noisily compared
+sft/      demonstrations, a mixture of a strong and a weak teacher       pairs/    teachers compared, noisily
 prompts/  for sampling answers; data_collect/label_world.py rates them   model/    tokenizer and config.json, no weights
 
 No prompt is in two of the files.
@@ -31,8 +31,8 @@ from utils.world.teachers import TEACHERS
 class WorldArguments:
     output_dir: str = option("output/tutor/world", help="folder of the world")
     num_demonstrations: int = option(12000, help="demonstrations for supervised fine-tuning")
-    num_prompts: int = option(2000, help="prompts to sample answers for")
-    num_pairs: int = option(4000, help="prompts with four teacher-written answers, compared")
+    num_prompts: int = option(3000, help="prompts to sample answers for")
+    num_pairs: int = option(1000, help="prompts with four teacher-written answers, compared")
     num_test: int = option(400, help="test rows of each kind")
     strong_share: float = option(0.5, help="share of demonstrations by the strong teacher")
     noise_temperature: float = option(

@@ -134,8 +134,8 @@ class Trainer:
             metrics = {name: str(value) for name, value in row.items()}
             self.run.report.write_json("nonfinite.json", {"step": number, "metrics": metrics, "rows": micro_batches})
             raise UserError(
-                f"step {number}: {metrics} is not finite; its rows are in {self.run.folder / 'nonfinite.json'}; look at "
-                f"them, or lower --learning_rate"
+                f"step {number}: {metrics} is not finite; its rows are in {self.run.folder / 'nonfinite.json'}; "
+                f"look at them, or lower --learning_rate"
             )
 
     def _evaluate(self, step: int, epoch: int | None) -> dict[str, float]:
