@@ -19,7 +19,7 @@ from utils.arguments import parse
 from utils.arguments.options import option, required
 from utils.errors import UserError
 from utils.records import Record, Verdict, read_records, write_jsonl
-from utils.reporting import Report, progress, run_program, say
+from utils.reporting import progress, run_program, say, write_json
 from utils.world.exchanges import read_prompt
 from utils.world.oracle import Assessment, accuracy_ceiling, assess, prefer, preference_probability, random_of
 
@@ -49,7 +49,7 @@ def main(argv: list[str] | None = None) -> None:
     output = Path(args.output_path)
     write_jsonl(output, (record for record, _ in judged))
     summary = summarise(judged, args)
-    Report(output.parent, [], output.stem).write_json(f"{output.name}.summary.json", summary)
+    write_json(output.with_name(f"{output.name}.summary.json"), summary)
     say(f"{output}: {summary['records']} records, {summary['answers']} answers, {summary['decided']} verdicts "
         f"and {summary['ties']} ties; mean utility {summary['mean_utility']:.3f}")  # fmt: skip
     say(f"accuracy that the noise allows: {summary['ceiling']:.3f} ({summary['flipped']:.3f} of the verdicts err)")

@@ -20,7 +20,7 @@ from utils.arguments import parse
 from utils.arguments.options import option
 from utils.errors import UserError
 from utils.records import Answer, Message, Record, Verdict, write_jsonl
-from utils.reporting import Report, progress, run_program, say
+from utils.reporting import progress, run_program, say, write_json
 from utils.vocabulary import make_model_folder
 from utils.world.exchanges import Exchange, draw_exchange, write_prompt
 from utils.world.oracle import accuracy_ceiling, assess, prefer, preference_probability
@@ -85,11 +85,8 @@ class World:
         """Four answers, each by either teacher, every two compared."""
         exchange, prompt = self.exchange()
         answers = tuple(self.answer(self.rng.choice(list(TEACHERS)), exchange) for _ in range(4))
-        seen, record, noise = (
-            [assess(exchange, a.text) for a in answers],
-            Record(prompt, answers),
-            self.args.noise_temperature,
-        )
+        seen, noise = [assess(exchange, answer.text) for answer in answers], self.args.noise_temperature
+        record = Record(prompt, answers)  # its id keys the noise
         verdicts = []
         for a, b in itertools.combinations(range(len(answers)), 2):
             preferred = prefer(seen[a], seen[b], noise, self.args.seed, record.id, a, b)
@@ -133,10 +130,8 @@ def main(argv: list[str] | None = None) -> None:
         "pairs_ceiling": ceiling,
         "pieces": pieces,
     }
-    Report(folder, [], folder.name).write_json(
-        "world.json", summary | {name: size for name, (_, size) in sizes.items()}
-    )
-    say(f"{folder}: {args.num_demonstrations} demonstrations, {args.num_prompts} prompts, {args.num_pairs} comparisons "
+    write_json(folder / "world.json", summary | {name: size for name, (_, size) in sizes.items()})
+    say(f"{folder}: {args.num_demonstrations} demonstrations, {args.num_prompts} prompts, {args.num_pairs} compared fours "
         f"and {args.num_test} test rows of each; {pieces} pieces")  # fmt: skip
     say(f"accuracy that the noise in pairs/ allows: {ceiling:.3f}")
 

@@ -18,7 +18,7 @@ from utils.arguments import parse
 from utils.arguments.options import option, required
 from utils.errors import UserError
 from utils.records import Record, read_records
-from utils.reporting import Report, progress, run_program, say
+from utils.reporting import progress, run_program, say, write_json
 from utils.statistics import cluster_bootstrap, wilson_interval
 from utils.world.exchanges import read_prompt
 from utils.world.language import STATES
@@ -41,7 +41,7 @@ def main(argv: list[str] | None = None) -> None:
     path = Path(args.results)
     known = _read_results(path)
     known["true_reward"] = {**known.get("true_reward", {}), **rows}
-    Report(path.parent, [], path.stem).write_json(path.name, known)
+    write_json(path, known)
     for line in table(rows):
         say(line)
     say(f"written to {path}")

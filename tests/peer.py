@@ -11,7 +11,12 @@ import numpy as np
 import torch
 from tokenizers import Tokenizer, pre_tokenizers
 from tokenizers import models as token_models
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    PreTrainedTokenizerFast,
+)
 
 from utils.groups import group
 
@@ -54,6 +59,28 @@ def small_llama(vocabulary: int = 8192, hidden: int = 256, layers: int = 6, seed
     )  # fmt: skip
     torch.manual_seed(seed)
     return AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+
+
+def small_reward_model(vocabulary: int):
+    config = small_llama(vocabulary, hidden=64, layers=2).config
+    config.num_labels = 1
+    torch.manual_seed(1)
+    return AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
+
+
+def trl_reward_trainer(model, groups, vocabulary: int, folder, **options):
+    """A RewardTrainer over `groups` on the CPU; `options` are RewardConfig's."""
+    from datasets import Dataset
+    from trl import RewardConfig, RewardTrainer
+
+    config = RewardConfig(
+        output_dir=str(folder), report_to="none", use_cpu=True, disable_tqdm=True, save_strategy="no",
+        lr_scheduler_type="constant", logging_steps=1, max_length=4096, dataloader_pin_memory=False, **options,
+    )  # fmt: skip
+    return RewardTrainer(
+        model=model, args=config, train_dataset=Dataset.from_list(as_text(groups)),
+        processing_class=word_tokenizer(vocabulary),
+    )  # fmt: skip
 
 
 def trl_trainer(model, groups, vocabulary: int, folder, callback=None, **options):

@@ -1,16 +1,18 @@
-"""DPO against TRL's DPOTrainer: the same model, pairs and AdamW give the same losses, step after step, in float32."""
+"""DPO and reward models against TRL's trainers: the same model, pairs and AdamW give the same losses, step after step,
+in float32."""
 
 import pytest
 import torch
-from peer import hh_like_pairs, small_llama, trl_trainer
+from peer import hh_like_pairs, small_llama, small_reward_model, trl_reward_trainer, trl_trainer
 
 from utils import engine as engines
 from utils.arguments.options import TrainingArguments
 from utils.loop import Trainer, make_plan
 from utils.losses.preference import LOSSES, Pairs
+from utils.losses.reward import bradley_terry
 from utils.reference import reference_logprobs
 from utils.run import Run
-from utils.scoring import Policy
+from utils.scoring import Policy, RewardModel
 
 pytest.importorskip("trl", reason="TRL is not installed: pip install -e '.[test]'")
 VOCABULARY, STEPS, RATE = 300, 4, 2e-4
@@ -52,3 +54,35 @@ def test_losses_equal_those_of_trl(ours, theirs, tmp_path):
     found = our_losses(ours, groups, tmp_path)
     assert found == pytest.approx(trl, rel=2e-4)
     assert abs(found[0] - found[-1]) > 1e-3 and torch.tensor(found).isfinite().all()
+
+
+def our_reward_losses(groups, folder):
+    args = TrainingArguments(
+        output_dir=str(folder), per_device_train_batch_size=len(groups), max_steps=STEPS, learning_rate=RATE,
+        lr_scheduler_type="constant", adam_beta2=0.999, gradient_clipping=0.0, report_to=["none"],
+    )  # fmt: skip
+    reward = RewardModel(small_reward_model(VOCABULARY))
+    engines.start(args)
+    plan = make_plan([g.tokens for g in groups], [1] * len(groups), args)
+    engine = engines.Engine(reward, args, plan.total_steps)
+
+    def learn(model, batch):
+        scores = model(batch)
+        return bradley_terry(scores[batch.winners], scores[batch.losers]), {}
+
+    trainer = Trainer(Run(args, [args]), engine, plan, groups, learn, None, None)
+    trainer.ema = None
+    return [trainer._step(n)["loss"] for n in range(1, STEPS + 1)]
+
+
+def test_reward_losses_equal_those_of_trl(tmp_path):
+    groups = hh_like_pairs(6, VOCABULARY, longest=120)
+    trainer = trl_reward_trainer(
+        small_reward_model(VOCABULARY), groups, VOCABULARY, tmp_path / "trl", per_device_train_batch_size=len(groups),
+        max_steps=STEPS, learning_rate=RATE, max_grad_norm=0.0, bf16=False, gradient_checkpointing=False,
+    )  # fmt: skip
+    trainer.train()
+    trl = [row["loss"] for row in trainer.state.log_history if "loss" in row]
+    found = our_reward_losses(groups, tmp_path)
+    assert found == pytest.approx(trl, rel=2e-4)
+    assert abs(found[0] - found[-1]) > 1e-3

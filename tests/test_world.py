@@ -1,5 +1,6 @@
 """The built-in world: what the oracle rewards, how noise acts, and what the programs write."""
 
+import itertools
 import json
 import random
 
@@ -16,9 +17,9 @@ from utils.world.oracle import accuracy_ceiling, assess, prefer, preference_prob
 from utils.world.tasks import TASKS, coded_turn, critique, refine, task_prompt
 from utils.world.teachers import TEACHERS, phrases, strong, weak
 
-WRONG = (Turn("user", "What is 6 + 5? I think it is 10."),)
-RIGHT = (Turn("user", "What is 6 plus 5?"), Turn("assistant", "What do you think?"), Turn("user", "Is it 11?"))
-GOOD = "Not quite. Start at 6 and count on 5 more steps. What do you get now?"
+WRONG = (Turn("user", "What is 4 + 3? I think it is 6."),)
+RIGHT = (Turn("user", "What is 4 plus 3?"), Turn("assistant", "What do you think?"), Turn("user", "Is it 7?"))
+GOOD = "Not quite. Start at 4 and count on 3 more steps. What do you get now?"
 
 
 def utility(answer, prompt=WRONG, finished=True):
@@ -48,13 +49,13 @@ def test_points_add_up():
         (GOOD, GOOD.replace("Not quite. ", "")),
         (GOOD, GOOD.replace("Not quite.", "No.")),  # curt
         (GOOD, GOOD.replace("Not quite.", "9 is not right yet.")),  # not what the student said
-        (GOOD, GOOD.replace("Start at 6", "Start at 9")),  # a hint that is not true
-        (GOOD, GOOD.replace("Start at 6 and count on 5 more steps.", "The river Nile runs through it.")),
-        (GOOD, GOOD.replace("Start at 6 and count on 5 more steps.", "Think about it step by step.")),
+        (GOOD, GOOD.replace("Start at 4", "Start at 9")),  # a hint that is not true
+        (GOOD, GOOD.replace("Start at 4 and count on 3 more steps.", "The river Seine runs through it.")),
+        (GOOD, GOOD.replace("Start at 4 and count on 3 more steps.", "Think about it step by step.")),
         (GOOD, GOOD.replace("What do you get now?", "")),
         (GOOD, GOOD.replace("What do you get now?", "How did you find it?")),
-        (GOOD, GOOD.replace("What do you get now?", "The answer is 11.")),  # tells
-        (GOOD, GOOD + " So 11 it was."),  # tells in words of its own
+        (GOOD, GOOD.replace("What do you get now?", "The answer is 7.")),  # tells
+        (GOOD, GOOD + " So 7 it was."),  # tells in words of its own
         (GOOD, GOOD + " There are many things to learn in school."),
         (GOOD, GOOD + " What do you get now?"),  # repeats
         (GOOD, GOOD + " Potato steps river."),
@@ -67,12 +68,12 @@ def test_each_element_moves_the_utility(better, worse):
 
 
 def test_gibberish_and_silence_are_at_the_bottom():
-    assert utility("seven seven the of? and") == utility("") == utility("11") == 1
+    assert utility("seven seven the of? and") == utility("") == utility("7") == 1
     assert utility(GOOD, finished=False) == utility(GOOD) - 1
 
 
 def test_false_and_unclear_sentences_cost():
-    assert utility("Not quite. Start at 9 and count on 5 more steps.") == 4 - 1
+    assert utility("Not quite. Start at 9 and count on 3 more steps.") == 4 - 1
     assert utility("Not quite. Potato steps river.") == 3.2
 
 
@@ -83,14 +84,14 @@ def test_length_counts_after_24_words():
 
 
 def test_after_a_right_answer_it_may_be_named():
-    answer = "Yes, 11 is right! You can check it by taking 5 away again. Can you tell me why?"
+    answer = "Yes, 7 is right! You can check it by taking 3 away again. Can you tell me why?"
     assert utility(answer, RIGHT) == 6.5
     assert utility(answer) < 3  # the same words to a student who is wrong
-    assert utility(answer.replace("Yes, 11 is right!", "Not quite."), RIGHT) == 3.5
+    assert utility(answer.replace("Yes, 7 is right!", "Not quite."), RIGHT) == 3.5
 
 
 def test_case_and_spaces_do_not_matter():
-    assert utility("not  quite. START at 6 and count on 5 more steps.\nWhat do you get now?") == utility(GOOD)
+    assert utility("not  quite. START at 4 and count on 3 more steps.\nWhat do you get now?") == utility(GOOD)
 
 
 def test_prompts_are_read_back_as_they_were_meant():
@@ -134,16 +135,16 @@ def test_golden_example():
 GOLDEN = (
     (
         Turn("system", "You are a kind tutor. Give a hint and ask a question."),
-        Turn("user", "Here is my task. I have to find 3 plus 4."),
+        Turn("user", "Here is my task. I have to find 5 - 3."),
         Turn("assistant", "What do you think?"),
-        Turn("user", "I think it is 8."),
+        Turn("user", "I think it is 3."),
     ),
     (
-        "Good try, but 8 is not it. Thank you for thinking about it. Start at 4 and count on 3 more steps. "
+        "Good try, but 3 is not it. Thank you for thinking about it. Start at 5 and count back 3 steps. "
         "Do you want to try it that way?",
-        "That is not quite it. It is 7, just write that down.",
+        "That is not quite it. It is 2, just write that down.",
     ),
-    [6.4, 2.0],  # 2.5 + 1.5 + 1.5 + 1 + 0.5 - 6 words x 0.1;  2.5 + 1.5 - 2
+    [6.5, 2.0],  # 2.5 + 1.5 + 1.5 + 1 + 0.5 - 5 words x 0.1;  2.5 + 1.5 - 2
 )
 
 
@@ -190,10 +191,10 @@ def test_coded_turns():
 
 def test_prompts_of_three_tasks():
     said = [task_prompt(read_prompt(RIGHT), RIGHT, task) for task in TASKS]
-    assert said[0] == "Human: What is 6 plus 5?\n\nAssistant: What do you think?\n\nHuman: Is it 11?\n\nAssistant:"
-    assert said[1] == "Human: What is 6 + 5?\n\nAssistant:"
+    assert said[0] == "Human: What is 4 plus 3?\n\nAssistant: What do you think?\n\nHuman: Is it 7?\n\nAssistant:"
+    assert said[1] == "Human: What is 4 + 3?\n\nAssistant:"
     assert said[2].endswith(
-        "Student: What is 6 plus 5?\nTutor: What do you think?\nStudent: Is it 11?\n\nAssistant: TL;DR:"
+        "Student: What is 4 plus 3?\nTutor: What do you think?\nStudent: Is it 7?\n\nAssistant: TL;DR:"
     )
 
 
@@ -207,11 +208,11 @@ def test_refinement_is_good_and_critique_names_the_faults():
             "It is too long.",
         )
         assert assess(exchange, poor).utility > 6 or critique(exchange, poor) != "It is a good answer."
-    assert critique(read_prompt(WRONG), "Yes. The answer is 11.") == (
-        "It should say what holds: the student is wrong. It should help with 6 + 5. It should end with a question to "
+    assert critique(read_prompt(WRONG), "Yes. The answer is 7.") == (
+        "It should say what holds: the student is wrong. It should help with 4 + 3. It should end with a question to "
         "the student. It tells the answer instead of guiding. It is curt."
     )
-    assert refine(read_prompt(WRONG), "Not quite. The answer is 11.", rng).startswith("Not quite. ")
+    assert refine(read_prompt(WRONG), "Not quite. The answer is 7.", rng).startswith("Not quite. ")
 
 
 # --- the programs ---
@@ -237,10 +238,27 @@ def test_splits_are_disjoint(world):
     assert len(set(prompts)) == len(prompts)
 
 
-def test_pairs_put_either_teacher_first(world):
-    first = [record.answers[0].model for record in read_records(world / "pairs" / "train.jsonl")]
-    assert 60 < first.count("strong") < 140
-    assert json.loads((world / "world.json").read_text())["pairs_ceiling"] > 0.95
+def test_pairs_compare_every_two_of_four_answers_by_either_teacher(world):
+    summary = json.loads((world / "world.json").read_text())
+    train, test = (list(read_records(world / "pairs" / f"{split}.jsonl")) for split in ("train", "test"))
+    for place in range(4):
+        assert 75 < sum(record.answers[place].model == "strong" for record in train) < 125  # half of 200
+    decided, mixed, agreed = [], [], 0  # P(a) of the verdicts that are no ties; of those between the two teachers
+    for record in train + test:
+        assert [(v.a, v.b) for v in record.verdicts] == list(itertools.combinations(range(4), 2))
+        exchange = read_prompt(record.prompt)
+        seen = [assess(exchange, answer.text) for answer in record.answers]
+        for v in record.verdicts:
+            assert v.judge == "oracle" and (v.preferred == "tie") == (seen[v.a].rating == seen[v.b].rating)
+            if v.preferred != "tie":
+                p = preference_probability(seen[v.a].utility, seen[v.b].utility, summary["noise_temperature"])
+                decided.append(p)
+                agreed += v.preferred == ("a" if p > 0.5 else "b")
+                if record.answers[v.a].model != record.answers[v.b].model:
+                    mixed.append(p)
+    assert summary["pairs_ceiling"] == pytest.approx(accuracy_ceiling(decided))
+    assert summary["pairs_ceiling"] > 0.9 and accuracy_ceiling(mixed) > 0.95
+    assert agreed / len(decided) == pytest.approx(summary["pairs_ceiling"], abs=0.03)
 
 
 def test_the_same_seed_writes_the_same_bytes(world, tmp_path):
@@ -364,6 +382,8 @@ def test_evaluate_world(sampled, tmp_path):
     assert row["reward"]["value"] == pytest.approx(sum(truth) / 160) and row["reward"]["n"] == 40
     assert row["reward"]["low"] < row["reward"]["value"] < row["reward"]["high"]
     assert row["finished"]["value"] == 0.75 and sum(s["n"] for s in row["states"].values()) == 40
+    evaluate_world.main(["--answers", f"a={sampled}", f"--results={tmp_path / 'new' / 'results.json'}"])
+    assert json.loads((tmp_path / "new" / "results.json").read_text())["true_reward"]["a"] == row
 
 
 def test_bad_input_is_one_clear_line(world, sampled, tmp_path):

@@ -14,6 +14,7 @@ fi
 export PYTHONPATH="${ROOT}${PYTHONPATH:+:${PYTHONPATH}}"    # this checkout wins, on every rank and node
 : "${OUTPUT_ROOT:=${ROOT}/output}"
 
+free_port() { python -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
 gpus() { nvidia-smi --list-gpus 2>/dev/null | wc -l; }
 
 # launch --flag value …: start main.py of this stage on GPUS ranks, with MODEL, DATA, OUTPUT and ZERO_STAGE as the
@@ -27,9 +28,10 @@ launch() {
         export DS_ACCELERATOR=cpu OMP_NUM_THREADS="${OMP_NUM_THREADS:-$(( $(nproc) > ranks && ranks > 0 ? $(nproc) / ranks : 1 ))}"
     fi
     local starter=(python)
-    if [[ "${ranks}" -gt 1 || -n "${HOSTFILE:-}" ]]; then
-        starter=(deepspeed --no_local_rank --num_gpus "${ranks}" --master_port "${MASTER_PORT:-29500}")
-        [[ -n "${HOSTFILE:-}" ]] && starter=(deepspeed --no_local_rank --hostfile "${HOSTFILE}" --master_port "${MASTER_PORT:-29500}")
+    if [[ -n "${HOSTFILE:-}" ]]; then
+        starter=(deepspeed --no_local_rank --hostfile "${HOSTFILE}" --master_port "${MASTER_PORT:-29500}")
+    elif [[ "${ranks}" -gt 1 ]]; then
+        starter=(deepspeed --no_local_rank --num_gpus "${ranks}" --master_port "${MASTER_PORT:-$(free_port)}")
     fi
     mkdir -p "${OUTPUT}"
     cp "${BASH_SOURCE[1]}" "${OUTPUT}/"                     # the script that made the model stays beside it

@@ -54,7 +54,8 @@ def save(engine, folder: Path, step: int, facts: dict[str, Any], extra: Any, kee
         shutil.rmtree(partial, ignore_errors=True)
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
         raise UserError(
-            f"{folder / tag}: the checkpoint cannot be written: {reason}; is the disk full? Earlier ones are kept",
+            f"{folder / tag}: the checkpoint cannot be written: {reason}; is the disk full? (a rank that ended "
+            f"looks the same) Earlier checkpoints are kept",
             on_this_rank=True,
         ) from error
     ranks.barrier()

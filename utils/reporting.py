@@ -186,6 +186,7 @@ def write_json(path: Path, value: Any) -> None:
 def _write_text(path: Path, text: str) -> None:
     partial = path.with_name(f".{path.name}.partial")
     with _writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
         try:
             partial.write_text(text, encoding="utf-8")
             partial.replace(path)

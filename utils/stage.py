@@ -14,16 +14,19 @@ from utils.token_store import TokenStore, prepare
 
 
 def load_tokens(
-    model_args: ModelArguments, data_args: DataArguments, seed: int, stage: int,
+    model_args: ModelArguments, data_args: DataArguments, args: TrainingArguments, stage: int,
     kind: Literal["demonstrations", "comparisons", "prompts"],
 ) -> tuple[Renderer, TokenStore, TokenStore]:  # fmt: skip
     """(renderer, training groups, held-out groups), from the cache or tokenised once per machine; shows one example in
-    colour, green what is trained. Runs before any collective."""
+    colour, green what is trained. Runs before any collective. With --eval_every never nothing is held out, and the
+    training groups stand in for what is never read."""
     tokenizer = models.load_tokenizer(model_args.tokenizer_name_or_path or model_args.model_name_or_path)
     renderer = Renderer(tokenizer, model_args.template)
-    train, held_out = (
-        prepare(data_args, split, stage, kind, renderer, cache_folder(model_args), seed) for split in ("train", "eval")
-    )
+    wanted = ["train"] if args.eval_every == "never" else ["train", "eval"]
+    stores = [
+        prepare(data_args, split, stage, kind, renderer, cache_folder(model_args), args.seed) for split in wanted
+    ]
+    train, held_out = stores[0], stores[-1]
     say(coloured(tokenizer, train[0]))
     return renderer, train, held_out
 

@@ -11,9 +11,13 @@ is counted as if it served one epoch only. Losses are asserted equal first, in f
 from __future__ import annotations
 
 import argparse
+import json
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
+from pathlib import Path
 
 import torch
 from peer import hh_like_pairs, small_llama, trl_trainer
@@ -68,8 +72,6 @@ def our_steps(groups, steps, folder, bf16=True, rate=1e-5):
         engine(collate(groups[:PAIRS]))  # warm up
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as cache:
-        from pathlib import Path
-
         reference = reference_logprobs(engine, True, groups, Path(cache), "benchmark", 4 * PAIRS)
     per_step = (time.perf_counter() - start) * PAIRS / len(groups)
 
@@ -87,16 +89,42 @@ def our_steps(groups, steps, folder, bf16=True, rate=1e-5):
     return seconds, losses, per_step
 
 
-def assert_equal_losses(folder):
+def assert_equal_losses():
     """Three steps on one batch of all pairs, so that the order of the data does not matter."""
-    groups = hh_like_pairs(PAIRS, VOCABULARY, seed=7)
-    plain = dict(gradient_checkpointing=False, max_grad_norm=1.0, rate=1e-4)
     for bf16, tolerance in ((False, 1e-4), (True, 2e-2)):
-        _, theirs = trl_steps(groups, 3, folder, bf16=bf16, **plain)
-        _, ours, _ = our_steps(groups, 3, folder, bf16=bf16, rate=1e-4)
-        gap = max(abs(a - b) for a, b in zip(ours, theirs, strict=True))
+        theirs, ours = (in_a_process(side, "--check", *(["--bf16"] if bf16 else []))[1] for side in ("trl", "ours"))
         say(f"losses, {'bf16' if bf16 else 'fp32'}: ours {ours}, TRL {theirs}")
+        gap = max(abs(a - b) for a, b in zip(ours, theirs, strict=True))
         assert gap <= tolerance, gap
+
+
+def in_a_process(side: str, *flags: str) -> list:
+    """[seconds, losses, …] of one side in a process of its own: what one does to torch must not slow the other."""
+    done = subprocess.run([sys.executable, __file__, "--side", side, *flags], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def one_side(options):
+    with tempfile.TemporaryDirectory() as folder:
+        if options.check:
+            groups, plain = (
+                hh_like_pairs(PAIRS, VOCABULARY, seed=7),
+                dict(gradient_checkpointing=False, max_grad_norm=1.0),
+            )
+            trl = options.side == "trl"
+            found = (trl_steps if trl else our_steps)(
+                groups, 3, folder, bf16=options.bf16, rate=1e-4, **(plain if trl else {})
+            )
+        else:
+            groups, count = hh_like_pairs(PAIRS * (options.steps + 2), VOCABULARY), options.steps + 2
+            best = dict(gradient_checkpointing=False, precompute_ref_log_probs=True) if options.best else {}
+            found = (
+                trl_steps(groups, count, folder, bf16=True, **best)
+                if options.side == "trl"
+                else our_steps(groups, count, folder)
+            )
+        say(json.dumps(found))
 
 
 def main():
@@ -105,17 +133,20 @@ def main():
     parser.add_argument("--rounds", type=int, default=3, help="rounds, TRL and ours in turn")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--best", action="store_true", help="TRL without checkpointing and with a cached reference")
+    parser.add_argument("--side", choices=["trl", "ours"], help="(inside) run one side and print its numbers")
+    parser.add_argument("--check", action="store_true", help="(inside) the steps whose losses are compared")
+    parser.add_argument("--bf16", action="store_true", help="(inside) the dtype of those")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    best = dict(gradient_checkpointing=False, precompute_ref_log_probs=True) if options.best else {}
-    with tempfile.TemporaryDirectory() as folder:
-        assert_equal_losses(folder)
-        groups = hh_like_pairs(PAIRS * (options.steps + 2), VOCABULARY)
-        theirs, ours = [], []
-        for _ in range(options.rounds):
-            theirs += trl_steps(groups, options.steps + 2, folder, bf16=True, **best)[0][2:]
-            seconds, _, reference = our_steps(groups, options.steps + 2, folder)
-            ours += [s + reference for s in seconds[2:]]
+    if options.side:
+        return one_side(options)
+    assert_equal_losses()
+    flags = ["--steps", str(options.steps), "--threads", str(options.threads), *(["--best"] if options.best else [])]
+    theirs, ours = [], []
+    for _ in range(options.rounds):
+        theirs += in_a_process("trl", *flags)[0][2:]
+        seconds, _, reference = in_a_process("ours", *flags)
+        ours += [s + reference for s in seconds[2:]]
     a, b = statistics.median(theirs), statistics.median(ours)
     say(
         f"TRL {PAIRS / a:.2f} pairs/s, ours {PAIRS / b:.2f} pairs/s (reference pass included), "

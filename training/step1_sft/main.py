@@ -29,7 +29,7 @@ def main(argv: list[str] | None = None) -> None:
         return
 
     # 1. Demonstrations, as tokens.
-    renderer, train, held_out = load_tokens(model_args, data_args, args.seed, stage=1, kind="demonstrations")
+    renderer, train, held_out = load_tokens(model_args, data_args, args, stage=1, kind="demonstrations")
 
     # 2. A model that can score every token of an answer.
     begin(run, model_args, args, train)

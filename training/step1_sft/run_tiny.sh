@@ -19,6 +19,7 @@ launch \
     --warmup_ratio 0.05 \
     --num_train_epochs 5 \
     --bf16 \
+    --logging_steps 50 \
     --checkpoint_every 250 \
     --sample_during_eval 4 \
     -- "$@"

@@ -32,7 +32,7 @@ def main(argv: list[str] | None = None) -> None:
         return
 
     # 1. Comparisons, as tokens.
-    renderer, train, held_out = load_tokens(model_args, data_args, args.seed, stage=2, kind="comparisons")
+    renderer, train, held_out = load_tokens(model_args, data_args, args, stage=2, kind="comparisons")
 
     # 2. A backbone with one output, read at an answer's last token.
     begin(run, model_args, args, train)

@@ -17,5 +17,6 @@ launch \
     --warmup_ratio 0.05 \
     --num_train_epochs 2 \
     --bf16 \
+    --logging_steps 50 \
     --checkpoint_every 50 \
     -- "$@"

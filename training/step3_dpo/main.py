@@ -60,7 +60,7 @@ def main(argv: list[str] | None = None) -> None:
         return
 
     # 1. Comparisons, as tokens.
-    renderer, train, held_out = load_tokens(model_args, data_args, args.seed, stage=3, kind="comparisons")
+    renderer, train, held_out = load_tokens(model_args, data_args, args, stage=3, kind="comparisons")
 
     # 2. A policy that learns, and what a frozen reference thinks of every answer: log ρ, computed once.
     model_hash = begin(run, model_args, args, train)

@@ -19,6 +19,7 @@ launch \
     --warmup_ratio 0.1 \
     --num_train_epochs 2 \
     --bf16 \
+    --logging_steps 50 \
     --checkpoint_every 50 \
     --sample_during_eval 4 \
     -- "$@"
