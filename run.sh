@@ -37,6 +37,11 @@ judge() {
         --pairs_per_prompt 0
 }
 
+# reward: from the oracle's verdicts on SFT's answers and on the teachers', measured on those on SFT's answers
+reward() {
+    DATA="${T}/feedback ${T}/world/pairs" bash training/step2_reward/run_tiny.sh --eval_data_path "${T}/feedback"
+}
+
 # best_of_16: SFT's 16 answers to each test prompt, scored by the reward model, the best kept
 best_of_16() {
     sample "${T}/sft" "${T}/world/prompts/test.jsonl" "${T}/answers/sft_16.jsonl" 16
@@ -54,7 +59,7 @@ step world          python data_collect/make_world.py --output_dir "${T}/world"
 step sft            bash training/step1_sft/run_tiny.sh
 step feedback       judge train
 step test_feedback  judge test
-step reward         bash training/step2_reward/run_tiny.sh
+step reward         reward
 step dpo            bash training/step3_dpo/run_tiny.sh
 step best_of_16     best_of_16
 step dpo_answers    sample "${T}/dpo" "${T}/world/prompts/test.jsonl" "${T}/answers/dpo.jsonl" 4

@@ -131,8 +131,8 @@ def main(argv: list[str] | None = None) -> None:
         "pieces": pieces,
     }
     write_json(folder / "world.json", summary | {name: size for name, (_, size) in sizes.items()})
-    say(f"{folder}: {args.num_demonstrations} demonstrations, {args.num_prompts} prompts, {args.num_pairs} compared fours "
-        f"and {args.num_test} test rows of each; {pieces} pieces")  # fmt: skip
+    say(f"{folder}: {args.num_demonstrations} demonstrations, {args.num_prompts} prompts, {args.num_pairs} prompts "
+        f"with compared answers, and {args.num_test} test rows of each; {pieces} pieces")  # fmt: skip
     say(f"accuracy that the noise in pairs/ allows: {ceiling:.3f}")
 
 

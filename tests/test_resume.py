@@ -1,11 +1,10 @@
 """Killed with SIGKILL at a random step and started again with the same command: the same bits."""
 
-import os
 import random
-import signal
 import subprocess
 import time
 
+import psutil
 import pytest
 import torch
 from stages import command, demonstrations, environment, metrics, run_stage, toy_data, toy_model, weights
@@ -26,7 +25,7 @@ def kill_at_row(stage, model, data, out, flags, ranks, row):
     log = open(out.with_suffix(".log"), "w")  # noqa: SIM115 - lives as long as the process
     process = subprocess.Popen(
         command(stage, model, data, out, *flags, ranks=ranks), cwd=ROOT / "training" / stage, env=environment(),
-        stdout=log, stderr=log, start_new_session=True,
+        stdout=log, stderr=log,
     )  # fmt: skip
     path, deadline = out / "metrics.jsonl", time.monotonic() + 120
     while time.monotonic() < deadline and process.poll() is None:
@@ -34,7 +33,9 @@ def kill_at_row(stage, model, data, out, flags, ranks, row):
             break
         time.sleep(0.005)
     assert process.poll() is None, out.with_suffix(".log").read_text()[-3000:]
-    os.killpg(process.pid, signal.SIGKILL)
+    launcher = psutil.Process(process.pid)  # torchrun gives its workers sessions of their own: take the whole tree
+    for one in (launcher, *launcher.children(recursive=True)):
+        one.kill()
     process.wait()
 
 
