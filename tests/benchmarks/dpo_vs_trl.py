@@ -10,13 +10,13 @@ is counted as if it served one epoch only. Losses are asserted equal first, in f
 
 from __future__ import annotations
 
-import argparse
 import json
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -24,7 +24,8 @@ from peer import hh_like_pairs, small_llama, trl_trainer
 from transformers import TrainerCallback
 
 from utils import engine as engines
-from utils.arguments.options import TrainingArguments
+from utils.arguments import parse
+from utils.arguments.options import TrainingArguments, option
 from utils.batches import collate
 from utils.loop import Trainer, make_plan
 from utils.losses.preference import LOSSES, Pairs
@@ -127,16 +128,19 @@ def one_side(options):
         say(json.dumps(found))
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=10, help="steps a round, after two of warm-up")
-    parser.add_argument("--rounds", type=int, default=3, help="rounds, TRL and ours in turn")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--best", action="store_true", help="TRL without checkpointing and with a cached reference")
-    parser.add_argument("--side", choices=["trl", "ours"], help="(inside) run one side and print its numbers")
-    parser.add_argument("--check", action="store_true", help="(inside) the steps whose losses are compared")
-    parser.add_argument("--bf16", action="store_true", help="(inside) the dtype of those")
-    options = parser.parse_args()
+@dataclass
+class Options:
+    steps: int = option(10, help="steps a round, after two of warm-up")
+    rounds: int = option(3, help="rounds, TRL and ours in turn")
+    threads: int = option(2, help="threads of torch")
+    best: bool = option(False, help="TRL without checkpointing and with a cached reference")
+    side: str = option("", help="(inside) run one side, trl or ours, and print its numbers")
+    check: bool = option(False, help="(inside) the steps whose losses are compared")
+    bf16: bool = option(False, help="(inside) the dtype of those")
+
+
+def main(argv=None):
+    (options,) = parse([Options], argv, __doc__)
     torch.set_num_threads(options.threads)
     if options.side:
         return one_side(options)

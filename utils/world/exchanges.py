@@ -57,9 +57,9 @@ def mentions(text: str, word: str) -> bool:
 def _arithmetic(kind: str, symbol: str, a: int, b: int) -> Problem:
     answer = {"+": a + b, "-": a - b, "x": a * b}[symbol]
     big, small = max(a, b), min(a, b)
-    slots = {"a": a, "b": b, "big": big, "small": small, "double": 2 * small, "need": 10 - big}
+    slots = {"a": a, "b": b, "big": big, "small": small, "double": 2 * small}
     slots |= {"fewer": a - 1, "less": (a - 1) * b}
-    usable = {1: slots["need"] < small, 2: 0 < big - small <= 2}  # hints of a sum that not every sum allows
+    usable = {1: 0 < big - small <= 2}  # hints of a sum that not every sum allows
     hints = [h.format(**slots) for i, h in enumerate(language.HINTS[kind]) if kind != "sum" or usable.get(i, True)]
     wrong = (str(answer + 1), str(answer - 1))
     checks = [check.format(**slots) for check in language.CHECKS[kind]]

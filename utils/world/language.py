@@ -61,7 +61,7 @@ tell | The answer is {answer}. | It is {answer}, just write that down. | {topic}
 
 # No hint and no check may contain the answer of any problem (a test holds this).
 HINTS = _table("""
-sum | Start at {big} and count on {small} more steps. | {big} needs {need} more to make 10, so split the {small}.
+sum | Start at {big} and count on {small} more steps.
 sum | Use the double {small} + {small} = {double} and count on. | Swap it round, {b} + {a} is just as much.
 difference | Start at {a} and count back {b} steps. | Start at {b} and count up to {a}.
 difference | Think what you must add to {b} to reach {a}.
