@@ -7,11 +7,10 @@ import signal
 import subprocess
 import time
 
-import numpy as np
 import pytest
 import torch
-from toy_folders import command, lm_folder, quiet_environment, read_rows, rm_folder, run, write_rows
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from chats import HUMAN, PLAIN, RECORDS, TEXTS, chat, inputs, lm, models, one_thread, rm  # noqa: F401 (fixtures)
+from toy_folders import command, quiet_environment, read_rows, run, write_rows
 
 from inference import chatbot
 from utils.arguments.inference import MODES
@@ -21,49 +20,6 @@ from utils.errors import UserError
 from utils.generation import generate
 from utils.records import Message, read_records
 from utils.shards import Shards
-from utils.templates import Renderer
-
-TEXTS = ["hello", "what is two plus three?", "be kind, be kind", "five", "is it not?", "three"]
-PLAIN = [{"prompt": f"Human: {text}\n\nAssistant:", "task": "qa", "n": n} for n, text in enumerate(TEXTS)]
-RECORDS = [
-    {"id": f"r{n}", "prompt": [{"role": "user", "content": text}], "answers": []} for n, text in enumerate(TEXTS)
-]
-HUMAN = ["--template", "human_assistant"]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("models")
-    lm_folder(folder / "lm")
-    rm_folder(folder / "rm")
-    return folder
-
-
-@pytest.fixture()
-def here(tmp_path):
-    write_rows(tmp_path / "plain.txt", PLAIN)
-    write_rows(tmp_path / "records.jsonl", RECORDS)
-    return tmp_path
-
-
-def chat(*words):
-    chatbot.main([str(word) for word in words])
-
-
-def lm(folder, mode, *words):
-    chat("--mode", mode, "--model_name_or_path", folder / "lm", *HUMAN, *words)
-
-
-def rm(folder, *words):
-    chat("--mode", "rm", "--model_name_or_path", folder / "rm", *HUMAN, *words)
 
 
 def test_greedy_answers_of_plain_rows_are_those_of_generate(folder, here):
@@ -151,41 +107,6 @@ def test_ppl_of_records_stands_with_each_answer(folder, here):
     lm(folder, "ppl", "--data_path", here / "ended.jsonl")
     (ended,) = read_rows(here / "ended-ppl.jsonl")
     assert ended["ppl"][0] == plain["ppl"][0] and ended["ppl"][1] != plain["ppl"][1]
-
-
-def test_rm_scores_what_generate_wrote_as_plain_transformers_does(folder, here, capsys):
-    """Records: under the model's name. Plain rows: `score`, in the shape of the answers."""
-    for name in ("records.jsonl", "plain.txt"):
-        lm(folder, "generate", "--data_path", here / name, "--num_samples", 3, "--max_new_tokens", 5)
-    rm(folder, "--data_path", here / "records-generate.jsonl")
-    rm(folder, "--data_path", here / "plain-generate.jsonl")
-    said = capsys.readouterr().out
-    records = list(read_records(here / "records-generate-rm.jsonl"))
-    scores = [[a.scores[f"{folder.name}/rm"] for a in r.answers] for r in records]
-    assert np.allclose([row["score"] for row in read_rows(here / "plain-generate-rm.jsonl")], scores, atol=1e-5)
-    assert (
-        f"mean {sum(map(sum, scores)) / 18:.4f}" in said
-        and "95 % interval" in said
-        and "6 prompts (18 answers)" in said
-    )
-
-    tokenizer = AutoTokenizer.from_pretrained(folder / "rm")
-    model = AutoModelForSequenceClassification.from_pretrained(folder / "rm").eval()
-    renderer = Renderer(tokenizer, "human_assistant")
-    for record, row in zip(records, scores, strict=True):
-        for k, score in enumerate(row):
-            group = renderer.group(record, [k])
-            ids = torch.tensor([[*group.prompt.tolist(), *group.answers[0].tolist()]])
-            with torch.no_grad():
-                assert score == pytest.approx(float(model(ids).logits[0, 0]), abs=1e-4)
-
-
-def test_a_score_column_follows_the_columns_it_scores(folder, here):
-    write_rows(here / "x.jsonl", [{"prompt": "hello", "greedy": "yes", "output": {"a": "no", "b": "five"}}])
-    rm(folder, "--data_path", here / "x.jsonl")
-    (row,) = read_rows(here / "x-rm.jsonl")
-    assert set(row["score"]) == {"greedy", "output"} and set(row["score"]["output"]) == {"a", "b"}
-    assert isinstance(row["score"]["greedy"], float)
 
 
 def test_offset_and_fraction_and_many_files(folder, here):
@@ -305,39 +226,6 @@ def test_a_full_disk_loses_nothing(folder, here):
     chat(*words)
     chat(*sampled(folder, here / "records.jsonl", here / "whole.jsonl"))
     assert (here / "out.jsonl").read_bytes() == (here / "whole.jsonl").read_bytes()
-
-
-def test_rm_with_nothing_after_it_takes_the_newest(folder, here, monkeypatch, capsys):
-    monkeypatch.setattr(chatbot, "ROOT", here)
-    with pytest.raises(
-        UserError, match=r"no reward model under .*; name one with --model_name_or_path, as in python inf"
-    ):
-        chat("--mode", "rm")
-    for n, name in enumerate(("old", "new")):
-        rm_folder(here / "output" / name, seed=n + 1)
-        os.utime(here / "output" / name / "config.json", (1000 + n, 1000 + n))
-    with pytest.raises(UserError, match="no generated answers under"):
-        chat("--mode", "rm", *HUMAN)
-    lm(
-        folder,
-        "generate",
-        "--data_path",
-        here / "plain.txt",
-        "--output_path",
-        here / "output" / "a",
-        "--max_new_tokens",
-        3,
-    )
-    capsys.readouterr()
-    chat("--mode", "rm", *HUMAN)
-    said = capsys.readouterr().out
-    assert (
-        f"newest reward model: {here / 'output' / 'new'}" in said
-        and f"newest generated answers: {here / 'output'}/a.jsonl" in said
-    )
-    assert len(read_rows(here / "output" / "a-rm.jsonl")) == 6
-    chat("--mode", "rm", *HUMAN)
-    assert "already finished" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

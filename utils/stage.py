@@ -23,9 +23,7 @@ def load_tokens(
     tokenizer = models.load_tokenizer(model_args.tokenizer_name_or_path or model_args.model_name_or_path)
     renderer = Renderer(tokenizer, model_args.template)
     wanted = ["train"] if args.eval_every == "never" else ["train", "eval"]
-    stores = [
-        prepare(data_args, split, stage, kind, renderer, cache_folder(model_args), args.seed) for split in wanted
-    ]
+    stores = [prepare(data_args, split, stage, kind, renderer, cache_folder(model_args), args.seed) for split in wanted]
     train, held_out = stores[0], stores[-1]
     say(coloured(tokenizer, train[0]))
     return renderer, train, held_out

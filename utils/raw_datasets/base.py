@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import inspect
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
@@ -20,7 +22,7 @@ class LeftOut(Exception):  # noqa: N818 (it is no error)
         self.reason = reason
 
 
-class RawDataset:
+class RawDataset(ABC):
     """One format of rows. A subclass is never instantiated: it says which rows are its own and what they mean."""
 
     name: str  # the first name it is registered under
@@ -29,20 +31,22 @@ class RawDataset:
     instead_of: tuple[str, ...] = ()  # names of more general classes, which yield where both fit
 
     @staticmethod
+    @abstractmethod
     def fits(row: dict[str, Any]) -> bool:
         """Is this a row of the class? Asked of the first row, when --data_path names no class."""
-        raise NotImplementedError
 
     @staticmethod
+    @abstractmethod
     def record(row: dict[str, Any], where: str) -> Record:
         """What the row means; `where` is its file:line. Raises RecordError, or LeftOut."""
-        raise NotImplementedError
 
 
 def raw_dataset(*names: str) -> Callable[[type[RawDataset]], type[RawDataset]]:
     """Decorator: register a class under its names."""
 
     def register(cls: type[RawDataset]) -> type[RawDataset]:
+        if inspect.isabstract(cls):
+            raise TypeError(f"{cls.__name__} lacks {' and '.join(sorted(cls.__abstractmethods__))}")
         cls.name = names[0]
         for name in names:
             if name in RAW_DATASETS:

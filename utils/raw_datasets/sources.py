@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,20 +19,20 @@ OnBad = Callable[[RecordError], None]
 Rows = Iterator[tuple[Any, str]]
 
 
-class Source:
+class Source(ABC):
     """Rows of a training split and, perhaps, of a test split; `name` is for people."""
 
     name: str
     has_train: bool
     has_test: bool
 
+    @abstractmethod
     def rows(self, test: bool, on_bad: OnBad | None = None) -> Rows:
         """(row, where it stands). A line that cannot be parsed goes to `on_bad`, or raises RecordError."""
-        raise NotImplementedError
 
+    @abstractmethod
     def fingerprint(self, test: bool) -> str:
         """Of the content, without parsing it."""
-        raise NotImplementedError
 
 
 def open_source(name: str) -> Source:
