@@ -23,7 +23,7 @@ LAYERS = [
         "charts",
     ],
     ["raw_datasets", "templates", "models", "engine", "checkpoints", "attention", "decoding", "shards", "page"],
-    ["batches", "token_store", "run", "answer_rows"],
+    ["batches", "cascade", "token_store", "run", "answer_rows"],
     ["scoring", "generation", "stage"],
     ["loop", "reference", "sampling", "answering", "conversation"],
 ]

@@ -70,6 +70,7 @@ class Reader:
         self.model = model.eval().requires_grad_(False).to(ranks.device())
         self.scorer = (RewardModel if reward else Policy)(self.model)
         self.name, self.tally = signature(name), Tally()
+        self.backend = getattr(args, "generation_backend", "shared")
 
     def prompt(self, record: Record, longest: int, truncation: str = "keep_end") -> list[int]:
         """The ids of its prompt, cut to `longest`."""
@@ -105,7 +106,7 @@ class Reader:
         found: list[list[Answer]] = [[] for _ in prompts]
         with generating(self.model):
             for sampling in how:
-                completions = complete(self.model, self.renderer, prompts, sampling, rows)
+                completions = complete(self.model, self.renderer, prompts, sampling, rows, backend=self.backend)
                 for answers, new in zip(found, completions, strict=True):
                     answers += [Answer(c.text, self.name, sampling.to_json(), c.finished) for c in new]
         return found

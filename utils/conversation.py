@@ -56,7 +56,9 @@ def _answer(reader: Any, record: Record, how: Sampling, max_prompt_seq_len: int)
     console.print("[bold green]model ›[/] ", end="")
     try:
         with generating(reader.model):
-            ((completion,),) = complete(reader.model, reader.renderer, [prompt], how, [0], stream=told.add)
+            ((completion,),) = complete(
+                reader.model, reader.renderer, [prompt], how, [0], backend=reader.backend, stream=told.add
+            )
         told.show(completion.text)
         return Answer(completion.text, finished=completion.finished)
     except KeyboardInterrupt:

@@ -10,6 +10,7 @@ from utils.arguments import parse
 from utils.arguments.options import option
 from utils.errors import UserError
 
+Backend = Literal["shared", "hf", "hybrid", "vllm"]  # utils/generation
 Mode = Literal["generate", "ppl", "rm", "chat"]
 
 
@@ -57,6 +58,7 @@ class AnswerArguments:
     min_new_tokens: int = option(0, help="no stop token before so many")
     repetition_penalty: float = option(1.0, help="above 1 makes tokens that were said already less likely")
     no_repeat_ngram_size: int = option(0, help="no sequence of so many tokens twice; 0: off")
+    generation_backend: Backend = option("shared", help="what computes the answers (utils/generation)")
     additional_human_stopword: bool = option(False, help='an answer also ends where it goes on with "\\n\\nHuman:"')
 
 
