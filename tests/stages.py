@@ -16,6 +16,7 @@ from toys import ROOT, tiny_lm
 from transformers import PreTrainedTokenizerFast
 
 from utils.records import Answer, Message, Record, comparison, write_jsonl
+from utils.reporting import Report
 
 WORDS = [
     "<pad>",
@@ -101,7 +102,7 @@ def run_stage(stage: str, model: Path, data: Path, out: Path, *flags: str, ranks
     return done.stdout + done.stderr
 
 
-WALL_CLOCK = {"seconds", "tokens_per_second", "gemm_share"}
+WALL_CLOCK = set(Report.WALL_CLOCK)
 
 
 def metrics(out: Path) -> list[dict[str, float]]:

@@ -164,10 +164,11 @@ class Plan:
     get equal counts, balanced by tokens; forward passes hold `per_device` groups, or as many as fit `token_budget`.
     """
 
-    def __init__(self, tokens, units, *, per_device, accumulation, token_budget, world, seed, epochs, max_steps):
+    def __init__(self, tokens, units, *, per_device, accumulation, token_budget, world, seed, epochs, max_steps,
+                 per_step=None):  # fmt: skip
         self.tokens, self.units = np.asarray(tokens), np.asarray(units)
         self.per_device, self.token_budget, self.world, self.seed = per_device, token_budget, world, seed
-        self.per_step = per_device * accumulation * world
+        self.per_step = per_step or per_device * accumulation * world
         self.steps_per_epoch = max(1, -(-len(self.tokens) // self.per_step))
         whole = round(epochs * self.steps_per_epoch)
         self._order = (-1, np.zeros(0, np.int64))  # (epoch, its permutation)

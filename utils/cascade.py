@@ -71,7 +71,7 @@ class Cascade:
         self.bias: dict[int | None, list[tuple[Tensor | None, Tensor | None]]] = {}
 
     def fill(self) -> None:
-        """Sort the prompts that were read into buckets, every layer's keys and values padded to the bucket's longest."""
+        """Sort the prompts that were read into buckets; keys and values are padded to the longest of a bucket."""
         pieces: dict[int, list[tuple[Tensor, Tensor]]] = {}
         for layer, rows in self.read.items():
             joined = [torch.cat(parts, 1) for parts in zip(*rows, strict=True)]

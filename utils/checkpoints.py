@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import pickle
 import random
 import shutil
 from pathlib import Path
@@ -23,9 +24,9 @@ from utils.errors import UserError
 from utils.reporting import say, warn
 
 
-def save(engine, folder: Path, step: int, facts: dict[str, Any], extra: Any, keep_last: int) -> None:
+def save(engine, folder: Path, step: int, facts: dict[str, Any], extra: Any, keep_last: int, others=None) -> None:
     """Write step `step` and drop all but the newest `keep_last`. `facts` are shared (JSON), `extra` is this
-    rank's own."""
+    rank's own; `others` are further engines by the name of their folder."""
     tag = f"step-{step:08d}"
     partial = folder / f"{tag}.partial"
     if ranks.rank() == 0:
@@ -35,6 +36,8 @@ def save(engine, folder: Path, step: int, facts: dict[str, Any], extra: Any, kee
     ranks.barrier()
     try:
         engine.save_states(folder, partial.name, {"step": step, **facts})
+        for name, other in (others or {}).items():
+            other.save_states(partial, name, {})
         torch.save({"random": _random_states(), "extra": extra}, partial / f"rank-{ranks.rank()}.pt")
         ranks.barrier()
         files = sorted(p.relative_to(partial) for p in partial.rglob("*") if p.is_file())
@@ -61,16 +64,41 @@ def save(engine, folder: Path, step: int, facts: dict[str, Any], extra: Any, kee
     ranks.barrier()
 
 
+def write(path: Path, value: Any) -> None:
+    """Something of one rank's that is worth keeping between checkpoints, written beside and renamed."""
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(value, partial)
+        _flush(partial)
+        partial.replace(path)
+    except (OSError, RuntimeError) as error:
+        partial.unlink(missing_ok=True)
+        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        raise UserError(f"{path}: cannot be written: {reason}; is the disk full?", on_this_rank=True) from error
+
+
+def read(path: Path) -> Any:
+    """What write() kept; None where there is nothing whole."""
+    try:
+        return torch.load(path, weights_only=False)
+    except (OSError, EOFError, RuntimeError, pickle.UnpicklingError):
+        return None
+
+
 def newest(folder: Path) -> tuple[int, dict[str, Any]] | None:
     """(step, facts) of the newest intact checkpoint, None when there is none. All ranks take the same one."""
     found = _newest_intact(folder) if ranks.rank() == 0 else None
     return ranks.gather_objects(found)[0]
 
 
-def load(engine, folder: Path, step: int) -> Any:
-    """Restore engine and random generators; returns the `extra` that this rank saved."""
+def load(engine, folder: Path, step: int, others=None) -> Any:
+    """Restore engine, further ones (by the name of their folder) and random generators; returns the `extra` that this
+    rank saved."""
     tag = f"step-{step:08d}"
     engine.load_states(folder, tag)
+    for name, other in (others or {}).items():
+        other.load_states(folder / tag, name)
     mine = torch.load(folder / tag / f"rank-{ranks.rank()}.pt", weights_only=False)
     _restore_random(mine["random"])
     return mine["extra"]

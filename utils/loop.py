@@ -114,7 +114,7 @@ class Trainer:
             for name, values in {"loss": losses, **metrics}.items():
                 total = values.detach().double().sum()
                 sums[name] = sums.get(name, 0) + weight * torch.stack((total, torch.full_like(total, values.numel())))
-        row = _averages(sums)
+        row = averages(sums)
         self._refuse_nonfinite(number, row, step.micro_batches)
         if number == 1:
             self.first_step(row["loss"], row)
@@ -210,7 +210,7 @@ def evaluate(model, scorer, groups: Sequence[Group], learn: Learn, batch_size: i
     return {name: np.concatenate([part[name] for part in ordered]) for name in ordered[0]}
 
 
-def _averages(sums: dict[str, Tensor]) -> dict[str, float]:
+def averages(sums: dict[str, Tensor]) -> dict[str, float]:
     """Global mean of every metric, from each rank's (sum, count)."""
     table = torch.stack(list(sums.values()))
     if ranks.world_size() > 1:

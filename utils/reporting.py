@@ -10,12 +10,13 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -25,6 +26,7 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.table import Table
 
 from utils.errors import UserError
 
@@ -40,6 +42,15 @@ def say(message: str, style: str | None = None) -> None:
     """A line from rank 0. `message` is plain text: square brackets are shown as they are."""
     if rank() == 0:
         console.print(message, style=style, markup=False)
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table on rank 0; its cells are plain text."""
+    if rank() == 0:
+        drawn = Table(*map(escape, columns), show_lines=True)
+        for row in rows:
+            drawn.add_row(*map(escape, row))
+        console.print(drawn)
 
 
 def warn(message: str) -> None:
@@ -117,7 +128,9 @@ class Report:
     bit-identical to that of a run that was never stopped (the fields of WALL_CLOCK aside).
     """
 
-    WALL_CLOCK = ("seconds", "tokens_per_second", "gemm_share")
+    WALL_CLOCK = (
+        "seconds", "tokens_per_second", "gemm_share", "generation_seconds", "scoring_seconds", "training_seconds",
+    )  # fmt: skip
 
     def __init__(self, folder: Path, report_to: list[str], run_name: str, enabled: bool = True) -> None:
         self.folder, self.enabled = Path(folder), enabled and rank() == 0

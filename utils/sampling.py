@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
 import torch
 
-from utils import models, ranks
+from utils import ranks
 from utils.arguments.options import ModelArguments, SamplingArguments, TrainingArguments
 from utils.batches import collate
-from utils.engine import Engine, frozen
-from utils.errors import UserError
+from utils.engine import Engine
 from utils.generation import Sampling, generate
 from utils.groups import group
 from utils.records import write_jsonl
 from utils.reporting import say, write_json
-from utils.scoring import RewardModel
+from utils.rewards import reward_model
 from utils.templates import Renderer
 
 
@@ -33,22 +31,7 @@ class Sampler:
         self.prompts = [held_out[i].prompt.tolist() for i in range(min(options.sample_during_eval, len(held_out)))]
         self.reward = None
         if options.reward_model_name_or_path:
-            self.reward = self._load_reward(model_args)
-
-    def _load_reward(self, model_args: ModelArguments):
-        path = self.options.reward_model_name_or_path
-        tokenizer = models.load_tokenizer(path)
-        theirs, ours = tokenizer.get_vocab(), self.renderer.tokenizer.get_vocab()
-        if any(theirs.get(token) != number for token, number in ours.items()):
-            raise UserError(
-                f"{path}: its tokenizer is not the policy's; score with inference/chatbot.py --mode rm instead"
-            )
-        plain_args = dataclasses.replace(
-            model_args, model_name_or_path=path, from_scratch=False, gradient_checkpointing=False, lora_dim=0,
-            lora_alpha=None, lora_target_modules=[], only_optimize_lora=True,
-        )  # fmt: skip
-        reward = RewardModel(models.load_reward_model(plain_args, tokenizer, self.args.bf16))
-        return frozen(reward, self.args), reward.packed
+            self.reward = reward_model(options.reward_model_name_or_path, renderer, model_args, args)
 
     def __call__(self, engine: Engine, step: int, epoch: int | None = None) -> dict[str, float]:
         if not self.prompts:

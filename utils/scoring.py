@@ -24,11 +24,12 @@ ROWS_AT_ONCE = 512  # float32 copies of logits are made for so many positions at
 class Policy(nn.Module):
     """A causal language model that answers a Batch with float32 log-probs of its trained tokens, [N]."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, temperature: float = 1.0) -> None:
         super().__init__()
-        self.model, self.packed = model, _choose_rows(model)
+        self.model, self.packed, self.temperature = model, _choose_rows(model), temperature
 
-    def forward(self, batch: Batch) -> Tensor:
+    def forward(self, batch: Batch, entropy: bool = False) -> Tensor | tuple[Tensor, Tensor]:
+        """entropy: (log-probs, the entropy in nats of the distribution that each token was drawn from), [N] each."""
         _read_rows(self.model, batch)
         if batch.layout is not None:
             output = self.model(
@@ -39,7 +40,10 @@ class Policy(nn.Module):
         else:
             output = self.model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False)
             logits_LV = output.logits.flatten(0, 1)[batch.logit_positions]
-        return token_logprobs(logits_LV, batch.logit_rows, batch.targets)
+        if self.temperature != 1:
+            logits_LV = logits_LV / self.temperature
+        logprobs_N = token_logprobs(logits_LV, batch.logit_rows, batch.targets)
+        return (logprobs_N, token_entropies(logits_LV)[batch.logit_rows]) if entropy else logprobs_N
 
 
 class RewardModel(nn.Module):
@@ -50,6 +54,9 @@ class RewardModel(nn.Module):
         self.model, self.packed = model, _choose_rows(model)
 
     def forward(self, batch: Batch) -> Tensor:
+        return self._scores_at(batch, batch.answer_ends)
+
+    def _scores_at(self, batch: Batch, positions: Tensor) -> Tensor:
         _read_rows(self.model, batch)
         model = plain(self.model)
         body = getattr(model, model.base_model_prefix)
@@ -59,8 +66,14 @@ class RewardModel(nn.Module):
             )
         else:
             output = body(input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False)
-        ends_AH = output.last_hidden_state.flatten(0, 1)[batch.answer_ends]
-        return model.score(ends_AH).squeeze(-1).float()
+        return model.score(output.last_hidden_state.flatten(0, 1)[positions]).squeeze(-1).float()
+
+
+class Critic(RewardModel):
+    """The same model as a value function: what is expected before each trained token is drawn, float32 [N]."""
+
+    def forward(self, batch: Batch) -> Tensor:
+        return self._scores_at(batch, batch.logit_positions)[batch.logit_rows]
 
 
 class _TokenLogProbs(torch.autograd.Function):
@@ -84,6 +97,12 @@ class _TokenLogProbs(torch.autograd.Function):
             grad_LV[part] = probs.mul_(-weight_L[part, None]).to(grad_LV.dtype)
         grad_LV.index_put_((rows_N, targets_N), grad_N.to(grad_LV.dtype), accumulate=True)
         return grad_LV, None, None
+
+
+def token_entropies(logits_LV: Tensor) -> Tensor:
+    """−Σ p log p of each row of logits, float32 [L]."""
+    logprobs_LV = logits_LV.float().log_softmax(-1)
+    return -(logprobs_LV.exp() * logprobs_LV).sum(-1)
 
 
 def token_logprobs(logits_LV: Tensor, rows_N: Tensor, targets_N: Tensor) -> Tensor:

@@ -1,11 +1,11 @@
-"""The one file that knows DeepSpeed: distributed start-up, the config, an engine that trains a module.
+"""The one place that knows DeepSpeed: distributed start-up, an engine that trains a module; the config is in config.py.
 
 DeepSpeed runs on GPUs (NCCL) and on CPUs (gloo) alike; nothing is compiled on a CPU.
 """
 
 from __future__ import annotations
 
-import json
+import contextlib
 import os
 import socket
 import warnings
@@ -17,10 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from utils.arguments.options import TrainingArguments
+from utils.engine.config import config_of
 from utils.errors import UserError
 from utils.ranks import device, local_rank, rank, seed_everything, world_size
 
-CONFIGS = Path(__file__).resolve().parents[1] / "ds_configs"
 _alive: dict[str, Any] = {}  # transformers reads ZeRO-3 from a config object that somebody must hold
 
 
@@ -54,66 +54,6 @@ def start(args: TrainingArguments) -> None:
         unset_hf_deepspeed_config()
 
 
-def config_of(args: TrainingArguments, world: int) -> dict[str, Any]:
-    """The DeepSpeed config: a file of ds_configs/ (or --deepspeed FILE) with what the options decide filled in."""
-    name = f"zero{args.zero_stage}{'_offload' if args.offload else ''}.json"
-    path = Path(args.deepspeed) if args.deepspeed else CONFIGS / name
-    if args.offload and args.zero_stage == 0 and not args.deepspeed:
-        raise UserError("--offload needs --zero_stage 1, 2 or 3: at stage 0 there is nothing sharded to move")
-    if not path.is_file():
-        raise UserError(f"--deepspeed {path}: no such file")
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path}:{error.lineno}: not JSON: {error.msg}") from None
-    _check_blocks(config, path)
-    if _on(config, "fp16"):
-        raise UserError(f"{path}: fp16 is not supported; use --bf16 (log-probs overflow in fp16)")
-    if _on(config, "bf16") and not args.bf16:
-        raise UserError(f"{path}: its bf16 block is on; give --bf16, which decides")
-    if config.get("gradient_clipping", "auto") not in ("auto", args.gradient_clipping):
-        raise UserError(
-            f"{path}: gradient_clipping is {config['gradient_clipping']}; give --gradient_clipping, which decides"
-        )
-    if _on(config, "torch_autocast") and config["zero_optimization"]["stage"] == 3 and world > 1:
-        raise UserError(f"{path}: torch_autocast with ZeRO-3 on several ranks does not resume exactly; use --bf16")
-    if args.bf16 and config["zero_optimization"]["stage"] == 0:
-        raise UserError(f"{path}: --bf16 needs ZeRO stage 1 or more: stage 0 would round the master weights")
-    for block in ("optimizer", "scheduler"):
-        if block in config:
-            raise UserError(f"{path}: remove the {block!r} block; --learning_rate and its neighbours set it")
-    config["bf16"] = {"enabled": args.bf16}
-    config["gradient_clipping"] = args.gradient_clipping  # DeepSpeed clips to 1.0 when this is left out
-    # The loop forms forward passes by tokens, so their number varies: it owns the accumulation boundary (step()), and
-    # these three sizes are formal.
-    config["managed_gradient_accumulation"] = False
-    config["train_micro_batch_size_per_gpu"] = config["gradient_accumulation_steps"] = 1
-    config["train_batch_size"] = world
-    config.setdefault("steps_per_print", 10**9)
-    return config
-
-
-def _check_blocks(config: Any, path: Path) -> None:
-    """DeepSpeed's own check of the ZeRO block, met before any model is loaded."""
-    from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
-
-    zero = config.setdefault("zero_optimization", {"stage": 0}) if isinstance(config, dict) else None
-    if not isinstance(zero, dict) or "stage" not in zero:
-        raise UserError(f"{path}: expected a JSON object with zero_optimization.stage")
-    for name in ("fp16", "bf16", "torch_autocast"):
-        if not isinstance(config.get(name, {}), dict):
-            raise UserError(f'{path}: {name} is {config[name]!r}; expected an object, as {{"enabled": false}}')
-    try:
-        DeepSpeedZeroConfig(**zero)
-    except ValueError as error:  # pydantic's
-        (where, *_), found = error.errors()[0]["loc"], error.errors()[0]
-        raise UserError(f"{path}: zero_optimization.{where} is {found['input']!r}: {found['msg']}") from None
-
-
-def _on(config: dict[str, Any], block: str) -> bool:
-    return config.get(block, {}).get("enabled") is True
-
-
 class Engine:
     """A module in training under DeepSpeed. Calling it runs the module's forward."""
 
@@ -137,8 +77,7 @@ class Engine:
         self.deepspeed, *_ = deepspeed.initialize(
             model=module, optimizer=optimizer, lr_scheduler=schedule, config=config, dist_init_required=False
         )
-        self.module = module
-        self.config = config
+        self.module, self.config, self.total_steps = module, config, total_steps
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.deepspeed(*args, **kwargs)
@@ -205,15 +144,36 @@ class Engine:
 
         return deepspeed.zero.GatheredParameters(list(self.module.parameters()), enabled=self.stage == 3)
 
+    @contextlib.contextmanager
+    def flipped(self) -> Iterator[None]:
+        """Context in which the module generates: whole weights on every rank, gathered once and released, and none of
+        DeepSpeed's hooks, which would gather and release them layer by layer, each rank at the others' pace."""
+        hooks = getattr(self.deepspeed.optimizer, "parameter_offload", None) if self.stage == 3 else None
+        with self.whole_weights():
+            if hooks is not None:
+                for parameter in self.module.parameters():
+                    parameter.ds_active_sub_modules.clear()
+                for hook in (*hooks.forward_hooks, *hooks.backward_hooks):
+                    hook.remove()
+                hooks.forward_hooks, hooks.backward_hooks = [], []
+            try:
+                yield
+            finally:
+                if hooks is not None:
+                    hooks._register_deepspeed_module(hooks.module)
 
-def frozen(module: nn.Module, args: TrainingArguments) -> Any:
-    """A module that is only read: sharded under ZeRO-3, else whole on this rank's device. Call it like the module."""
+
+def frozen(module: nn.Module, args: TrainingArguments, offload: bool = False) -> Any:
+    """A module that is only read: sharded under ZeRO-3, else whole on this rank's device (offload: on the CPU; under
+    ZeRO-3 its shards). Call it like the module."""
     import deepspeed
 
     module.eval().requires_grad_(False)
     config = config_of(args, world_size())
     if config["zero_optimization"]["stage"] < 3:
-        return module.to(device())
+        return module.to("cpu" if offload else device())
+    if offload:
+        config["zero_optimization"]["offload_param"] = {"device": "cpu"}
     engine, *_ = deepspeed.initialize(model=module, config=config, dist_init_required=False)
     return engine
 

@@ -1,0 +1,106 @@
+"""Learning from rewards: KL estimates, advantages and the clipped losses, on flat token arrays.
+
+Legend: N answer tokens of a batch laid end to end, A answers, T the longest answer; `lengths` are the answers' tokens.
+Schulman et al. 2015 (GAE), arXiv:1506.02438; Schulman et al. 2017 (PPO), arXiv:1707.06347; Ziegler et al. 2019,
+arXiv:1909.08593; Huang et al. 2024 (the details), arXiv:2403.17031.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+KL_ESTIMATES = ("k1", "k2", "k3")
+
+
+def kl_estimate(log_ratio_N: Tensor, kind: str) -> Tensor:
+    """KL(π‖ρ) at each token that π drew, from log π − log ρ. Schulman 2020, joschu.net/blog/kl-approx.html: k1 is
+    unbiased, k2 has less variance, k3 is unbiased and never negative."""
+    if kind == "k1":
+        return log_ratio_N
+    if kind == "k2":
+        return log_ratio_N.square() / 2
+    return torch.expm1(-log_ratio_N) + log_ratio_N  # k3
+
+
+def answer_rows(values_N: Tensor, lengths: Sequence[int]) -> Tensor:
+    """[N] -> [A, T], zeros behind short answers."""
+    return torch.nn.utils.rnn.pad_sequence(values_N.split(list(lengths)), batch_first=True)
+
+
+def flat(values_AT: Tensor, lengths: Sequence[int]) -> Tensor:
+    """The way back: [A, T] -> [N]."""
+    return torch.cat([row[:length] for row, length in zip(values_AT, lengths, strict=True)])
+
+
+def generalised_advantages(
+    rewards_N: Tensor, values_N: Tensor, lengths: Sequence[int], gamma: float, lam: float
+) -> Tensor:
+    """GAE (eq. 11–16): A_t = δ_t + γλ A_{t+1} with δ_t = r_t + γ V_{t+1} − V_t; after an answer's last token V is 0."""
+    rewards_AT, values_AT = answer_rows(rewards_N, lengths), answer_rows(values_N, lengths)
+    deltas_AT = rewards_AT + gamma * F.pad(values_AT, (0, 1))[:, 1:] - values_AT
+    last = torch.tensor(list(lengths), device=values_N.device) - 1
+    advantages_AT, running_A = torch.zeros_like(deltas_AT), deltas_AT.new_zeros(len(deltas_AT))
+    for t in reversed(range(deltas_AT.shape[1])):
+        running_A = torch.where(last >= t, deltas_AT[:, t] + gamma * lam * running_A, 0.0)
+        advantages_AT[:, t] = running_A
+    return flat(advantages_AT, lengths)
+
+
+def leave_one_out(scores_K: Tensor) -> Tensor:
+    """An answer's score minus the mean of the prompt's others. Kool et al. 2019; Ahmadian et al. 2024,
+    arXiv:2402.14740, eq. 8. [K], K ≥ 2."""
+    return (scores_K - scores_K.mean()) * (len(scores_K) / (len(scores_K) - 1))
+
+
+def relative_to_group(scores_K: Tensor) -> Tensor:
+    """(score − mean) / standard deviation over the prompt's answers: GRPO, Shao et al. 2024, arXiv:2402.03300, §4.1.2.
+    Zero where all scores are equal."""
+    centred_K = scores_K - scores_K.mean()
+    return centred_K / (scores_K.std() + 1e-4)
+
+
+def whitened(values_N: Tensor, weights_N: Tensor, keep_mean: bool = False) -> Tensor:
+    """Mean 0 (or kept) and variance 1 over the tokens of weight 1."""
+    total = weights_N.sum()
+    mean = (values_N * weights_N).sum() / total
+    variance = ((values_N - mean).square() * weights_N).sum() / total
+    scaled = (values_N - mean) * torch.rsqrt(variance + 1e-8)
+    return scaled + mean if keep_mean else scaled
+
+
+def clipped_policy_losses(logprobs_N: Tensor, old_N: Tensor, advantages_N: Tensor, clip: float) -> Tensor:
+    """−min(ratio·A, clip(ratio, 1 − ε, 1 + ε)·A) of each token (PPO, eq. 7)."""
+    ratio_N = (logprobs_N - old_N).exp()
+    return torch.maximum(-advantages_N * ratio_N, -advantages_N * ratio_N.clamp(1 - clip, 1 + clip))
+
+
+def clipped_value_losses(values_N: Tensor, old_N: Tensor, returns_N: Tensor, clip: float) -> Tensor:
+    """½ max((V − R)², (clip(V, V_old ± ε) − R)²) of each token; clip 0 does not clip."""
+    squared_N = (values_N - returns_N).square()
+    if clip:
+        near_N = old_N + (values_N - old_N).clamp(-clip, clip)
+        squared_N = torch.maximum(squared_N, (near_N - returns_N).square())
+    return squared_N / 2
+
+
+def explained_variance(values_N: Tensor, returns_N: Tensor) -> float:
+    """1 − Var(R − V) / Var(R): 1 is a perfect critic, 0 one that says the mean; 0 where returns are constant."""
+    spread = returns_N.var(correction=0)
+    return float(1 - (returns_N - values_N).var(correction=0) / spread) if spread > 0 else 0.0
+
+
+class KLController:
+    """The coefficient of the KL penalty: fixed, or led towards `target` (nats of an answer): Ziegler et al. 2019, §2.2,
+    c ← c (1 + clip(KL/target − 1, ±0.2) n / horizon)."""
+
+    def __init__(self, coefficient: float, target: float | None, horizon: int) -> None:
+        self.coefficient, self.target, self.horizon = coefficient, target, horizon
+
+    def update(self, kl: float, answers: int) -> None:
+        if self.target is not None:
+            error = min(0.2, max(-0.2, kl / self.target - 1))
+            self.coefficient *= 1 + error * answers / self.horizon

@@ -1,0 +1,137 @@
+"""The models around an actor that learns from rollouts: critic, reference, reward; what scores become; ptx."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from utils import models, ranks
+from utils.arguments.options import DataArguments, ModelArguments, TrainingArguments
+from utils.arguments.ppo import PPOArguments
+from utils.batches import Plan, collate
+from utils.engine import Engine, frozen
+from utils.errors import UserError
+from utils.groups import group
+from utils.reporting import say
+from utils.rewards import Prompts, at_hand, of_function, of_model, of_service, reward_model, without_adapter
+from utils.rollouts import Roller
+from utils.run import cache_folder
+from utils.scoring import Critic, Policy, self_test
+from utils.templates import Renderer
+from utils.token_store import prepare
+
+
+class Players:
+    """critic: an Engine, or None where advantages need none. train, held_out: (store, text of its prompts)."""
+
+    def __init__(self, actor: Engine, policy: Policy, renderer: Any, model_args: ModelArguments,
+                 data_args: DataArguments, args: TrainingArguments, options: PPOArguments, stores) -> None:  # fmt: skip
+        self.actor, self.policy, self.renderer, self.args, self.options = actor, policy, renderer, args, options
+        if options.prompts_per_rollout % ranks.world_size():
+            raise UserError(
+                f"--prompts_per_rollout {options.prompts_per_rollout} is not a multiple of {ranks.world_size()} ranks"
+            )
+        probes = [group(stores[0][0].prompt, [stores[0][0].prompt, stores[0][0].prompt[::-1]])] * 2
+        self_test(actor, policy, probes, args.dtype_name)
+        self.critic = self._critic(model_args) if options.advantage == "gae" else None
+        if self.critic:
+            self_test(self.critic, self.critic.module, probes, args.dtype_name)
+        self.reference = self._reference(model_args)
+        self.reward = self._reward(model_args)
+        self.truth = of_function(options.true_reward_fn) if options.true_reward_fn else None
+        self.train, self.held_out = (
+            (store, Prompts(data_args, split, args.seed, store))
+            for store, split in zip(stores, ("train", "eval"), strict=True)
+        )
+
+    def _critic(self, model_args: ModelArguments) -> Engine:
+        """From the reward model (Ziegler et al. 2019), another folder, or the actor's own with a new head."""
+        options, args = self.options, self.args
+        name = options.critic_model_name_or_path or options.reward_model_name_or_path or model_args.model_name_or_path
+        theirs = dataclasses.replace(model_args, model_name_or_path=name)
+        if name != model_args.model_name_or_path:
+            theirs = dataclasses.replace(theirs, from_scratch=False)
+        self.critic_renderer = Renderer(models.load_tokenizer(name), model_args.template)
+        critic = Critic(models.load_reward_model(theirs, self.critic_renderer.tokenizer, args.bf16))
+        rate = options.critic_learning_rate or 2 * args.learning_rate
+        updates = self.actor.total_steps + options.value_warmup * options.updates
+        return Engine(critic, dataclasses.replace(args, learning_rate=rate), updates)
+
+    def _reference(self, model_args: ModelArguments) -> tuple[Any, bool] | None:
+        """A frozen copy; None where the actor without its adapter is the reference."""
+        options = self.options
+        other = options.reference_model_name_or_path
+        if model_args.lora_dim and model_args.only_optimize_lora and not other:
+            say("reference: the actor without its adapter, no second copy")
+            return None
+        name = other or model_args.model_name_or_path
+        theirs = without_adapter(model_args, name)
+        if not other and model_args.from_scratch:
+            raise UserError("--from_scratch: random weights are no reference; start from a model of step 1")
+        tokenizer = self.renderer.tokenizer
+        reference = Policy(models.load_causal_lm(theirs, tokenizer, self.args.bf16), options.temperature)
+        return frozen(reference, self.args, options.offload_reference_and_reward), reference.packed
+
+    def _reward(self, model_args: ModelArguments):
+        options = self.options
+        if options.reward_fn:
+            return of_function(options.reward_fn)
+        if options.reward_url:
+            return of_service(options.reward_url)
+        model, packed = reward_model(
+            options.reward_model_name_or_path,
+            self.renderer,
+            model_args,
+            self.args,
+            options.offload_reference_and_reward,
+        )
+        return of_model(model, packed, self.args.per_device_eval_batch_size)
+
+    @property
+    def folders(self) -> dict[str, tuple[Engine, Any]]:
+        """What is saved beside the policy."""
+        return {"critic": (self.critic, self.critic_renderer)} if self.critic else {}
+
+    def roller(self, longest: int) -> Roller:
+        """What answers prompts, with at most `longest` tokens an answer."""
+        options = self.options
+        if self.actor.stage == 3 and options.enable_hybrid_engine:
+            say(f"rollouts: weights gathered once each, back end {options.generation_backend}")
+        elif self.actor.stage == 3:
+            say("rollouts: weights stay sharded, back end hf; --enable_hybrid_engine gathers them once each")
+        critic = (self.critic, self.critic.module.packed) if self.critic else None
+        with_text = bool(options.reward_fn or options.reward_url)
+        return Roller(
+            self.actor, self.policy, self.renderer, options, longest, self.args.seed,
+            self.args.per_device_eval_batch_size, self.reference, critic, self.reward, self.truth, with_text, at_hand,
+        )  # fmt: skip
+
+
+def ptx(actor: Engine, renderer: Any, data_args: DataArguments, model_args: ModelArguments, args: TrainingArguments,
+        options: PPOArguments) -> Callable[[int], dict[str, float]]:  # fmt: skip
+    """Ouyang et al. 2022, arXiv:2203.02155, eq. 2: at every update also likelier demonstrations, γ times their mean
+    negative log-likelihood of a token. Returns what runs the forward and backward passes of an update's share."""
+    theirs = dataclasses.replace(data_args, data_path=options.ptx_data_path, eval_data_path=[])
+    store = prepare(theirs, "train", 1, "demonstrations", renderer, cache_folder(model_args), args.seed)
+    plan = Plan(
+        store.tokens, store.trained_tokens, per_device=args.per_device_train_batch_size, accumulation=1,
+        token_budget=args.tokens_per_micro_batch, world=ranks.world_size(), seed=args.seed, epochs=1.0,
+        max_steps=actor.total_steps, per_step=options.ptx_batch_size,
+    )  # fmt: skip
+
+    def learn(update: int) -> dict[str, float]:
+        part = plan.step(update, ranks.rank())
+        left = 1 - (update - 1) / plan.total_steps if options.ptx_decay else 1.0
+        total = torch.zeros((), dtype=torch.float64)
+        for rows, weight in part.micro_batches:
+            batch = collate([store[r] for r in rows], rows, actor.module.packed, weight).to(ranks.device())
+            losses_N = -actor(batch)
+            scale = options.ptx_coef * left * weight * ranks.world_size() / part.units
+            actor.backward(losses_N.sum() * scale)
+            total += weight * losses_N.detach().double().sum().cpu()
+        return {"ptx_loss": sum(ranks.gather_objects(float(total))) / part.units}
+
+    return learn

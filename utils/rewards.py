@@ -1,0 +1,176 @@
+"""Where rewards come from: a reward model's folder, a Python function, an HTTP service. All say one number an answer.
+
+reward(judged) -> [[score of each answer], ...]      judged: list of Judged, one for each prompt
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import importlib
+import importlib.util
+import json
+import math
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from utils import models, ranks, raw_datasets
+from utils.arguments.options import DataArguments, ModelArguments, TrainingArguments
+from utils.engine import frozen
+from utils.errors import UserError
+from utils.groups import Group
+from utils.measuring import measure
+from utils.records import Answer, Record
+from utils.scoring import RewardModel
+
+TIMEOUT = 120.0  # seconds for an answer of the service; it is asked TRIES times
+TRIES = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class Judged:
+    """A prompt with its answers, as tokens and (for functions and services) as text."""
+
+    group: Group
+    record: Record | None
+
+
+Reward = Callable[[Sequence[Judged]], list[list[float]]]
+
+
+@contextlib.contextmanager
+def at_hand(model: Any) -> Iterator[None]:
+    """A model that waits in CPU memory comes to the device, and goes back."""
+    waits = isinstance(model, nn.Module) and not hasattr(model, "optimizer") and ranks.device().type != "cpu"
+    waits = waits and next(model.parameters()).device.type == "cpu"
+    if waits:
+        model.to(ranks.device())
+    try:
+        yield
+    finally:
+        if waits:
+            model.to("cpu")
+
+
+def reward_model(path: str, renderer, model_args: ModelArguments, args: TrainingArguments, offload: bool = False):
+    """(the frozen reward model in folder `path`, does it read packed rows?). It reads the policy's tokens. Raises
+    UserError when its tokenizer is another."""
+    if not models.is_reward_model(path):
+        raise UserError(f"{path} is a language model; a reward model is wanted here (step 2 makes one)")
+    tokenizer = models.load_tokenizer(path)
+    theirs, ours = tokenizer.get_vocab(), renderer.tokenizer.get_vocab()
+    if any(theirs.get(token) != number for token, number in ours.items()):
+        raise UserError(f"{path}: its tokenizer is not the policy's; score with inference/chatbot.py --mode rm instead")
+    reward = RewardModel(models.load_reward_model(without_adapter(model_args, path), tokenizer, args.bf16))
+    return frozen(reward, args, offload), reward.packed
+
+
+def without_adapter(model_args: ModelArguments, path: str) -> ModelArguments:
+    """The options of another model, `path`, that is only read."""
+    return dataclasses.replace(
+        model_args, model_name_or_path=path, from_scratch=False, gradient_checkpointing=False, lora_dim=0,
+        lora_alpha=None, lora_target_modules=[], only_optimize_lora=True,
+    )  # fmt: skip
+
+
+def of_model(model: Any, packed: bool, batch_size: int, end: int) -> Reward:
+    """Scores of a reward model. A collective under ZeRO-3."""
+
+    def scores(judged: Sequence[Judged]) -> list[list[float]]:
+        with at_hand(model):
+            found = measure(model, packed, [j.group for j in judged], batch_size, per_answer=True)
+        return [values.tolist() for values in found]
+
+    return scores
+
+
+def of_function(name: str) -> Reward:
+    """module:function or FILE.py:function, which takes a Record and returns a number for each of its answers."""
+    function = _function(name)
+
+    def scores(judged: Sequence[Judged]) -> list[list[float]]:
+        return [_checked(function(j.record), j, name) for j in judged]
+
+    return scores
+
+
+def _function(name: str) -> Callable[[Record], Sequence[float]]:
+    place, colon, attribute = name.rpartition(":")
+    if not colon:
+        raise UserError(f"{name!r}: expected module:function or FILE.py:function")
+    try:
+        if place.endswith(".py"):
+            spec = importlib.util.spec_from_file_location(Path(place).stem, place)
+            module = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(module)
+        else:
+            module = importlib.import_module(place)
+    except (ImportError, OSError, SyntaxError) as error:
+        raise UserError(f"{name}: {place} cannot be imported: {error}") from error
+    found = getattr(module, attribute, None)
+    if not callable(found):
+        raise UserError(f"{name}: {place} has no function {attribute!r}")
+    return found
+
+
+def of_service(url: str) -> Reward:
+    """An HTTP service, which is sent every record of a rollout in one POST."""
+    if not url.startswith(("http://", "https://")):
+        raise UserError(f"--reward_url {url}: expected http:// or https://")
+
+    def scores(judged: Sequence[Judged]) -> list[list[float]]:
+        if not judged:
+            return []
+        body = json.dumps({"records": [j.record.to_json() for j in judged]}).encode()
+        request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
+        found = _post(request, url)
+        if not isinstance(found, list) or len(found) != len(judged):
+            raise UserError(f'{url}: expected {{"scores": [...]}} with {len(judged)} lists; found {str(found)[:80]}')
+        return [_checked(values, j, url) for values, j in zip(found, judged, strict=True)]
+
+    return scores
+
+
+def _post(request: urllib.request.Request, url: str) -> Any:
+    local = request.host.split(":")[0] in ("127.0.0.1", "localhost")
+    opener = urllib.request.build_opener(*([urllib.request.ProxyHandler({})] if local else []))
+    for attempt in range(1, TRIES + 1):
+        try:
+            with opener.open(request, timeout=TIMEOUT) as reply:
+                return json.loads(reply.read()).get("scores")
+        except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
+            if attempt == TRIES:
+                raise UserError(f"{url}: the reward service does not answer: {error}") from error
+        except (ValueError, AttributeError) as error:
+            raise UserError(f"{url}: its answer is no JSON object: {error}") from error
+
+
+def _checked(values: Sequence[float], judged: Judged, name: str) -> list[float]:
+    wanted = len(judged.group.answers)
+    try:
+        numbers = [float(value) for value in values]
+    except (TypeError, ValueError):
+        raise UserError(f"{name}: found {str(values)[:80]!r} for a record; expected {wanted} numbers") from None
+    if len(numbers) != wanted or not all(map(math.isfinite, numbers)):
+        raise UserError(f"{name}: found {numbers} for a record of {wanted} answers; expected {wanted} finite numbers")
+    return numbers
+
+
+class Prompts:
+    """The text of a store's prompts, for rewards that read text: made of the data again, once, when first asked."""
+
+    def __init__(self, data: DataArguments, split: str, seed: int, store) -> None:
+        self.data, self.split, self.seed, self.store, self._prompts = data, split, seed, store, None
+
+    def record(self, row: int, texts: Sequence[str], finished: Sequence[bool]) -> Record:
+        if self._prompts is None:
+            mixture = raw_datasets.open_mixture(self.data, self.split, 3, self.seed)
+            self._prompts = {record.id: record for record in mixture}
+        known = self._prompts[self.store.record_ids[row]]
+        answers = tuple(Answer(t, finished=f) for t, f in zip(texts, finished, strict=True))
+        return dataclasses.replace(known, answers=answers, verdicts=())
