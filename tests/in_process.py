@@ -11,6 +11,7 @@ from pathlib import Path
 from stages import command
 
 STAGES = SFT, REWARD, DPO = "step1_sft", "step2_reward", "step3_dpo"
+PPO = "step3_ppo"
 
 
 def run(path: Path | str, *words: object) -> int:

@@ -20,8 +20,8 @@ def world(tmp_path_factory):
     return folder, {stage: make(folder / stage) for stage, make in STAGES.items()}
 
 
-def kill_at_row(stage, model, data, out, flags, ranks, row):
-    """Start the stage, wait until metrics.jsonl has `row` rows, kill every process of it."""
+def kill_at_row(stage, model, data, out, flags, ranks, row, wait=0.0):
+    """Start the stage, wait until metrics.jsonl has `row` rows and `wait` seconds more, kill every process of it."""
     log = open(out.with_suffix(".log"), "w")  # noqa: SIM115 - lives as long as the process
     process = subprocess.Popen(
         command(stage, model, data, out, *flags, ranks=ranks), cwd=ROOT / "training" / stage, env=environment(),
@@ -32,6 +32,7 @@ def kill_at_row(stage, model, data, out, flags, ranks, row):
         if path.exists() and len(path.read_text().splitlines()) >= row:
             break
         time.sleep(0.005)
+    time.sleep(wait)
     assert process.poll() is None, out.with_suffix(".log").read_text()[-3000:]
     launcher = psutil.Process(process.pid)  # torchrun gives its workers sessions of their own: take the whole tree
     for one in (launcher, *launcher.children(recursive=True)):

@@ -211,11 +211,11 @@ def evaluate(model, scorer, groups: Sequence[Group], learn: Learn, batch_size: i
 
 
 def averages(sums: dict[str, Tensor]) -> dict[str, float]:
-    """Global mean of every metric, from each rank's (sum, count)."""
+    """Global mean of every metric, from each rank's (sum, count); 0 of nothing."""
     table = torch.stack(list(sums.values()))
     if ranks.world_size() > 1:
         torch.distributed.all_reduce(table)
-    return {name: float(total / count) for name, (total, count) in zip(sums, table.tolist(), strict=True)}
+    return {name: total / count if count else 0.0 for name, (total, count) in zip(sums, table.tolist(), strict=True)}
 
 
 class Average:

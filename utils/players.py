@@ -24,12 +24,20 @@ from utils.templates import Renderer
 from utils.token_store import prepare
 
 
+LANGUAGE_HEADS = ("lm_head", "embed_out")  # a critic has none
+
+
 class Players:
     """critic: an Engine, or None where advantages need none. train, held_out: (store, text of its prompts)."""
 
     def __init__(self, actor: Engine, policy: Policy, renderer: Any, model_args: ModelArguments,
                  data_args: DataArguments, args: TrainingArguments, options: PPOArguments, stores) -> None:  # fmt: skip
         self.actor, self.policy, self.renderer, self.args, self.options = actor, policy, renderer, args, options
+        for name in ("gradient_accumulation_steps", "global_batch_size"):
+            if getattr(args, name) is not None:
+                raise UserError(
+                    f"--{name} has no effect here: --minibatches says how a rollout is divided; leave it out"
+                )
         if options.prompts_per_rollout % ranks.world_size():
             raise UserError(
                 f"--prompts_per_rollout {options.prompts_per_rollout} is not a multiple of {ranks.world_size()} ranks"
@@ -51,7 +59,8 @@ class Players:
         """From the reward model (Ziegler et al. 2019), another folder, or the actor's own with a new head."""
         options, args = self.options, self.args
         name = options.critic_model_name_or_path or options.reward_model_name_or_path or model_args.model_name_or_path
-        theirs = dataclasses.replace(model_args, model_name_or_path=name)
+        adapted = [suffix for suffix in model_args.lora_target_modules if suffix not in LANGUAGE_HEADS]
+        theirs = dataclasses.replace(model_args, model_name_or_path=name, lora_target_modules=adapted)
         if name != model_args.model_name_or_path:
             theirs = dataclasses.replace(theirs, from_scratch=False)
         self.critic_renderer = Renderer(models.load_tokenizer(name), model_args.template)

@@ -78,7 +78,7 @@ def without_adapter(model_args: ModelArguments, path: str) -> ModelArguments:
     )  # fmt: skip
 
 
-def of_model(model: Any, packed: bool, batch_size: int, end: int) -> Reward:
+def of_model(model: Any, packed: bool, batch_size: int) -> Reward:
     """Scores of a reward model. A collective under ZeRO-3."""
 
     def scores(judged: Sequence[Judged]) -> list[list[float]]:
