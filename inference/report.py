@@ -31,7 +31,7 @@ from utils.templates.choosing import Tally, choose
 from utils.world.exchanges import read_prompt
 from utils.world.oracle import assess
 
-STAGES = {"sft": "supervised fine-tuning", "reward": "the reward model", "dpo": "DPO"}
+STAGES = {"sft": "supervised fine-tuning", "reward": "the reward model", "dpo": "DPO", "ppo": "PPO"}
 
 
 @dataclass

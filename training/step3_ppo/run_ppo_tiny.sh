@@ -25,8 +25,7 @@ launch \
     --warmup_steps 10 \
     --kl_coef 0.05 \
     --enable_hybrid_engine \
-    --max_steps 40 \
+    --max_steps 24 \
     --bf16 \
-    --eval_every never \
     --checkpoint_every 10 \
     -- "$@"

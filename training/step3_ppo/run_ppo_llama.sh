@@ -1,0 +1,41 @@
+#!/usr/bin/env bash
+# PPO of the SFT Llama-2-7B with the reward model of step 2: 8 GPUs of 80 GB, ZeRO-3, 512 answers a rollout.
+# Edit the five lines below; any flag of main.py on the command line wins over those here: bash run_ppo_llama.sh --seed 1
+source "$(dirname "${BASH_SOURCE[0]}")/../launch.sh"
+
+MODEL=${MODEL:-$OUTPUT_ROOT/sft_llama}
+DATA=${DATA:-Anthropic/hh-rlhf}
+OUTPUT=${OUTPUT:-$OUTPUT_ROOT/ppo_llama}
+GPUS=${GPUS:-8}
+ZERO_STAGE=${ZERO_STAGE:-3}
+
+launch \
+    --reward_model_name_or_path "${REWARD:-$OUTPUT_ROOT/reward_llama}" \
+    --template llama2 \
+    --max_prompt_seq_len 512 \
+    --max_answer_seq_len 512 \
+    --prompts_per_rollout 128 \
+    --samples_per_prompt 4 \
+    --generation_batch_size 16 \
+    --minibatches 4 \
+    --ppo_epochs 1 \
+    --per_device_train_batch_size 2 \
+    --per_device_eval_batch_size 4 \
+    --learning_rate 1e-6 \
+    --critic_learning_rate 5e-6 \
+    --lr_scheduler_type constant_with_warmup \
+    --warmup_steps 20 \
+    --value_warmup 5 \
+    --kl_coef 0.05 \
+    --normalize_scores \
+    --enable_hybrid_engine \
+    --offload_reference_and_reward \
+    --gradient_checkpointing \
+    --data_split 4,3,3 \
+    --max_eval_samples 256 \
+    --max_steps 300 \
+    --eval_every 50 \
+    --save_every 100 \
+    --checkpoint_every 10 \
+    --bf16 \
+    -- "$@"
