@@ -23,7 +23,6 @@ from utils.scoring import Critic, Policy, self_test
 from utils.templates import Renderer
 from utils.token_store import prepare
 
-
 LANGUAGE_HEADS = ("lm_head", "embed_out")  # a critic has none
 
 
