@@ -19,13 +19,15 @@ LAYERS = [
         "statistics",
         "vocabulary",
         "world",
+        "parsing",
         "lora",
         "charts",
     ],
-    ["raw_datasets", "templates", "models", "engine", "checkpoints", "attention", "decoding", "shards", "page"],
-    ["batches", "token_store", "run", "answer_rows"],
-    ["scoring", "generation", "stage"],
-    ["loop", "reference", "sampling", "answering", "conversation"],
+    ["raw_datasets", "templates", "models", "engine", "checkpoints", "attention", "decoding", "shards", "page"]
+    + ["providers", "formats"],
+    ["batches", "token_store", "run", "answer_rows", "ledger"],
+    ["scoring", "generation", "stage", "asking"],
+    ["loop", "reference", "sampling", "answering", "conversation", "feedback"],
 ]
 LAYER_OF = {name: level for level, names in enumerate(LAYERS) for name in names}
 PROGRAMS = ["training", "inference", "data_collect"]
