@@ -24,7 +24,7 @@ LAYERS = [
         "charts",
     ],
     ["raw_datasets", "templates", "models", "engine", "checkpoints", "attention", "decoding", "shards", "page"]
-    + ["providers", "formats"],
+    + ["providers", "formats", "serving"],
     ["batches", "token_store", "run", "answer_rows", "ledger"],
     ["scoring", "generation", "stage", "asking"],
     ["loop", "reference", "sampling", "answering", "conversation", "feedback"],
