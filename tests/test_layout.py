@@ -22,10 +22,12 @@ LAYERS = [
         "parsing",
         "lora",
         "charts",
+        "tables",
     ],
     ["raw_datasets", "templates", "models", "engine", "checkpoints", "attention", "decoding", "shards", "page"]
     + ["providers", "formats", "serving"],
-    ["batches", "token_store", "run", "answer_rows", "ledger"],
+    ["batches", "token_store", "run", "answer_rows", "ledger"]
+    + ["prompt_sources", "grouping", "pair_sets", "tutor_turns"],
     ["scoring", "generation", "stage", "asking"],
     ["loop", "reference", "sampling", "answering", "conversation", "feedback"],
 ]
