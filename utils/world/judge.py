@@ -222,7 +222,8 @@ class Judge:
 
 
 def _worded(asked: Asked, value: object, form: str, structured: bool) -> str:
-    return json.dumps({asked.task: value}) if structured else form.replace("{}", str(value))
+    key = "answer" if asked.task == "explain" else asked.task
+    return json.dumps({key: value}) if structured else form.replace("{}", str(value))
 
 
 ANSWERS = {

@@ -112,18 +112,24 @@ def improve(exchange: Exchange, answer: str, comment: str, rng: random.Random) -
     faults = {aspect for aspect, fault in _FAULTS.items() if fault in comment}
     wishes = {aspect for aspect, wish in _wishes(exchange).items() if wish in comment}
     wishes |= {"evaluation"} if "curt" in faults else set()
+    wishes |= set(_WISHES) if "length" in faults else set()
     if not faults | wishes:
         return answer
-    parts: dict[str, list[str]] = {"evaluation": [], "other": [], "hint": [], "question": []}
+    kept: list[tuple[str, str]] = []  # (part, sentence)
     for text, kind in zip(cut(answer), assess(exchange, answer).kinds, strict=True):
-        part = parts[_PARTS.get(kind, "other")]
+        part = _PARTS.get(kind, "other")
         tells = "tells" in faults and mentions(text, exchange.problem.answer)
-        again = {"repeats", "length"} & faults and (text in part or part and kind in _PARTS)
-        if not (kind in faults or tells or again):
-            part.append(text)
-    for aspect in wishes:
-        parts[aspect] = [rng.choice(phrases(_wanted(exchange)[aspect], exchange))]
-    return " ".join(text for part in parts.values() for text in part)
+        again = "repeats" in faults and (part, text) in kept
+        if not (part in wishes or kind in faults or tells or again):
+            kept.append((part, text))
+    new = {}
+    for aspect in (aspect for aspect in _WISHES if aspect in wishes):
+        possible = phrases(_wanted(exchange)[aspect], exchange)
+        new[aspect] = min(possible, key=len) if "length" in faults else rng.choice(possible)
+    order = {"evaluation": 0, "hint": 2, "question": 3}  # of what is new; what stays keeps its place between
+    placed = [(3 if part == "question" else 1, text) for part, text in kept]
+    placed += [(order[aspect], text) for aspect, text in new.items()]
+    return " ".join(text for _, text in sorted(placed, key=lambda each: each[0]))
 
 
 def lesson(problem: Problem) -> dict[str, object]:
