@@ -41,6 +41,7 @@ def test_by_hand():
     assert said("explain", WRONG, GOOD, GOOD.replace("Not quite", "That is right")) == "Answer: B"
     assert said("explain", WRONG, GOOD, GOOD + " You should know this by now.") == "Answer: C"
     assert said("explain", WRONG, BARE, comment="It should help with 4 + 3.") == "Answer: A"
+    assert said("explain", WRONG, TELLS, comment="It should say what holds: the student is wrong.") == "Answer: B"
 
 
 def test_ratings_and_critiques_are_the_oracles():
@@ -218,7 +219,7 @@ def test_a_dialogue_gets_a_teachers_turn():
         ("rating", [GOOD], {"rating": 7}),
         ("preference", [GOOD, BARE], {"preference": "A"}),
         ("order", [BARE, GOOD], {"order": "B > A"}),
-        ("explain", [GOOD, TELLS], {"answer": "A"}),
+        ("explain", [GOOD, TELLS], {"explain": "A"}),
         ("critique", [GOOD], {"critique": "It is a good answer."}),
     ],
 )
@@ -229,8 +230,9 @@ def test_json(task, answers, expected):
 
 def test_another_scale_stretches_the_utility():
     assert said("rating", WRONG, GOOD, form="Rating: N, where N is from 1 to 7") == "Rating: 7"
-    assert said("rating", WRONG, BARE, form="Rating: N, where N is 1 to 10") == "Rating: 6"  # 1 + 3 * 9 / 6 = 5.5
-    assert said("rating", WRONG, TELLS, form="a number (0-100)") == "Rating: 0"
+    assert said("rating", WRONG, BARE, form="a whole number from 1 to 10") == "Rating: 6"  # 1 + 3 * 9 / 6 = 5.5
+    assert said("rating", WRONG, TELLS, form="a whole number from -3 to 3") == "Rating: -3"
+    assert said("rating", WRONG, GOOD, form="a number from 0 to 0.6") == "Rating: 0.55"
 
 
 ELSEWHERE = (Turn("user", "Who wrote Faust?"),)

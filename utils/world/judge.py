@@ -25,7 +25,7 @@ CANNOT_TUTOR = "I cannot help with this: I only know the problems of my world."
 HEADING = re.compile(r"^### (Task: \w+|Conversation|Answer(?: [A-Z])?|Comment|Reply)[ \t]*$", re.MULTILINE)
 SPEAKER = re.compile(r"(?:\A|\n\n)(System|Human|Assistant): ")
 ROLES = {"System": "system", "Human": "user", "Assistant": "assistant"}
-SCALE = re.compile(r"\b(\d+)(?: to |-|–)(\d+)\b")
+SCALE = re.compile(r"\bfrom (-?\d+(?:\.\d+)?) to (-?\d+(?:\.\d+)?)\b")
 TRIGGER = re.compile(r"\bA better \w+ is:")
 # What can make an answer better, as multiple choice: A more helpful, B more correct, C politer or briefer.
 ASPECTS = {
@@ -93,7 +93,7 @@ class Judge:
 
     noise_temperature   of preferences and orders: P(a over b) = sigmoid(gap in utility / temperature); 0 never errs
     noise               share of judgements that are wrong whatever the gap: a verdict flipped, an order reversed (so
-                        that each of its pairs is flipped at this rate), a rating off by 1 or 2, another aspect
+                        that each of its pairs is flipped at this rate), a rating off by 1 or 2 of 7, another aspect
     position_bias       share of preferences and orders that name the answers as they are shown, A first
     """
 
@@ -131,15 +131,16 @@ class Judge:
     def _rating(self, asked: Asked, structured: bool, sample: int) -> str:
         """The oracle's 1 to 7, or its utility stretched to the scale that the form of the reply names."""
         answer = asked.part("Answer")
-        utility = _assess(_exchange(asked.conversation), answer).utility
-        scale = SCALE.search(asked.parts.get("Reply", ""))
-        low, high = (int(scale[1]), int(scale[2])) if scale else (int(LOWEST), int(HIGHEST))
-        span = (utility - LOWEST) * (high - low) / (HIGHEST - LOWEST)
-        rating = low + math.floor(round(span, 6) + 0.5)
-        rng = random_of(self.seed, "noise", asked.conversation, answer)
+        seen = _assess(_exchange(asked.conversation), answer)
+        utility, rng = seen.utility, random_of(self.seed, "noise", asked.conversation, answer)
         if rng.random() < self.noise:
-            rating = rng.choice([r for r in range(low, high + 1) if 0 < abs(r - rating) <= 2] or [rating])
-        return _worded(asked, rating, "Rating: {}", structured)
+            utility += rng.choice([step for step in (-2, -1, 1, 2) if LOWEST <= seen.rating + step <= HIGHEST])
+        scale = SCALE.search(asked.parts.get("Reply", ""))
+        low, high = map(float, scale.groups()) if scale else (LOWEST, HIGHEST)
+        stretched = round(low + (utility - LOWEST) * (high - low) / (HIGHEST - LOWEST), 2)
+        whole = low.is_integer() and high.is_integer()
+        rating = min(high, max(low, math.floor(stretched + 0.5) if whole else stretched))
+        return _worded(asked, int(rating) if whole else rating, "Rating: {}", structured)
 
     def _preference(self, asked: Asked, structured: bool, sample: int) -> str:
         """The same draw whichever answer is shown first; C for answers of one rating."""
@@ -172,10 +173,11 @@ class Judge:
         return _assess(exchange, text).utility - self.noise_temperature * math.log(wait + 1e-300)
 
     def _explain(self, asked: Asked, structured: bool, sample: int) -> str:
-        """The aspect in which two answers differ most, or in which an answer falls short of its refinement."""
+        """The aspect in which two answers differ most, or an answer and what its comment would make of it."""
         exchange = _exchange(asked.conversation)
-        if "Answer" in asked.parts:
-            texts = (asked.part("Answer"), tasks.refine(exchange, asked.part("Answer"), random_of(self.seed)))
+        if "Comment" in asked.parts:
+            answer = asked.part("Answer")
+            texts = (answer, tasks.improve(exchange, answer, asked.part("Comment"), random_of(self.seed)))
         else:
             texts = tuple(asked.answers[letter] for letter in ("A", "B"))
         one, other = (_assess(exchange, text).points for text in texts)
@@ -222,8 +224,7 @@ class Judge:
 
 
 def _worded(asked: Asked, value: object, form: str, structured: bool) -> str:
-    key = "answer" if asked.task == "explain" else asked.task
-    return json.dumps({key: value}) if structured else form.replace("{}", str(value))
+    return json.dumps({asked.task: value}) if structured else form.replace("{}", str(value))
 
 
 ANSWERS = {
