@@ -1,9 +1,9 @@
 """Prompts from data sets of other people, in one file: dialogues, questions, posts to sum up, instructions.
 
-    python data_collect/gather_prompts.py --data_path hh:hh-rlhf/train.jsonl.gz webgpt:comparisons.jsonl tldr:train.jsonl \\
-        --per_task 10000 --max_words 700 --output_path data_collect/data/origin/problems.txt
-    python data_collect/gather_prompts.py --data_path dolly:databricks-dolly-15k.jsonl self_instruct:user_oriented.jsonl \\
-        'natural_instructions:tasks/*.json=1000rows' sharegpt:sharegpt.json --form instructions --output_path prompts.jsonl
+    python data_collect/gather_prompts.py --data_path hh:hh-rlhf/train.jsonl.gz webgpt:comparisons.jsonl \\
+        tldr:train.jsonl --per_task 10000 --max_words 700 --output_path data_collect/data/origin/problems.txt
+    python data_collect/gather_prompts.py --data_path dolly:dolly-15k.jsonl self_instruct:user_oriented.jsonl \\
+        'natural_instructions:tasks/*.json=1000rows' sharegpt:sharegpt.json --form instructions --output_path all.jsonl
 
 A prompt that stands twice is kept once, exact copies only. What became of every source's rows is printed.
 """
@@ -21,8 +21,9 @@ from typing import Any, Literal
 from utils.arguments import parse
 from utils.arguments.options import expect, option, required
 from utils.errors import UserError
-from utils.prompt_sources import SOURCES, Prompt, prompts_of
+from utils.prompt_sources import RECORDS, SOURCES, Prompt, prompt_of_record, prompts_of
 from utils.raw_datasets.base import LeftOut, did_you_mean
+from utils.raw_datasets.reader import BAD, READ, Reader
 from utils.raw_datasets.sources import Rows, open_source
 from utils.raw_datasets.spec import Spec
 from utils.records import RecordError, write_jsonl
@@ -30,16 +31,16 @@ from utils.reporting import progress, run_program, say, warn, write_json
 from utils.tables import table
 from utils.vocabulary import token_counter
 
-ROWS, PROMPTS, DUPLICATES, TOO_LONG, TOO_SHORT, UNWANTED, NOT_DRAWN, KEPT, BAD = (
-    "rows", "prompts", "duplicates", "too long", "too short", "unwanted words", "not drawn", "kept", "bad rows",
+ROWS, PROMPTS, DUPLICATES, TOO_LONG, TOO_SHORT, UNWANTED, SEVERAL, NOT_DRAWN, KEPT = (
+    "rows", "prompts", "duplicates", "too long", "too short", "unwanted words", "of several turns", "not drawn", "kept",
 )  # fmt: skip
 
 
 @dataclass
 class GatherArguments:
     data_path: list[str] = required(
-        f"SOURCE:PATH[=Nrows] …; SOURCE is one of {', '.join(SOURCES)}; PATH a file, a folder (its training "
-        "split), a glob or a Hugging Face name; Nrows draws N of its prompts"
+        f"SOURCE:PATH[=Nrows] …; SOURCE is one of {', '.join(SOURCES)} or records (what any class reads); PATH "
+        "is a file, a folder (its training split), a glob or a Hugging Face name; Nrows draws N of its prompts"
     )
     output_path: str = required("file to write, JSON Lines")
     form: Literal["lines", "records", "instructions"] = option(
@@ -73,10 +74,10 @@ class Gathering:
     """One source: what was found and what became of it."""
 
     name: str
-    path: str
-    limit: int | None
+    spec: Spec
     prompts: list[Prompt] = field(default_factory=list)
     tally: Counter[str] = field(default_factory=Counter)
+    seen: set[str] = field(default_factory=set)  # of its own prompts, drawn or not
 
     def drawn(self, prompts: list[Prompt]) -> None:
         self.tally[NOT_DRAWN] += len(self.prompts) - len(prompts)
@@ -87,12 +88,13 @@ def main(argv: list[str] | None = None) -> None:
     (args,) = parse([GatherArguments], argv, description=__doc__)
     sources, seen, tokens = [_opened(word) for word in args.data_path], set(), _counter(args)
     for number, source in enumerate(sources):
-        with progress(f"reading {source.path}", None) as advance:
+        with progress(f"reading {source.spec.path}", None) as advance:
             for prompt in _read(source, args):
                 _take(source, prompt, args, seen, tokens)
                 advance()
-        if source.limit is not None:
-            source.drawn(_draw(source.prompts, source.limit, f"{args.seed} {number}"))
+        if source.spec.rows is not None:
+            source.drawn(_draw(source.prompts, source.spec.rows, f"{args.seed} {number}"))
+        seen |= {prompt.text for prompt in source.prompts}
     if args.per_task is not None:
         _draw_tasks(sources, args)
     prompts = [prompt for source in sources for prompt in source.prompts]
@@ -107,14 +109,14 @@ def main(argv: list[str] | None = None) -> None:
 
 def _opened(word: str) -> Gathering:
     name, colon, path = word.partition(":")
-    if not colon or name not in SOURCES:
+    if not colon or name not in (*SOURCES, RECORDS):
         closest = did_you_mean(name, SOURCES) if colon else "; expected SOURCE:PATH"
         kinds = "; ".join(f"{known} ({source.needs})" for known, source in SOURCES.items())
         raise UserError(f"--data_path {word}: unknown source {name!r}{closest}; known: {kinds}")
     spec = Spec.of(path)
-    if spec.cls or spec.weight != 1:
+    if spec.weight != 1:
         raise UserError(f"--data_path {word}: expected SOURCE:PATH or SOURCE:PATH=Nrows")
-    return Gathering(name, spec.path, spec.rows)
+    return Gathering(name, spec)
 
 
 def _rows(path: str) -> Rows:
@@ -129,15 +131,28 @@ def _rows(path: str) -> Rows:
 
 
 def _read(source: Gathering, args: GatherArguments) -> Iterator[Prompt]:
-    for row, where in _rows(source.path):
+    for found in _of_records(source, args) if source.name == RECORDS else _of_rows(source, args):
+        if isinstance(found, LeftOut):
+            source.tally[found.reason] += 1
+        else:
+            source.tally[PROMPTS] += 1
+            yield found
+
+
+def _of_records(source: Gathering, args: GatherArguments) -> Iterator[Prompt | LeftOut]:
+    opened = open_source(source.spec.path)
+    reader = Reader(source.spec, opened, not opened.has_train, {}, args.on_bad_row)
+    reader.open()
+    yield from map(prompt_of_record, reader.records())
+    source.tally[ROWS] = reader.tally.pop(READ)
+    source.tally.update(reader.tally)
+
+
+def _of_rows(source: Gathering, args: GatherArguments) -> Iterator[Prompt | LeftOut]:
+    for row, where in _rows(source.spec.path):
         source.tally[ROWS] += 1
         try:
-            for found in prompts_of(source.name, row, where, args.num_turns):
-                if isinstance(found, LeftOut):
-                    source.tally[found.reason] += 1
-                else:
-                    source.tally[PROMPTS] += 1
-                    yield found
+            yield from prompts_of(source.name, row, where, args.num_turns)
         except RecordError as error:
             if args.on_bad_row == "error":
                 raise RecordError(f"{error} (--on_bad_row skip leaves such rows out)") from error
@@ -151,7 +166,7 @@ def _counter(args: GatherArguments) -> Callable[[str], int] | None:
 
 
 def _take(source: Gathering, prompt: Prompt, args: GatherArguments, seen: set[str], tokens: Callable | None) -> None:
-    """Keep the prompt, or count why not."""
+    """Keep the prompt, or count why not. `seen` are the prompts of the sources before."""
     words, text = len(prompt.text.split()), prompt.text
     too_long = args.max_words is not None and words > args.max_words
     too_long = too_long or (args.max_characters is not None and len(text) > args.max_characters)
@@ -161,10 +176,12 @@ def _take(source: Gathering, prompt: Prompt, args: GatherArguments, seen: set[st
         source.tally[TOO_SHORT] += 1
     elif too_long or (tokens is not None and tokens(text) > args.max_tokens):
         source.tally[TOO_LONG] += 1
-    elif text in seen:
+    elif args.form == "instructions" and len(prompt.messages) > 1:
+        source.tally[SEVERAL] += 1
+    elif text in seen or text in source.seen:
         source.tally[DUPLICATES] += 1
     else:
-        seen.add(text)
+        source.seen.add(text)
         source.prompts.append(prompt)
 
 
@@ -198,14 +215,13 @@ def _written(prompt: Prompt, args: GatherArguments) -> Any:
 
 
 def _report(sources: list[Gathering], prompts: list[Prompt], args: GatherArguments) -> None:
-    columns = [ROWS, PROMPTS]
-    columns += sorted({what for source in sources for what in source.tally} - {ROWS, PROMPTS, KEPT})
-    header = ["source", *columns, KEPT]
-    say(table(header, [[f"{s.name}:{s.path}", *(s.tally[c] for c in [*columns, KEPT])] for s in sources]))
+    fates = dict.fromkeys(what for source in sources for what, count in source.tally.items() if count)
+    lines = [ROWS, PROMPTS, *(fate for fate in fates if fate not in (ROWS, PROMPTS, KEPT)), KEPT]
+    say(table(["", *(source.name for source in sources)], [[w, *(s.tally[w] for s in sources)] for w in lines]))
     counts = Counter(prompt.task for prompt in prompts)
     say(", ".join(f"{task} {count}" for task, count in counts.items()))
     if args.summary:
-        rows = [{"source": source.name, "path": source.path, **source.tally} for source in sources]
+        rows = [{"source": source.name, "path": source.spec.path, **source.tally} for source in sources]
         write_json(Path(args.summary), {"sources": rows, "tasks": counts, "prompts": len(prompts), "seed": args.seed})
 
 

@@ -32,7 +32,7 @@ from utils.tutor_turns import INSTRUCTION, REASONS, cleaned, is_valid_reference,
 
 @dataclass
 class SplitArguments:
-    data_dir: str = option("datasets", help="folder of bio-dataset-1.json, bio-dataset-2.json, …; the output goes there")
+    data_dir: str = option("datasets", help="folder of bio-dataset-1.json, -2.json, …; the output goes there, too")
     num_sft: int = option(200, help="conversations of each file for supervised fine-tuning")
     num_dpo: int = option(200, help="conversations of each file for preference data")
     num_test: int = option(150, help="conversations of each file for testing, at most")
@@ -109,7 +109,7 @@ def _data_sets(folder: Path) -> list[Path]:
     numbered = {path: re.fullmatch(r"bio-dataset-(\d+)\.json", path.name) for path in folder.glob("bio-dataset-*.json")}
     found = sorted((path for path, match in numbered.items() if match), key=lambda path: int(numbered[path][1]))
     if not found:
-        raise UserError(f"--data_dir {folder}: found no bio-dataset-1.json, bio-dataset-2.json, …; expected at least one")
+        raise UserError(f"--data_dir {folder}: no bio-dataset-1.json, -2.json, … there; expected at least one")
     return found
 
 
@@ -164,7 +164,7 @@ def pairs(args: PairsArguments) -> None:
                 column.append(value)
     retained, rows = len(columns["prompt"]), tally["rows"]
     if not retained:
-        raise UserError(f"{args.response_file}: none of {rows} rows gives a pair ({dict(tally)}); expected at least one")
+        raise UserError(f"{args.response_file}: none of {rows} rows gives a pair: {dict(tally)}")
     write_json(Path(args.data_file), columns)
     say(", ".join(f"{name} {tally[name]}" for name in (*REASONS, "the same codes", "invalid references")))
     say(f"retained {retained} of {rows} rows ({retained / rows:.2%}) -> {args.data_file}")

@@ -11,15 +11,18 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from utils.raw_datasets.base import RAW_DATASETS, LeftOut, detect, text
+from utils.raw_datasets.base import LeftOut, text
 from utils.raw_datasets.dialogue import merged, messages, prompt_of
 from utils.raw_datasets.hh_rlhf import HHRLHF
 from utils.records import Answer, Message, Record, RecordError, Verdict
 
 CUES = {"dialog": "\n\nAssistant: ", "qa": "\n\nAssistant:", "summary": "\n\nAssistant: TL;DR:"}  # how prompts end
+TASKS = {**{task: task for task in CUES}, "dialogue": "dialog", "question": "qa"}
+RECORDS = "records"  # the source that is anything --data_path of a stage reads
 SUMMARY = "Please summarize the following Reddit post in no more than 100 words: "
 MARKS_INSIDE = "text that holds the mark of a turn, as \\n\\nHuman:"
 END_MARKS = ("<s>", "</s>", "<|endoftext|>")
+INPUT = "\n\n### Input:\n"  # the words of the alpaca template, which finds them again
 _CITATION = re.compile(r"\s*\[\d+(?:\s*,\s*\d+)*\]")
 
 
@@ -40,16 +43,21 @@ class Prompt:
     def messages(self) -> tuple[Message, ...]:
         return prompt_of(self.text, self.where)[0]
 
-    def line(self) -> dict[str, str]:
-        """The prompt as a row of text columns."""
-        names = ("chosen", "reject") if len(self.answers) == 2 else ("chosen",)
-        known = dict(zip(names, self.answers, strict=False))
+    def line(self, keep_answers: bool = False) -> dict[str, str]:
+        """The prompt as a row of text columns; an answer that was preferred is `chosen`, the other one `reject`."""
+        known = dict(zip(("chosen", "reject"), self.answers if keep_answers else (), strict=False))
         return {"prompt": self.text, "task": self.task, "source": self.source, **known}
 
-    def record(self) -> Record:
-        verdicts = (Verdict(0, 1, "a", judge="human"),) if len(self.answers) == 2 else ()
-        meta = {"task": self.task, "source": self.source}
-        return Record(self.messages, tuple(map(Answer, self.answers)), verdicts, meta=meta, where=self.where)
+    def record(self, keep_answers: bool = False) -> Record:
+        answers = tuple(map(Answer, self.answers)) if keep_answers else ()
+        verdicts = (Verdict(0, 1, "a", judge="human"),) if len(answers) == 2 else ()
+        return Record(self.messages, answers, verdicts, meta={"task": self.task, "source": self.source})
+
+    def instruction(self) -> dict[str, str]:
+        """A prompt of one message as instruction and input."""
+        (message,) = self.messages
+        instruction, _, given = message.content.partition(INPUT)
+        return {"instruction": instruction, "input": given, "source": self.source}
 
 
 class Found(NamedTuple):
@@ -57,7 +65,6 @@ class Found(NamedTuple):
 
     turns: tuple[Message, ...]
     answers: tuple[str, ...] = ()
-    task: str | None = None  # None: the source's
 
 
 class Source(NamedTuple):
@@ -84,9 +91,20 @@ def prompts_of(name: str, row: Any, where: str, num_turns: int = 1) -> Iterator[
     task, _, read = SOURCES[name]
     try:
         for found in read(row, where, num_turns):
-            yield _prompt(found, found.task or task, name, where)
+            yield _prompt(found, task, name, where)
     except LeftOut as left:
         yield left
+
+
+def prompt_of_record(record: Record) -> Prompt | LeftOut:
+    """The prompt of a record, whose task stands in its meta (dialog, unless said). Raises RecordError."""
+    said = record.meta.get("task", "dialog")
+    if said not in TASKS:
+        raise RecordError(f"{record.where}: task is {said!r}; expected one of {', '.join(TASKS)}")
+    turns = record.prompt
+    if TASKS[said] == "summary":  # its cue is written with the text
+        turns = (*turns[:-1], Message("user", turns[-1].content.removesuffix("TL;DR:")))
+    return _prompt(Found(turns), TASKS[said], RECORDS, record.where)
 
 
 def _prompt(found: Found, task: str, name: str, where: str) -> Prompt | LeftOut:
@@ -106,7 +124,7 @@ def _written(turns: tuple[Message, ...], task: str) -> str:
 
 
 def _asked(instruction: str, given: str = "") -> Found:
-    content = f"{instruction.strip()}\n\n### Input:\n{given.strip()}" if given.strip() else instruction
+    content = f"{instruction.strip()}{INPUT}{given.strip()}" if given.strip() else instruction
     return Found((Message("user", content),))
 
 
@@ -150,7 +168,7 @@ def _number(row: dict[str, Any], column: str, where: str) -> float:
         raise RecordError(f"{where}: column {column!r} is {row.get(column)!r}; expected a number") from None
 
 
-@source("summary", "prompt (SUBREDDIT, TITLE, POST, TL;DR:), perhaps label or chosen and rejected; or info and summaries")
+@source("summary", "prompt (SUBREDDIT, TITLE, POST), perhaps label or chosen and rejected; or info, summaries")
 def tldr(row, where, num_turns):
     """OpenAI's TL;DR posts and comparisons, and CarperAI's texts of them."""
     if isinstance(row.get("info"), dict):
@@ -220,14 +238,3 @@ def sharegpt(row, where, num_turns):
         raise LeftOut("chats that start with the assistant")
     for number in range(0, min(2 * num_turns, len(spoken)), 2):
         yield Found(spoken[: number + 1])
-
-
-@source("dialog", "any row that a data-set class reads (docs/data.md); its task stands in meta")
-def records(row, where, num_turns):
-    """The project's records, and everything that --data_path of a stage reads."""
-    cls = RAW_DATASETS["records"] if RAW_DATASETS["records"].fits(row) else detect(row, where)
-    record = cls.record(row, where)
-    task = record.meta.get("task", "dialog")
-    if task not in CUES:
-        raise RecordError(f"{where}: task is {task!r}; expected one of {', '.join(CUES)}")
-    yield Found(record.prompt, (), task)
