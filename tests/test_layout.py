@@ -25,8 +25,8 @@ LAYERS = [
         "tables",
     ],
     ["raw_datasets", "templates", "models", "engine", "checkpoints", "attention", "decoding", "shards", "page"]
-    + ["providers", "formats", "serving"],
-    ["batches", "token_store", "run", "answer_rows", "ledger"]
+    + ["providers", "serving"],
+    ["batches", "token_store", "run", "answer_rows", "ledger", "formats"]
     + ["prompt_sources", "grouping", "pair_sets", "tutor_turns"],
     ["scoring", "generation", "stage", "asking"],
     ["loop", "reference", "sampling", "answering", "conversation", "feedback"],

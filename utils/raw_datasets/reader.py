@@ -64,7 +64,7 @@ class Reader:
         return lines
 
     def _checked_rows(self) -> Rows:
-        for row, where in self.source.rows(self.test, self._broken):
+        for row, where in self.source.rows(self.test, self._broken, self.spec.cls and self.spec.cls.read):
             self.tally[READ] += 1
             if isinstance(row, dict):
                 yield row, where

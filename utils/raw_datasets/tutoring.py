@@ -20,7 +20,7 @@ NOT_APPLICABLE = {  # the code that stands for N/A
 _MARKS = re.compile(r"(?:\A|\n)\s*(Student|Tutorbot):")
 
 
-@raw_dataset("tutoring")
+@raw_dataset("tutoring", "formatted")
 class Tutoring(RawDataset):
     needs = "conversations with coded tutor turns; or prompt ending in 'Tutorbot:', chosen, perhaps rejected"
     columns = ("conversations", "prompt", "chosen", "rejected")
