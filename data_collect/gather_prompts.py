@@ -114,7 +114,7 @@ def _opened(word: str) -> Gathering:
         kinds = "; ".join(f"{known} ({source.needs})" for known, source in SOURCES.items())
         raise UserError(f"--data_path {word}: unknown source {name!r}{closest}; known: {kinds}")
     spec = Spec.of(path)
-    if spec.weight != 1:
+    if spec.weight != 1 or (spec.cls and name != RECORDS):
         raise UserError(f"--data_path {word}: expected SOURCE:PATH or SOURCE:PATH=Nrows")
     return Gathering(name, spec)
 
