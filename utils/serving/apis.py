@@ -125,7 +125,7 @@ class Anthropic:
 
     @staticmethod
     def key(headers: Mapping[str, str]) -> str:
-        return headers.get("x-api-key", "")
+        return headers.get("x-api-key") or OpenAI.key(headers)  # the header differs with the client's version
 
     @staticmethod
     def read(body: Any) -> Call:
@@ -187,7 +187,7 @@ def _text(value: Any, name: str) -> str:
     if isinstance(value, list) and all(isinstance(part, dict) and part.get("type") == "text" for part in value):
         value = "".join(str(part.get("text", "")) for part in value)
     if not isinstance(value, str):
-        raise ApiError(400, f"{name} is {str(value)[:60]!r}; expected text")
+        raise ApiError(400, f"{name} is {repr(value)[:60]}; expected text")
     return value
 
 
