@@ -69,11 +69,9 @@ def test_another_seed_and_other_sizes(tmp_path):
 def test_conversations_are_cleaned_and_cut(tmp_path, capsys):
     """Thoughts go, N/A becomes a code, a turn that cannot be parsed takes the student's turn and the rest with it; a
     conversation that is left with two turns is in the conversations and not in the prompts."""
-    na = turn("N/A", "N/A", "N/A", **{"Thoughts of Tutorbot": "hm"})
+    na, last = turn("N/A", "N/A", "N/A", **{"Thoughts of Tutorbot": "hm"}), turn("b", "3", "z")
     rows = [
-        conversation(
-            "whole", "Explain diffusion.", na, "It needs ATP", json.dumps(turn()), "So none?", turn("b", "3", "z")
-        ),
+        conversation("whole", "Explain diffusion.", na, "It needs ATP", json.dumps(turn()), "So none?", last),
         conversation("cut", "What is osmosis?", turn(), "Water moves", "{'Tutorbot': ", "And?", turn()),
         conversation("no codes", "What is a cell?", turn(), "A room", turn("b"), "Yes?", {"Tutorbot": "Yes."}),
         conversation("gone", "Why?", "no object", "Why?", turn()),
