@@ -109,7 +109,7 @@ def preference(text: str, labels: Sequence[str] = ("A", "B", "C")) -> str:
 @parser("explain", version=1)
 def explain(text: str, labels: Sequence[str] = ("A", "B", "C")) -> str:
     """One of the labels of a multiple choice: `Answer: B`."""
-    return _letter(text, labels, None, ("answer", "choice", "aspect"))
+    return _letter(text, labels, None, ("answer", "choice", "aspect", "explain"))
 
 
 @parser("order", version=1)
@@ -150,7 +150,7 @@ def _chain(text: str, count: int) -> list[list[int]]:
 def _listed(text: str, count: int) -> list[list[list[int]]]:
     """The order of a numbered list with nothing else in it."""
     lines = [line for line in text.splitlines() if line.strip()]
-    items = [re.fullmatch(rf"\s*(\d+)[.):]\s*(?:{_NOUN}\s*)?\(?([A-Za-z])\)?\W*", line) for line in lines]
+    items = [re.fullmatch(rf"\s*(\d+)[.):]\s*(?i:{_NOUN}\s*)?\(?([A-Za-z])\)?\W*", line) for line in lines]
     if not all(items) or [int(item[1]) for item in items] != list(range(1, count + 1)):
         return []
     return [_chain(" > ".join(item[2] for item in items), count)]

@@ -8,7 +8,7 @@ from typing import Any
 from utils.parsing.base import Unparsed, is_refusal, json_value, parser, refuse_echo
 
 _TRIGGER = re.compile(
-    r"(?<![`\"'“])\*{0,2}\bA better (?:answer|response|summary) is\s*:\s*\*{0,2}(?![`\"'”])", re.IGNORECASE
+    r"(?<![`\"'“])\*{0,2}\bA better (?:answer|response|summary) is\*{0,2}\s*:\s*\*{0,2}(?![`\"'”])", re.IGNORECASE
 )
 _LEAD = re.compile(
     r"(?:here is |here's )?(?:the |my )?(?:revised|improved|new) (?:answer|response|summary)\s*:\s*", re.IGNORECASE
@@ -20,7 +20,8 @@ _AFTERWARDS = re.compile(
 )
 PROBLEM = ("Problem", "SubProblems", "Facts", "Solution")
 SUBPROBLEM = ("Question", "Answer", "Hint", "Incorrect Response", "Feedback")
-TURN = ("Student", "Evaluation of Student Response", "Action Based on Evaluation", "Subproblem State", "Subproblem",
+SPOKEN = "Student"
+TURN = (SPOKEN, "Evaluation of Student Response", "Action Based on Evaluation", "Subproblem State", "Subproblem",
         "Tutorbot")  # fmt: skip
 
 
@@ -96,6 +97,9 @@ def conversation(text: str) -> list[dict[str, Any]]:
         raise Unparsed("not a list of turns")
     for turn in value:
         _need(turn, TURN)
+        for name in (SPOKEN, "Tutorbot"):
+            if not isinstance(turn[name], str):
+                raise Unparsed(f"not text: {name}")
     return value
 
 
