@@ -23,6 +23,7 @@ from utils.arguments.options import expect, option, required
 from utils.errors import UserError
 from utils.prompt_sources import RECORDS, SOURCES, Prompt, prompt_of_record, prompts_of
 from utils.raw_datasets.base import LeftOut, did_you_mean
+from utils.raw_datasets.named import NAMED
 from utils.raw_datasets.reader import BAD, READ, Reader
 from utils.raw_datasets.sources import Rows, open_source
 from utils.raw_datasets.spec import Spec
@@ -114,7 +115,7 @@ def _opened(word: str) -> Gathering:
         kinds = "; ".join(f"{known} ({source.needs})" for known, source in SOURCES.items())
         raise UserError(f"--data_path {word}: unknown source {name!r}{closest}; known: {kinds}")
     spec = Spec.of(path)
-    if spec.weight != 1 or (spec.cls and name != RECORDS):
+    if spec.weight != 1 or (spec.cls and name != RECORDS and spec.path not in NAMED):
         raise UserError(f"--data_path {word}: expected SOURCE:PATH or SOURCE:PATH=Nrows")
     return Gathering(name, spec)
 

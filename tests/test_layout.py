@@ -27,8 +27,8 @@ LAYERS = [
     ["raw_datasets", "templates", "models", "engine", "checkpoints", "attention", "decoding", "shards", "page"]
     + ["providers", "serving"],
     ["batches", "token_store", "run", "answer_rows", "ledger", "formats"]
-    + ["prompt_sources", "grouping", "pair_sets", "tutor_turns"],
-    ["scoring", "generation", "stage", "asking"],
+    + ["prompt_sources", "grouping", "tutor_turns"],
+    ["scoring", "generation", "stage", "asking", "pair_sets"],
     ["loop", "reference", "sampling", "answering", "conversation", "feedback"],
 ]
 LAYER_OF = {name: level for level, names in enumerate(LAYERS) for name in names}

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from utils.raw_datasets.base import LeftOut, text
 from utils.raw_datasets.dialogue import merged, messages, prompt_of
 from utils.raw_datasets.hh_rlhf import HHRLHF
+from utils.raw_datasets.instructions import INPUT, optional, split
 from utils.records import Answer, Message, Record, RecordError, Verdict
 
 CUES = {"dialog": "\n\nAssistant: ", "qa": "\n\nAssistant:", "summary": "\n\nAssistant: TL;DR:"}  # how prompts end
@@ -22,7 +23,6 @@ RECORDS = "records"  # the source that is anything --data_path of a stage reads
 SUMMARY = "Please summarize the following Reddit post in no more than 100 words: "
 MARKS_INSIDE = "text that holds the mark of a turn, as \\n\\nHuman:"
 END_MARKS = ("<s>", "</s>", "<|endoftext|>")
-INPUT = "\n\n### Input:\n"  # the words of the alpaca template, which finds them again
 _CITATION = re.compile(r"\s*\[\d+(?:\s*,\s*\d+)*\]")
 
 
@@ -56,7 +56,7 @@ class Prompt:
     def instruction(self) -> dict[str, str]:
         """A prompt of one message as instruction and input."""
         (message,) = self.messages
-        instruction, _, given = message.content.partition(INPUT)
+        instruction, given = split(message.content)
         return {"instruction": instruction, "input": given, "source": self.source}
 
 
@@ -128,10 +128,6 @@ def _asked(instruction: str, given: str = "") -> Found:
     return Found((Message("user", content),))
 
 
-def _optional(row: dict[str, Any], column: str, where: str) -> str:
-    return "" if row.get(column) is None else text(row, column, where=where)
-
-
 # ---- dialogues, questions, posts
 
 
@@ -195,21 +191,21 @@ def _compared(row: dict[str, Any], where: str) -> tuple[str, ...]:
 @source("qa", "instruction, context, response")
 def dolly(row, where, num_turns):
     """Databricks' Dolly; the context is the instruction's input."""
-    yield _asked(text(row, "instruction", where=where), _optional(row, "context", where))
+    yield _asked(text(row, "instruction", where=where), optional(row, "context", where))
 
 
 @source("qa", "instruction, instances: a list of {input, output}")
 def self_instruct(row, where, num_turns):
     """Self-Instruct's user-oriented instructions and its seed tasks: one prompt an instance."""
     for instance in _instances(row, "instances", where):
-        yield _asked(text(row, "instruction", where=where), _optional(instance, "input", where))
+        yield _asked(text(row, "instruction", where=where), optional(instance, "input", where))
 
 
 @source("qa", "Definition and Instances, as a task's file holds them; or instruction and input")
 def natural_instructions(row, where, num_turns):
     """Super-NaturalInstructions: one prompt an instance of the task."""
     if "Definition" not in row:
-        yield _asked(text(row, "instruction", where=where), _optional(row, "input", where))
+        yield _asked(text(row, "instruction", where=where), optional(row, "input", where))
         return
     definition = row["Definition"]
     task = "\n".join(map(str, definition)) if isinstance(definition, list) else str(definition)

@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
+from utils.formats.dialogues import human_assistant
 from utils.pair_sets.pairing import Pair, PromptKey
 from utils.records import Answer, Record, Verdict, comparison, prompt_hash
 
@@ -45,7 +46,8 @@ def rows(pairs: Sequence[Pair], form: str) -> Iterator[Any]:
         return
     for pair in pairs:
         if form == "lines":
-            yield {"prompt": as_text(pair), "chosen": pair.chosen.text, "reject": pair.rejected.text, **pair.facts}
+            prompt = human_assistant(Record(pair.prompt, where=pair.where)).lstrip("\n")
+            yield {"prompt": prompt, "chosen": pair.chosen.text, "reject": pair.rejected.text, **pair.facts}
             continue
         record = comparison(pair.prompt, pair.chosen.text, pair.rejected.text, meta=pair.facts)
         verdict = dataclasses.replace(record.verdicts[0], judge=pair.judge, order=pair.order)
@@ -65,12 +67,3 @@ def _sets(pairs: Sequence[Pair]) -> Iterator[Record]:
         verdicts = [Verdict(place[p.chosen.text], place[p.rejected.text], "a", p.judge, p.order) for p in mine]
         meta = {**mine[0].meta, "kinds": [p.kind for p in mine], "margins": [p.margin for p in mine]}
         yield Record(mine[0].prompt, tuple(answers.values()), tuple(verdicts), meta=meta)
-
-
-def as_text(pair: Pair) -> str:
-    """The prompt as turns of Human and Assistant, the last one open."""
-    names = {"system": "", "user": "Human: ", "assistant": "Assistant: "}
-    *turns, last = (names[message.role] + message.content for message in pair.prompt)
-    cue = "\n\nTL;DR:"
-    ending = "\n\nAssistant: TL;DR:" if last.endswith(cue) else "\n\nAssistant:"
-    return "\n\n".join([*turns, last.removesuffix(cue)]) + ending

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from utils.errors import UserError
+from utils.raw_datasets.named import NAMED, fetched
 from utils.records import RecordError, read_jsonl
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".json.gz", ".txt", ".csv", ".parquet")
@@ -40,6 +41,8 @@ class Source(ABC):
 def open_source(name: str) -> Source:
     """A file or folder of that name, else a data set of the hub. Raises UserError."""
     path = Path(name).expanduser()
+    if name in NAMED:
+        return Files(name, fetched(name), None)
     if path.is_file():
         return Files(name, path, None)
     if path.is_dir():
