@@ -6,6 +6,6 @@ A format is a function from a record to its rows, under @writes.
 """
 
 from utils.formats import alpaca_eval, dialogues, instructions, tutoring  # noqa: F401 (they register)
-from utils.formats.base import FACTS, FORMATS, STRUCTURE, Format, facts, write, writes
+from utils.formats.base import FACTS, FORMATS, STRUCTURE, UNCOMPARED, UNRATED, Format, facts, write, writes
 
-__all__ = ["FACTS", "FORMATS", "STRUCTURE", "Format", "facts", "write", "writes"]
+__all__ = ["FACTS", "FORMATS", "STRUCTURE", "UNCOMPARED", "UNRATED", "Format", "facts", "write", "writes"]

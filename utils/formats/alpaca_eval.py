@@ -44,7 +44,7 @@ def annotations(record: Record):
     JsonObject(),
     "JSON object: instruction -> list of texts",
     keeps=(*MANY, SPACE),
-    drops="which of several records with one instruction a text comes from",
+    writing="which record of a prompt a text is from",
 )
 def completions(record: Record):
     if record.answers:
@@ -56,7 +56,7 @@ def completions(record: Record):
     JsonObject(),
     "JSON object: prompt as 'Human: …\\n\\nAssistant: ' -> list of texts",
     keeps=(*MANY, *TURNS),
-    drops="which of several records with one prompt a text comes from",
+    writing="which record of a prompt a text is from",
 )
 def samples(record: Record):
     if record.answers:

@@ -30,7 +30,7 @@ OF_ANSWERS = {  # the field of an answer -> what it is called
     "scores": "scores",
 }
 OF_VERDICTS = {"a": "preferences", "b": "preferences", "tie": "ties", "failed": "failures", "refused": "refusals"}
-COLUMNS, SPACE = "further columns", "white space at the ends of texts"
+COLUMNS, SPACE = "further columns", "outer white space"
 UNRATED, UNCOMPARED = "unrated answers", "uncompared answers"
 FACTS = (
     *STRUCTURE,
@@ -52,7 +52,8 @@ class Format:
     file: File
     keeps: frozenset[str]
     needs: tuple[str, ...]  # facts without any of which a record has no rows
-    drops: str  # what else is lost on the way there and back, in words
+    writing: str  # what else is lost when it is written, in words
+    reading: str  # and when it is read
     empty: str  # what a record is that has no rows
 
 
@@ -65,7 +66,8 @@ def writes(
     about: str,
     keeps: Iterable[str] = (),
     needs: tuple[str, ...] = (),
-    drops: str = "",
+    writing: str = "",
+    reading: str = "",
     empty: str | None = None,
 ) -> Callable[[Rows], Rows]:
     """Decorator: the function from a record to its rows becomes a format."""
@@ -75,7 +77,7 @@ def writes(
 
     def register(rows: Rows) -> Rows:
         nothing = empty or f"records without {' or '.join(needs) or 'answers'}"
-        FORMATS[name] = Format(name, about, rows, file, keeps, needs, drops, nothing)
+        FORMATS[name] = Format(name, about, rows, file, keeps, needs, writing, reading, nothing)
         return rows
 
     return register

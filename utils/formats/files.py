@@ -19,6 +19,8 @@ SPECIAL = ',"\n\r'
 
 
 class File:
+    suffix = ".json"
+
     def write(self, out: TextIO, rows: Iterable[Any]) -> None:
         raise NotImplementedError
 
@@ -27,6 +29,8 @@ class File:
 
 
 class JsonLines(File):
+    suffix = ".jsonl"
+
     def write(self, out, rows):
         for row in rows:
             out.write(json.dumps(row, ensure_ascii=False) + "\n")
@@ -77,6 +81,7 @@ class Csv(File):
     names: tuple[str, ...]
     header: bool = True
     shared: bool = True
+    suffix = ".csv"
 
     def write(self, out, rows):
         # Without a header, a byte-order mark in front of the first text would be read as the file's own.

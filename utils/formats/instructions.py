@@ -41,7 +41,7 @@ def ratings_csv(record: Record):
     "CSV: a row for every two answers, to be ranked",
     keeps=(*MANY, SPACE),
     needs=("several answers",),
-    drops="which pairs belong to one prompt",
+    writing="which rows are one record",
 )
 def rankings_csv(record: Record):
     for number, first in enumerate(record.answers):
@@ -55,7 +55,7 @@ def rankings_csv(record: Record):
     "CSV without a header: a row for each rated answer",
     keeps=("several answers", SPACE, UNCOMPARED, "ratings"),
     needs=("ratings",),
-    drops="the order of rows of different prompts",
+    reading="the order of prompts' rows",
 )
 def ratings_feedback_csv(record: Record):
     for answer in record.answers:
@@ -69,7 +69,7 @@ def ratings_feedback_csv(record: Record):
     "CSV without a header: a row for each ranked pair; (a), (b) or equal",
     keeps=("several answers", SPACE, UNRATED, "preferences", "ties"),
     needs=("preferences",),
-    drops="the order of rows of different prompts",
+    reading="the order of prompts' rows",
 )
 def rankings_feedback_csv(record: Record):
     for verdict in record.verdicts:
@@ -84,7 +84,7 @@ def rankings_feedback_csv(record: Record):
     "JSON object: Alpaca prompt -> sentences, a list of [better, worse]",
     keeps=("several answers", SPACE, UNRATED, "preferences"),
     needs=("preferences",),
-    drops="an input that is the word nan",
+    reading="an input 'nan'",
 )
 def rm_json(record: Record):
     pairs = decided(record)

@@ -18,7 +18,7 @@ NAMES = {"user": "Student", "assistant": "Tutorbot"}
     JsonList(),
     "JSON list of id, conversations: {from, value}; the first turn ends with 'Student: ' and the question",
     keeps=(*TURNS, COLUMNS, "ids"),
-    drops="the tutor's thoughts, codes written as N/A, turns that cannot be parsed",
+    reading="the tutor's thoughts, N/A for codes, turns that cannot be parsed",
 )
 def conversations(record: Record):
     system, *others = record.prompt if record.prompt[0].role == "system" else (None, *record.prompt)
@@ -41,6 +41,7 @@ def conversations(record: Record):
     JsonColumns(),
     "JSON object of columns: prompt as 'System: … Student: …\\n\\nTutorbot:', chosen, perhaps rejected",
     keeps=(*TURNS, "several answers", UNRATED, "preferences"),
+    empty="records without an answer or a preference",
 )
 def formatted(record: Record):
     prompt = tutor_prompt(record)
