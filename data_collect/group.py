@@ -42,11 +42,12 @@ class GroupArguments:
     def __post_init__(self) -> None:
         if len(self.assign) != 3 or set(self.assign) - set(KINDS):
             raise UserError(f"--assign is {self.assign!r}; expected three letters of c, r, p, as crp")
-        low_high = [0.0, *self.quantiles, 1.0]
-        if self.quantiles and (len(self.quantiles) != 2 or low_high != sorted(low_high)):
-            raise UserError(
-                f"--quantiles {' '.join(map(str, self.quantiles))}: expected two shares from 0 to 1, ascending"
-            )
+        ordered = len(self.quantiles) == 2 and 0 <= self.quantiles[0] <= self.quantiles[1] <= 1
+        if self.quantiles and not ordered:
+            found = " ".join(map(str, self.quantiles))
+            raise UserError(f"--quantiles {found}: expected two shares from 0 to 1, ascending")
+        if self.seed != 42 and not self.random:
+            raise UserError("--seed is used by --random alone; leave it out")
         if "p" in self.assign and len(self.answers) < 2:
             raise UserError(
                 "--answers names one file; a preference (p of --assign) needs the answers of a second model"
