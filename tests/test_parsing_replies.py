@@ -248,11 +248,12 @@ TEXTS = [
     ("problem", "[1]", "!not a JSON object"),
     ("problem", '{"Problem": "p"}', "!field missing: SubProblems"),
     ("problem", '{"Problem": "p", "SubProblems": [], "Facts": [], "Solution": "s"}', "!no subproblems"),
-    ("problem", '{"Problem": 1, "SubProblems": [{"Question": 1}], "Facts": 1, "Solution": 1}', "!field missing: Answer"),
+    ("problem", '{"Problem": 1, "SubProblems": [{"Question":1}], "Facts": 1, "Solution": 2}', "!field missing: Answer"),
     ("conversation", "{}", "!not a list of turns"),
     ("conversation", "[]", "!not a list of turns"),
     ("conversation", "[{}]", "!field missing: Student"),
     ("conversation", "[1, 2", "!not JSON"),
+    ("conversation", "I cannot create this lesson.", "!refusal"),
 ]  # fmt: skip
 TABLE = [
     *(("rating", *line) for line in RATINGS),

@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 
 from utils.feedback.cases import Asker, Case, Steps, kind
-from utils.records import Answer, Record, RecordError
+from utils.records import Answer, Record
 
-STOPS = ("stop", "end_turn", "stop_sequence")  # the finish reasons of an answer that came to its end
+STOP = "stop"  # the finish reason of an answer that came to its own end
 
 
 def with_facts(record: Record, field: str, facts: dict[int, object]) -> Record:
@@ -43,13 +43,10 @@ def rating(case: Case, asker: Asker) -> Steps:
     return (yield from _of_each(case, asker, "rating", "rating"))
 
 
-@kind("improve", "improve")
+@kind("improve", "improve", needs="an answer with a critique (--kind critique)")
 def improve(case: Case, asker: Asker) -> Steps:
     """an answer rewritten as its critique asks; one that comes back as it was is no improvement"""
-    criticised = [number for number in case.numbers if case.record.answers[number].critique]
-    if not criticised:
-        raise RecordError(f"{case.record.where}: no answer has a critique; ask for --kind critique first")
-    answers = {number: case.record.answers[number] for number in criticised}
+    answers = {n: case.record.answers[n] for n in case.numbers if case.record.answers[n].critique}
     outcomes = yield [asker.question("improve", case, [a.text], comment=a.critique) for a in answers.values()]
     new = {number: told.value for number, told in zip(answers, outcomes, strict=True) if told.state == "parsed"}
     changed = {number: text for number, text in new.items() if text != answers[number].text.strip()}
@@ -60,7 +57,7 @@ def improve(case: Case, asker: Asker) -> Steps:
 def completion(case: Case, asker: Asker) -> Steps:
     """an answer of --api_type to the prompt, for supervised fine-tuning; dropped unless it came to its own end"""
     (told,) = yield [asker.next_turn(case)]
-    if told.state != "parsed" or told.finish_reason not in STOPS:
+    if told.state != "parsed" or told.finish_reason != STOP:
         return case.record
     sampling = {"temperature": asker.temperature, **({"max_tokens": asker.max_tokens} if asker.max_tokens else {})}
     answer = Answer(told.value, asker.model, sampling)

@@ -27,12 +27,14 @@ Steps = Generator[list[Question], list[Outcome], Record]
 
 @dataclass(frozen=True)
 class Kind:
-    """`answers` is the fewest that a row needs; `steps` the rounds of questions, each built on the outcomes before."""
+    """`answers` is the fewest that a row needs, `needs` what else some row must have; `steps` the rounds of questions,
+    each built on the outcomes before."""
 
     name: str
     run: Callable[[Case, Asker], Steps]
     answers: int
     steps: int
+    needs: str | None
     forms: tuple[str, ...]  # what it asks for, of FORMS
     about: str
 
@@ -40,11 +42,11 @@ class Kind:
 KINDS: dict[str, Kind] = {}
 
 
-def kind(name: str, *forms: str, answers: int = 1, steps: int = 1) -> Callable:
+def kind(name: str, *forms: str, answers: int = 1, steps: int = 1, needs: str | None = None) -> Callable:
     """Decorator: register a kind of feedback. The first line of its docstring is shown by --help."""
 
     def register(run: Callable[[Case, Asker], Steps]) -> Callable[[Case, Asker], Steps]:
-        KINDS[name] = Kind(name, run, answers, steps, forms, inspect.getdoc(run).splitlines()[0])
+        KINDS[name] = Kind(name, run, answers, steps, needs, forms, inspect.getdoc(run).splitlines()[0])
         return run
 
     return register
@@ -83,6 +85,7 @@ class Asker:
         """A question in the words of the prompt of that kind. `texts` are the answers, in the order shown."""
         name = FORM_OF_PROMPT.get(prompt, prompt)
         form, (low, high) = FORMS[name], self.scale
+        structured = self.structured and form.json_words is not None
         texts = case.texts if texts is None else texts
         arguments = {"rating": {"low": low, "high": high}, "order": {"count": len(texts)}}.get(name, {})
         number = "a whole number" if isinstance(low, int) and isinstance(high, int) else "a number"
@@ -92,11 +95,11 @@ class Asker:
             answer=material(texts[0]) if texts else "",
             answers=answers_text(texts),
             count=len(texts),
-            reply=form.reply(self.structured, **words),
+            reply=form.reply(structured, **words),
             **{key: material(value) for key, value in more.items()},
             **words,
         )
-        return self._ask(messages, form.parser, arguments, schema_of(name, arguments) if self.structured else None)
+        return self._ask(messages, form.parser, arguments, schema_of(name, arguments) if structured else None)
 
     def next_turn(self, case: Case) -> Question:
         """The dialogue itself, to be continued."""
@@ -145,6 +148,13 @@ def questions_of(cases: Iterator[Case], asker: Asker, outcome_of: Callable[[Ques
     """All questions that can be asked now, settled ones among them."""
     for case in cases:
         yield from follow(case, asker, outcome_of, to_the_end=False).questions
+
+
+def expect_questions(cases: list[Case], asker: Asker) -> None:
+    """Refuse rows that lack, all of them, what their kind asks about. Raises UserError."""
+    for name in dict.fromkeys(case.kind for case in cases):
+        if KINDS[name].needs and not any(next(KINDS[name].run(case, asker)) for case in cases if case.kind == name):
+            raise UserError(f"no row has {KINDS[name].needs}: there is nothing to ask for --kind {name}")
 
 
 def hashed(text: str, among: int) -> int:

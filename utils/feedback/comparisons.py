@@ -129,7 +129,7 @@ def _with_ranks(record: Record, numbers: tuple[int, ...], judged: list[tuple[int
     return dataclasses.replace(record, answers=tuple(answers))
 
 
-@kind("explain", "explain", answers=0)
+@kind("explain", "explain", answers=0, needs="a decided pair, a critique or a refinement")
 def explain(case: Case, asker: Asker) -> Steps:
     """in which aspect the chosen answer is better, or a critique would make it so: helpful, correct, or harmless"""
     record = case.record
@@ -144,8 +144,6 @@ def explain(case: Case, asker: Asker) -> Steps:
         elif answer.refinement:
             questions.append(asker.question("explain", case, [answer.refinement, answer.text]))
             what.append({"of": "refinement", "answers": [number]})
-    if not questions:
-        raise RecordError(f"{record.where}: nothing to explain; expected a decided pair, a critique or a refinement")
     outcomes = yield questions
     aspects = [told.value if told.state == "parsed" else None for told in outcomes]
     found = [{**each, "aspect": aspect} for each, aspect in zip(what, aspects, strict=True)]

@@ -34,17 +34,17 @@ FORMS = {
     ),
     "preference": Form(
         "preference",
-        "One line: `Answer: A` if A is better, `Answer: B` if B is better, `Answer: C` if they are equally good or bad.",
-        'One JSON object: {"preference": X}, where X is "A" if A is better, "B" if B is better, "C" if they are equally '
-        "good or bad.",
+        "One line: `Answer: A` if A is better, `Answer: B` if B is better, `Answer: C` if they are equal in worth.",
+        'One JSON object: {"preference": X}, where X is "A" if A is better, "B" if B is better, "C" if they are equal '
+        "in worth.",
     ),
     # No order stands here as an example: a reply that repeats it would be read as the judge's own.
     "order": Form(
         "order",
         "One line: `Order: ` and then every letter once, the best first, with > between a better and a worse one and = "
         "between two that are equally good.",
-        'One JSON object: {"order": X}, where X is a text of every letter once, the best first, with > between a better '
-        "and a worse one and = between two that are equally good.",
+        'One JSON object: {"order": X}, where X is a text of every letter once, the best first, with > between a '
+        "better and a worse one and = between two that are equally good.",
     ),
     "explain": Form(
         "explain",
@@ -65,8 +65,9 @@ FORMS = {
     ),
     "conversation": Form(
         "conversation",
-        'One JSON list of turns, each {"Student": text, "Thoughts of Tutorbot": text, "Evaluation of Student Response": '
-        'code, "Action Based on Evaluation": code, "Subproblem State": code, "Subproblem": text, "Tutorbot": text}.',
+        'One JSON list of turns, each {"Student": text, "Thoughts of Tutorbot": text, '
+        '"Evaluation of Student Response": code, "Action Based on Evaluation": code, "Subproblem State": code, '
+        '"Subproblem": text, "Tutorbot": text}.',
     ),
 }
 STRUCTURED = tuple(name for name, form in FORMS.items() if form.json_words)

@@ -33,7 +33,8 @@ def files_of(name: str, folder: Path) -> list[Path]:
         found = sorted(folder.glob(pattern))
         if found:
             return found
-    raise UserError(f"{folder}: no answers of {name!r}; looked for {', '.join(patterns)}; --input_files names two files")
+    looked = ", ".join(patterns)
+    raise UserError(f"{folder}: no answers of {name!r}; looked for {looked}; or name two files with --input_files")
 
 
 def read_generations(paths: Iterable[Path]) -> dict[Prompt, str]:

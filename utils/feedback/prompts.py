@@ -21,7 +21,7 @@ TASKS = {"dialogue": "dialogue", "dialog": "dialogue", "question": "question", "
 NAMES = {"system": "System", "user": "Human", "assistant": "Assistant"}
 _HEADER = re.compile(r"kind: *([\w-]+)(?:; *task: *(\w+))?; *version: *(\d+) *")
 # Lines of the material that a reader of the prompt could take for lines of the prompt itself.
-_LOOKALIKE = re.compile(r"^(?=### (?:Task:|Conversation|Answer|Comment|Reply)|(?:System|Human|Assistant): )", re.MULTILINE)
+_LOOKALIKE = re.compile(r"^(?=### (?:Task:|Conversation|Answer|Comment|Reply)|(?:System|Human|Assistant): )", re.M)
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,8 @@ def _check_places(path: Path, template: string.Template, kind: str, expected: tu
     found = set(template.get_identifiers())
     unknown, lacking = sorted(found - set(expected)), sorted(set(expected) - found)
     if unknown:
-        raise UserError(f"{path}: ${unknown[0]} stands for nothing in a prompt of kind {kind}; known: {_names(expected)}")
+        known = _names(expected)
+        raise UserError(f"{path}: ${unknown[0]} stands for nothing in a prompt of kind {kind}; known: {known}")
     if lacking:
         raise UserError(f"{path}: no ${lacking[0]} in it; a prompt of kind {kind} needs {_names(expected)}")
 

@@ -1,4 +1,4 @@
-"""Rows to be asked about: any rows that the raw-dataset classes read, the answers chosen among them, their kind and task.
+"""Rows to be asked about, of any raw-dataset class: the answers chosen among theirs, their kind and their task.
 
 A row of named outputs or with a feedback_type keeps its own fields: what is learned of it is added to them.
 """
@@ -6,7 +6,7 @@ A row of named outputs or with a feedback_type keeps its own fields: what is lea
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,7 +81,7 @@ def _record(row: dict[str, Any], where: str, choice: Choice) -> Record:
 
 def _own_kind(name: Any, where: str) -> str:
     if name is None:
-        raise RecordError(f"{where}: no feedback_type; expected {', '.join(FEEDBACK_TYPES)}, or give --kind for all rows")
+        raise RecordError(f"{where}: no feedback_type ({', '.join(FEEDBACK_TYPES)}); or give --kind for all rows")
     if name not in FEEDBACK_TYPES:
         raise RecordError(f"{where}: feedback_type is {name!r}; expected one of {', '.join(FEEDBACK_TYPES)}")
     return FEEDBACK_TYPES[name]
@@ -144,10 +144,6 @@ def slice_of(text: str | None, start: int) -> tuple[int, int | None]:
     words = text.split(",")
     if start or len(words) > 2 or not all(word.strip().isdigit() for word in words):
         also = " beside --start_index" if start else ""
-        raise UserError(f"--nums is {text!r}{also}; expected n (the first n rows) or a,b (rows a up to b), and nothing else")
+        raise UserError(f"--nums is {text!r}{also}; expected one of n (the first n rows) or a,b (rows a up to b)")
     first, last = (0, int(words[0])) if len(words) == 1 else map(int, words)
     return first, last
-
-
-def own_fields(cases: list[Case]) -> Iterator[Case]:
-    return (case for case in cases if case.source is not None)

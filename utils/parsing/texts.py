@@ -80,7 +80,7 @@ def improve(text: str) -> str:
 @parser("problem", version=1)
 def problem(text: str) -> dict[str, Any]:
     """A tutoring problem with its subproblems, as JSON."""
-    value = json_value(text)
+    value = _document(text)
     _need(value, PROBLEM)
     if not isinstance(value["SubProblems"], list) or not value["SubProblems"]:
         raise Unparsed("no subproblems")
@@ -92,7 +92,7 @@ def problem(text: str) -> dict[str, Any]:
 @parser("conversation", version=1)
 def conversation(text: str) -> list[dict[str, Any]]:
     """A mock tutoring dialogue: a JSON list of turns, each the student's words and the tutor's coded ones."""
-    value = json_value(text)
+    value = _document(text)
     if not isinstance(value, list) or not value:
         raise Unparsed("not a list of turns")
     for turn in value:
@@ -101,6 +101,12 @@ def conversation(text: str) -> list[dict[str, Any]]:
             if not isinstance(turn[name], str):
                 raise Unparsed(f"not text: {name}")
     return value
+
+
+def _document(text: str) -> Any:
+    if is_refusal(text):
+        raise Unparsed("refusal")
+    return json_value(text)
 
 
 def _need(value: Any, fields: tuple[str, ...]) -> None:
