@@ -72,13 +72,11 @@ async def serve(args: ServerArguments) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     has_parent = _watch(args.parent_pid)
-    application = args.server().application()
-    runner = web.AppRunner(application, access_log=None, handler_cancellation=True, shutdown_timeout=0.5)
+    runner = args.server().runner()
     await runner.setup()
     try:
-        with _url_file(args.url_file) as write:
-            url = await _listen(runner, args)
-            write(url)
+        url = await _listen(runner, args)
+        with _address(args.url_file, url):
             say(f"listening on {url}")
             while has_parent() and not stop.is_set():
                 with contextlib.suppress(asyncio.TimeoutError):
@@ -98,27 +96,22 @@ async def _listen(runner: web.AppRunner, args: ServerArguments) -> str:
 
 
 @contextlib.contextmanager
-def _url_file(path: str) -> Iterator[Callable[[str], None]]:
-    """Yields what writes the address, beside and renamed: who waits for the file reads all of it. An old file goes
-    first, and at the end the file goes, too."""
+def _address(path: str, url: str) -> Iterator[None]:
+    """The file that holds the address meanwhile; written beside and renamed: who waits for it reads all of it."""
     if not path:
-        yield lambda url: None
+        yield
         return
     file, partial = Path(path), Path(f"{path}.{os.getpid()}.partial")
-
-    def write(url: str) -> None:
+    try:
         partial.write_text(url + "\n", encoding="utf-8")
         partial.replace(file)
-
-    try:
-        file.unlink(missing_ok=True)
-        yield write
     except OSError as error:
+        partial.unlink(missing_ok=True)
         raise UserError(f"--url_file {path}: cannot be written: {error.strerror}") from error
+    try:
+        yield
     finally:
-        for written in (file, partial):
-            with contextlib.suppress(OSError):
-                written.unlink()
+        file.unlink(missing_ok=True)
 
 
 def _watch(process: int) -> Callable[[], bool]:

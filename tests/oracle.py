@@ -27,8 +27,7 @@ def oracle(**arguments):
     loop, ready, url = asyncio.new_event_loop(), threading.Event(), []
 
     async def start():
-        application = ServerArguments(**arguments).server().application()
-        runner = web.AppRunner(application, access_log=None, handler_cancellation=True, shutdown_timeout=0.1)
+        runner = ServerArguments(**arguments).server().runner()
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", 0).start()
         url.append(f"http://127.0.0.1:{runner.addresses[0][1]}/v1")
@@ -87,8 +86,7 @@ def openai_client(url, key="any", timeout=10):
     return openai.OpenAI(base_url=url, api_key=key, max_retries=0, timeout=timeout, http_client=http)
 
 
-def anthropic_client(url, key="any", timeout=10):
+def anthropic_client(url, key="any", timeout=10, headers=None):
     http = anthropic.DefaultHttpxClient(trust_env=False)
-    return anthropic.Anthropic(
-        base_url=url.removesuffix("/v1"), api_key=key, max_retries=0, timeout=timeout, http_client=http
-    )
+    options = {"max_retries": 0, "timeout": timeout, "default_headers": headers}
+    return anthropic.Anthropic(base_url=url.removesuffix("/v1"), api_key=key, http_client=http, **options)

@@ -40,6 +40,8 @@ def test_by_hand():
     assert said("explain", WRONG, GOOD, TELLS) == "Answer: A"  # a hint and a question, and it does not tell: 4.5
     assert said("explain", WRONG, GOOD, GOOD.replace("Not quite", "That is right")) == "Answer: B"
     assert said("explain", WRONG, GOOD, GOOD + " You should know this by now.") == "Answer: C"
+    telling_and_rude = GOOD + " You should know this by now. The answer is 7."
+    assert said("explain", WRONG, GOOD, telling_and_rude) == "Answer: A"  # 2.0 against 0.8
     assert said("explain", WRONG, BARE, comment="It should help with 4 + 3.") == "Answer: A"
     assert said("explain", WRONG, TELLS, comment="It should say what holds: the student is wrong.") == "Answer: B"
 
@@ -171,6 +173,8 @@ def test_improving_follows_the_comment():
     assert improved("It is rude.") == text.replace(" This is really easy.", "")
     corrected = improved("It should say what holds: the student is wrong.")
     assert assess(exchange, corrected).kinds[0] == "reject" and corrected.endswith(text.removeprefix("That is right!"))
+    twice = f"{GOOD} What do you get now?"
+    assert said("improve", WRONG, twice, comment="It repeats itself.") == GOOD
     for exchange, turns, (answer,) in cases(200, 1, seed=8):
         comment = critique(exchange, answer)
         better = said("improve", turns, answer, comment=comment)

@@ -147,7 +147,10 @@ def test_a_wrong_key_is_401(api):
             asker.ask()
         assert "right" not in str(found.value)
         assert asker.text(Asker(api, url, key="right").ask()) == "Rating: 7"
-        assert control(url, "counts")["requests"] == 1  # what is refused at the door asked nothing
+        post = anthropic_client(url, key="wrong", headers={"x-api-key": "right"}).post
+        with pytest.raises(anthropic.BadRequestError):  # an older client's header: let in
+            post("/v1/messages", body={}, cast_to=object)
+        assert control(url, "counts")["requests"] == 2  # what is refused at the door asked nothing
 
 
 @pytest.mark.parametrize(

@@ -71,6 +71,10 @@ class ChatServer:
         app.router.add_get("/control/counts", self.show_counts)
         return app
 
+    def runner(self) -> web.AppRunner:
+        """To be set up and given a site. A client that leaves ends the work on its answer; a stop waits for nobody."""
+        return web.AppRunner(self.application(), access_log=None, handler_cancellation=True, shutdown_timeout=0.5)
+
     @web.middleware
     async def guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Keys checked, and every error in the words of its API."""
