@@ -18,6 +18,8 @@ KINDS = [
      (*user("Hello"), Message("assistant", "Hi."), *ASKED), ["Fig."], []),
     ("chatbot", {**FRUIT, "input": "", "sample": ["Fig.", "No."], "sample_finished": [True, False]}, ASKED,
      ["Fig.", "No."], []),
+    ("outputs", {"prompt": "Human: Name a fruit.\n\nAssistant:", "output": {"m": "Fig.", "n": "No."}, "task": "qa"},
+     ASKED, ["Fig.", "No."], []),
     ("feedback-lines", {"prompt": "Human: Name a fruit.\n\nAssistant:", "outputs": {"m": "Fig.", "n": "No."},
      "feedback_type": "prefer", "feedback": "(A)"}, ASKED, ["Fig.", "No."], [(0, 1)]),
     ("improved", {"prompt": "p", "origin_prompt": "Name a fruit.", "reject": "No.", "greedy": "Fig.", "critique": "c"},

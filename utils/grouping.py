@@ -23,6 +23,7 @@ LEVELS = ("easy", "medium", "hard")
 KINDS = {"c": "critic", "r": "refine", "p": "prefer"}
 ANSWERS = ("greedy", "sample", "output", "response")  # where a plain row keeps its answer; of several the first is read
 LOSSES = ("ppl", "nll_per_token", "loss")
+OLD = ("chosen", "reject", "rejected")  # somebody else's preference: the new one will have these names
 MEASURED = ("greedy_finished", "sample_finished", "sample_temperature", "perplexity")
 
 
@@ -138,7 +139,7 @@ def grouped_row(problem: Sequence[Answered], names: Sequence[str], level: int, k
     first = problem[0]
     facts = {"loss": first.loss, "difficulty": LEVELS[level], "feedback_type": KINDS[kind]}
     if first.plain is not None:
-        kept = {k: v for k, v in first.plain.items() if k not in (*ANSWERS, *LOSSES, *MEASURED)}
+        kept = {k: v for k, v in first.plain.items() if k not in (*ANSWERS, *LOSSES, *MEASURED, *OLD)}
         return {**kept, **facts, "output": {n: row.answer.text for n, row in zip(names, problem, strict=True)}}
     answers = tuple(dataclasses.replace(row.answer, model=n) for n, row in zip(names, problem, strict=True))
     record = first.record

@@ -7,6 +7,7 @@ was asked, as `prompt`, to rewrite its answer `reject` to `origin_prompt`.
 from utils.parsing import PARSERS, Unparsed
 from utils.raw_datasets.base import RawDataset, raw_dataset, rest, text
 from utils.raw_datasets.dialogue import prompt_of
+from utils.raw_datasets.outputs import answers_of
 from utils.records import Answer, Record, RecordError, Verdict
 
 PARSER_OF = {"critic": "critique", "refine": "refinement", "prefer": "preference"}
@@ -21,14 +22,16 @@ class FeedbackLines(RawDataset):
 
     @staticmethod
     def fits(row):
-        return {"prompt", "feedback_type", "feedback"} <= set(row) and bool({"output", "outputs"} & set(row))
+        """A critique that was followed (chosen, reject) is a pair."""
+        said = {"prompt", "feedback_type", "feedback"} <= set(row) and bool({"output", "outputs"} & set(row))
+        return said and not {"chosen", "reject"} <= set(row)
 
     @staticmethod
     def record(row, where):
         """The words themselves stay in meta. Where they say nothing clear, a preference is `failed`, and meta.unparsed
         has the reason."""
         prompt, _ = prompt_of(row.get("prompt"), where)
-        answers, meta = _answers(row, where), rest(row, FeedbackLines.columns)
+        answers, meta = answers_of(row, where), rest(row, FeedbackLines.columns)
         kind, feedback = text(row, "feedback_type", where=where), text(row, "feedback", where=where)
         if kind not in PARSER_OF:
             raise RecordError(f"{where}: feedback_type is {kind!r}; expected one of {', '.join(PARSER_OF)}")
@@ -66,10 +69,3 @@ class Improved(RawDataset):
         answer = Answer(text(row, "reject", where=where), row.get("model"), critique=critique, refinement=new)
         meta = rest(row, (*Improved.columns, f"{column}_finished"))
         return Record(prompt_of(row.get("origin_prompt"), where)[0], (answer,), where=where, meta=meta)
-
-
-def _answers(row, where: str) -> tuple[Answer, ...]:
-    found = row.get("output", row.get("outputs"))
-    if not isinstance(found, dict) or not found or not all(isinstance(answer, str) for answer in found.values()):
-        raise RecordError(f"{where}: column 'output' is {str(found)[:60]!r}; expected an object of model and text")
-    return tuple(Answer(answer, model) for model, answer in found.items())
