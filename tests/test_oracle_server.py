@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import time
 
 import anthropic
 import openai
@@ -184,7 +185,7 @@ def test_errors_have_the_bodies_of_their_api(url):
 # --- faults ---
 
 
-def seen(api, fault, timeout=10):
+def seen(api, fault, timeout=10, linger=0.0):
     """(what a client gets when only this goes wrong, what the server counted)."""
     with oracle(faults=f"{fault}=1", slow=0.4, retry_after=0.25) as url:
         asker = Asker(api, url, timeout=timeout)
@@ -192,6 +193,7 @@ def seen(api, fault, timeout=10):
             outcome = asker.ask()
         except (openai.OpenAIError, anthropic.AnthropicError, json.JSONDecodeError) as error:
             outcome = error
+        time.sleep(linger)
         counts = control(url, "counts")
     assert counts["requests"] == 1 and counts["faults"] == {fault: 1}
     return asker, outcome, counts["answered"]
@@ -255,7 +257,7 @@ def test_refusals():
 def test_a_slow_answer(api):
     asker, answer, answered = seen(api, "slow")
     assert asker.text(answer) == "Rating: 7" and answered == 1
-    asker, error, answered = seen(api, "slow", timeout=0.1)
+    asker, error, answered = seen(api, "slow", timeout=0.1, linger=0.5)
     assert isinstance(error, asker.errors.APITimeoutError) and answered == 0  # a client that left got no answer
 
 
