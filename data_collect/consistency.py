@@ -156,8 +156,8 @@ def flips(ranked: Iterable[Record]) -> dict:
     changed = both = 0
     for record in ranked:
         for said in record.meta.get(BY_ORDER, []):
-            both += {said["ab"], said["ba"]} <= set(SAYS)
-            changed += {said["ab"], said["ba"]} <= set(SAYS) and said["ab"] != said["ba"]
+            orders = {said.get("ab"), said.get("ba")}
+            both, changed = both + (orders <= set(SAYS)), changed + (orders <= set(SAYS) and len(orders) > 1)
         for verdict in asked(record):
             a, b = record.answers[verdict.a].text, record.answers[verdict.b].text
             if a != b and verdict.preferred in SAYS:

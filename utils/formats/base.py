@@ -148,6 +148,9 @@ def _rows(form: Format, records: Iterable[Record], on_bad: OnBad | None, tally: 
         except RecordError as error:
             _bad(error, on_bad)
             continue
+        except UnicodeEncodeError as error:
+            _bad(RecordError(f"{record.where}: a text holds half a character: {error.object[error.start]!r}"), on_bad)
+            continue
         tally.update(lost)
         if not rows:
             tally[form.empty] += 1

@@ -95,10 +95,6 @@ class Csv(File):
         for name, value in zip(self.names, row, strict=True):
             if self.shared and value in MISSING and (name, value) != ("input", ""):
                 raise RecordError(f"{where}: {name} is {value!r}, which pandas reads as a missing value")
-            try:
-                value.encode()
-            except UnicodeEncodeError as error:
-                raise RecordError(f"{where}: {name} holds half a character, {value[error.start]!r}") from None
 
 
 def csv_line(fields: Iterable[str], marks: str = SPECIAL) -> str:
@@ -117,7 +113,7 @@ def replacing(path: Path) -> Iterator[TextIO]:
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Half a character (a lone surrogate) is written as JSON's own escape; in CSV files check() refuses it.
+        # Half a character (a lone surrogate) in a further column is written as JSON's own escape.
         with partial.open("w", encoding="utf-8", errors="backslashreplace", newline="") as out:
             yield out
             out.flush()

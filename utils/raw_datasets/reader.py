@@ -48,6 +48,8 @@ class Reader:
                 self.count(left.reason, where)
             except RecordError as error:
                 self._bad(error)
+            except UnicodeEncodeError as error:
+                self._bad(RecordError(f"{where}: a text holds half a character: {error.object[error.start]!r}"))
 
     def count(self, what: str, where: str = "") -> None:
         self.tally[what] += 1
