@@ -260,7 +260,7 @@ def test_raw_feedback_from_critique_to_sets(tmp_path, capsys):
         "critique": {"pairs": 1}, "refinement": {"pairs": 1},
     }  # fmt: skip
     assert stats["models"]["m"]["won"] == 1 and stats["models"]["n"]["won"] == 1
-    assert {row["meta"]["task"] for row in found["train"]} == {"qa"}
+    assert {row["meta"]["task"] for row in found["train"]} == {"qa"} and "feedback" not in found["train"][0]["meta"]
 
 
 def test_chatbot_answers_the_requests_to_rewrite(tmp_path):

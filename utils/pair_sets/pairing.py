@@ -17,6 +17,7 @@ PAIRS, TIES, SMALL, SAME, UNCHANGED, WAITING = (
     "pairs", "ties", "gaps below --min_gap", "of one text", "unchanged", "critiques without a new answer",
 )  # fmt: skip
 
+WORDS = ("prompt-api", "feedback", "feedback-both")
 PromptKey = tuple[tuple[str, str], ...]
 
 
@@ -27,7 +28,7 @@ def prompt_key(prompt: Iterable[Message]) -> PromptKey:
 
 @dataclass(frozen=True)
 class Pair:
-    """`margin`: the gap of a rating, in its own units. `meta` is the record's."""
+    """`margin`: the gap of a rating, in its own units. `meta` is the record's, without the words of judges."""
 
     prompt: tuple[Message, ...]
     chosen: Answer
@@ -149,7 +150,11 @@ def _pair(
 ) -> Pair:
     judge, order = (verdict.judge, verdict.order) if verdict else (None, None)
     chosen, rejected = record.answers[win], record.answers[lose]
-    return Pair(record.prompt, chosen, rejected, kind, margin, judge, order, record.meta, record.where)
+    return Pair(record.prompt, chosen, rejected, kind, margin, judge, order, _meta(record), record.where)
+
+
+def _meta(record: Record) -> dict[str, Any]:
+    return {name: value for name, value in record.meta.items() if name not in WORDS}
 
 
 def _rewritten(record: Record, answer: Answer, kind: str) -> Item:
@@ -161,4 +166,4 @@ def _rewritten(record: Record, answer: Answer, kind: str) -> Item:
         return failed.reason
     if new in ("", answer.text.strip()):
         return UNCHANGED
-    return Pair(record.prompt, Answer(new), answer, kind, meta=record.meta, where=record.where)
+    return Pair(record.prompt, Answer(new), answer, kind, meta=_meta(record), where=record.where)
