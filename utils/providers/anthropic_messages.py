@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from utils.providers.base import Request
-from utils.providers.http import HttpProvider, count
+from utils.providers.http import Create, HttpProvider, count
 
 MAX_TOKENS = 1024  # the API demands a limit
 REASONS = {"end_turn": "stop", "stop_sequence": "stop", "max_tokens": "length", "refusal": "content_filter"}
@@ -20,10 +20,11 @@ class AnthropicMessages(HttpProvider):
     def _client(self, **settings: Any) -> Any:
         return self._sdk.AsyncAnthropic(base_url=self.where.removesuffix("/v1"), **settings)
 
-    async def _create(self, client: Any, body: dict[str, Any]) -> Any:
+    def _creator(self, client: Any) -> Create:
         create = client.messages.with_raw_response.create
-        named = {name: body[name] for name in ("model", "messages", "max_tokens")}
-        return await create(**named, extra_body=body)
+        return lambda body: create(  # extra_body has the messages
+            model=body["model"], messages=[], max_tokens=body["max_tokens"], extra_body=body
+        )
 
     def _read(self, answer: dict[str, Any]) -> dict[str, Any]:
         usage = answer.get("usage") or {}

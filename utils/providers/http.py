@@ -1,7 +1,9 @@
 """What the providers with an official client have in common: errors and raw answers read alike.
 
 The clients' own retries are off: the caller alone decides on the next attempt, and counts it. Requests go through
-`with_raw_response`: the body is kept as it came, and no time is spent on an object for every field.
+`with_raw_response`: the body is kept as it came, and no time is spent on an object for every field. For the same reason
+a request's body goes in as `extra_body`, which the clients send as it is, and the transport is aiohttp where they have
+it: 0.6 ms of one core a request instead of 1.2.
 """
 
 from __future__ import annotations
@@ -15,8 +17,8 @@ import math
 import os
 import time
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, suppress
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
@@ -27,7 +29,8 @@ from utils.providers.prices import Price, price_list
 GATEWAY = (408, 502, 504, 524)  # somebody gave up waiting: behind it the answer may have been made, and be paid for
 NO_CREDIT = ("insufficient_quota", "billing_hard_limit_reached", "billing_not_active")
 FILTERED = ("content_filter", "content_policy_violation")
-NEVER_SENT = ("ConnectError", "ConnectTimeout", "PoolTimeout")  # names in httpx and its successors
+TRANSPORTS = ("DefaultAioHttpClient", "DefaultAsyncHttpxClient")  # the first needs aiohttp and a recent client
+Create = Callable[[dict[str, Any]], Awaitable[Any]]
 
 
 class HttpProvider(ABC):
@@ -49,8 +52,8 @@ class HttpProvider(ABC):
         """The official asynchronous client."""
 
     @abstractmethod
-    async def _create(self, client: Any, body: dict[str, Any]) -> Any:
-        """Its raw response to one request."""
+    def _creator(self, client: Any) -> Create:
+        """Its method that takes a body and returns the raw response."""
 
     @abstractmethod
     def _read(self, answer: dict[str, Any]) -> dict[str, Any]:
@@ -63,33 +66,45 @@ class HttpProvider(ABC):
 
     @asynccontextmanager
     async def connect(self, timeout: float) -> AsyncIterator[Send]:
-        http = self._sdk.DefaultAsyncHttpxClient(trust_env=not is_loopback(self.where), timeout=timeout)
-        settings = {"api_key": self._key or "none", "max_retries": 0, "timeout": timeout, "http_client": http}
-        async with self._client(**settings) as client:
+        settings = {"api_key": self._key or "none", "max_retries": 0, "timeout": timeout}
+        async with self._client(http_client=self._transport(timeout), **settings) as client:
+            create = self._creator(client)
 
             async def send(request: Request) -> Reply:
-                return await self._send(client, request, timeout)
+                return await self._send(create, request.body, timeout)
 
             yield send
 
-    async def _send(self, client: Any, request: Request, timeout: float) -> Reply:
-        late = Trouble(f"no answer within {timeout:g} s", again=True, billed=True)
-        try:  # the client's time-out is one of silence, this one of the whole answer
-            response = await asyncio.wait_for(self._create(client, request.body), timeout)
+    def _transport(self, timeout: float) -> Any:
+        """No proxy stands between this machine and itself."""
+        settings = {"trust_env": not is_loopback(self.where), "timeout": timeout}
+        for name in TRANSPORTS:
+            with suppress(RuntimeError, AttributeError):
+                return getattr(self._sdk, name)(**settings)
+        raise UserError(f"the package {self.package} is too old: pip install -U {self.package}")
+
+    async def _send(self, create: Create, body: dict[str, Any], timeout: float) -> Reply:
+        try:  # the client's own time-out is one of silence, this one of the whole answer
+            response = await asyncio.wait_for(create(body), timeout)
         except asyncio.TimeoutError:
-            raise late from None
-        except self._sdk.APITimeoutError as error:
-            raise (self._lost(error) if _cause(error) in NEVER_SENT else late) from None
+            raise _late(timeout) from None
         except self._sdk.APIConnectionError as error:
-            raise self._lost(error) from None
+            raise self._lost(error, timeout) from None
         except self._sdk.APIStatusError as error:
             raise self._refusal_of(error.response) from None
         return self._reply(response.http_response)
 
-    def _lost(self, error: Exception) -> Trouble:
-        never = _cause(error) in NEVER_SENT
-        told = f"cannot connect to {self.where}" if never else f"connection broke ({_cause(error)})"
-        return Trouble(told, again=True, billed=not never, unreachable=never)
+    def _lost(self, error: Exception, timeout: float) -> Trouble:
+        """Whether a broken connection ever was one, by the names of what caused it in httpx and aiohttp."""
+        names = [type(cause).__name__ for cause in _causes(error)]
+        aiohttp = [name for name in names if name.startswith(("Client", "Server"))]
+        if any(name.startswith("ClientConnector") or name == "ConnectError" for name in names) or (
+            "ConnectTimeout" in names and not aiohttp
+        ):
+            return Trouble(f"cannot connect to {self.where}", again=True, unreachable=True)
+        if isinstance(error, self._sdk.APITimeoutError) and not aiohttp:
+            return _late(timeout)
+        return Trouble("the connection broke", again=True, billed=True)
 
     def _refusal_of(self, response: Any) -> Exception:
         """What an HTTP status means: UserError where every further request would meet the same."""
@@ -113,7 +128,7 @@ class HttpProvider(ABC):
         request_id = response.headers.get("x-request-id") or response.headers.get("request-id")
         try:
             reply = Reply(request_id=request_id, raw=raw, **self._read(json.loads(raw)))
-        except ValueError:
+        except (ValueError, RecursionError):
             fault = "the answer is not JSON"
         except (KeyError, IndexError, TypeError, AttributeError):
             fault = "the answer's JSON has another shape"
@@ -125,7 +140,7 @@ class HttpProvider(ABC):
 
     def redact(self, text: str) -> str:
         """A server may repeat the key that it was sent."""
-        return text.replace(self._key, "[key]") if len(self._key) >= 8 else text
+        return text.replace(self._key, "[key]") if len(self._key) >= 8 else text  # a shorter one is a word like none
 
 
 def is_loopback(url: str) -> bool:
@@ -172,8 +187,14 @@ def _key_from(variable: str, url: str, environment: Mapping[str, str]) -> str:
     return key
 
 
-def _cause(error: BaseException) -> str:
-    return type(error.__cause__ or error).__name__
+def _late(timeout: float) -> Trouble:
+    return Trouble(f"no answer within {timeout:g} s", again=True, billed=True)
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def _error_in(text: str) -> tuple[str | None, str]:

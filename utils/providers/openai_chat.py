@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 from utils.providers.base import Request
-from utils.providers.http import HttpProvider, count
+from utils.providers.http import Create, HttpProvider, count
 
 REASONING = re.compile(r"(o\d|gpt-5)")  # these names take max_completion_tokens and refuse max_tokens
 
@@ -20,9 +20,9 @@ class OpenAIChat(HttpProvider):
     def _client(self, **settings: Any) -> Any:
         return self._sdk.AsyncOpenAI(base_url=self.where, **settings)
 
-    async def _create(self, client: Any, body: dict[str, Any]) -> Any:
+    def _creator(self, client: Any) -> Create:
         create = client.chat.completions.with_raw_response.create
-        return await create(model=body["model"], messages=body["messages"], extra_body=body)
+        return lambda body: create(model=body["model"], messages=[], extra_body=body)  # extra_body has the messages
 
     def _read(self, answer: dict[str, Any]) -> dict[str, Any]:
         return read_answer(answer)
