@@ -92,6 +92,7 @@ RATINGS = [
     ("The growth rate is 6.", "!no rating"),
     ("The student wrote 6/7.", "!no rating"),
     ("Good answer!", "!no rating"),
+    ("3 + 4 is\n7\nas the answer says.", "!no rating"),
     ("Note : 6", "!no rating"),  # French; nothing says that it is not the number of a note
     ("评分：6", "!no rating"),
     ("I'm sorry, but I can't rate this answer.", "!refusal"),
@@ -153,6 +154,7 @@ PREFERENCES = [
     ("A or B", "!no verdict"),
     ("A\nB", "!different verdicts"),
     ("(A)\n(B)", "!different verdicts"),
+    ("Both guide.\nA\nasks more.\nB\nis shorter.", "!different verdicts"),
     ("Answer: A\nAnswer: B", "!different verdicts"),
     ("Answer: A (not B)", "!different verdicts"),
     ("Answer: A, though B is close", "!different verdicts"),

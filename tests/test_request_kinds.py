@@ -10,7 +10,7 @@ from utils.feedback import KINDS, Asker, Case, Prompts, follow
 from utils.feedback.cases import expect_questions, hashed, questions_of
 from utils.feedback.comparisons import combined
 from utils.feedback.forms import MATERIAL
-from utils.feedback.results import summary
+from utils.feedback.results import Summary
 from utils.parsing import PARSERS, Unparsed
 from utils.records import Answer, Message, Record, Verdict
 from utils.world.judge import read_request
@@ -47,6 +47,12 @@ def told(kind, reply, numbers=(0, 1, 2), record=RECORD, asker=ASKER, task="dialo
 def choosing(best):
     """A judge that prefers the answer of this text, wherever it stands."""
     return said(lambda one: f"Answer: {next((k for k, v in one.answers.items() if v == best), 'C')}")
+
+
+def summary(cases):
+    counted = Summary()
+    assert list(counted.watch(cases)) == cases
+    return counted.lines()
 
 
 def with_(**changes):
@@ -168,7 +174,10 @@ def test_failures_and_refusals_are_verdicts():
     refused = told("preference", lambda q: Outcome("refused", text="no"), (0, 1))
     assert refused.record.verdicts[0].preferred == "refused" and refused.settled
     waiting = told("preference", lambda q: PLANNED, (0, 1))
-    assert waiting.record.verdicts[0].preferred == "failed" and not waiting.settled
+    assert waiting.record == RECORD and not waiting.settled  # no verdict yet is no failure
+    failed = told("preference", lambda q: Outcome("failed", reason="HTTP 400"), (0, 1))
+    assert failed.record.verdicts[0].preferred == "failed" and not failed.settled
+    assert told("ranking", lambda q: PLANNED, asker=with_(listwise=True)).record == RECORD
 
 
 def test_identical_answers_are_a_tie_that_nobody_is_asked_about():

@@ -3,13 +3,16 @@
 import re
 
 import pytest
+from toys import ROOT
 
+from utils.asking import Outcome
 from utils.errors import UserError
-from utils.feedback import Prompts
-from utils.feedback.forms import FORM_OF_PROMPT, FORMS, MATERIAL, schema_of, scale_of
+from utils.feedback import KINDS, Asker, Case, Prompts, follow, kind
+from utils.feedback.answers import with_facts
+from utils.feedback.forms import FORM_OF_PROMPT, FORMS, MATERIAL, scale_of, schema_of
 from utils.feedback.prompts import FOLDER, answers_text, conversation_text, material, read_prompt_file
 from utils.parsing import PARSERS, Unparsed
-from utils.records import Message
+from utils.records import Answer, Message, Record
 from utils.world.judge import read_request
 
 FILES = sorted(FOLDER.glob("*.txt"))
@@ -35,11 +38,11 @@ def test_a_built_in_prompt(path):
 
 
 def test_every_kind_and_task_has_a_prompt():
-    for kind in MATERIAL:
+    for name in MATERIAL:
         for task in ("dialogue", "question", "summary"):
-            assert BUILT_IN.of(kind, task).kind == kind
+            assert BUILT_IN.of(name, task).kind == name
     assert BUILT_IN.of("rating", "summary").task == "summary" and BUILT_IN.of("rating", "dialogue").task is None
-    assert set(FORMS) == {FORM_OF_PROMPT.get(kind, kind) for kind in MATERIAL}
+    assert set(FORMS) == {FORM_OF_PROMPT.get(name, name) for name in MATERIAL}
     assert {form.parser for form in FORMS.values()} <= set(PARSERS)
 
 
@@ -137,3 +140,32 @@ def test_scales():
     for wrong in ("7", "7,1", "1,1", "a,b", "1,nan", "1,inf", "-inf,1", ""):
         with pytest.raises(UserError, match="expected the lowest and the highest rating, as 1,7"):
             scale_of(wrong)
+
+
+# ---- the examples of docs/feedback.md
+
+
+def example(heading, language):
+    document = (ROOT / "docs" / "feedback.md").read_text(encoding="utf-8")
+    section = document.split(f"\n### {heading}\n", 1)[1].split("\n### ")[0].split("\n## ")[0]
+    return re.search(rf"^```{language}\n(.*?)^```", section, re.DOTALL | re.MULTILINE)[1]
+
+
+def test_the_documented_prompt_works(tmp_path):
+    prompt = Prompts([write(tmp_path, example("How to add a prompt", "text"))], MATERIAL).of("rating", "question")
+    said = prompt.messages(conversation="Human: a?", answer="b", low=1, high=7, reply="One line.")
+    assert said[1]["content"].endswith("How good is it, from 1 to 7? One line.")
+
+
+def test_the_documented_kind_works():
+    here = {"kind": kind, "with_facts": with_facts}
+    try:
+        exec(example("How to add a kind", "python"), here)
+        record = Record((Message("user", "a?"),), (Answer("a long answer"),))
+        case = Case(record, "shorter", "dialogue", (0,))
+        told = follow(case, Asker("openai", "m", BUILT_IN), lambda q: Outcome("parsed", "short", "short", "stop"), True)
+        assert KINDS["shorter"].about == "the answer in half as many words"
+        assert told.record.answers == (Answer("a long answer", refinement="short"),)
+        assert "half as many words" in told.questions[0].request.body["messages"][-1]["content"]
+    finally:
+        KINDS.pop("shorter", None)

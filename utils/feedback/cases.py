@@ -162,8 +162,10 @@ def hashed(text: str, among: int) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") % among
 
 
-def refusal_or_failure(outcome: Outcome) -> str:
-    """The verdict of an outcome without a value, in the words of the records."""
+def refusal_or_failure(outcome: Outcome) -> str | None:
+    """The verdict of an outcome without a value, in the words of the records; None: it has not been answered yet."""
+    if outcome.state in ("planned", "sent"):
+        return None
     refused = outcome.state == "refused" or (outcome.state == "unparsed" and outcome.reason == "refusal")
     return "refused" if refused else "failed"
 

@@ -24,7 +24,10 @@ def combined(verdicts: Sequence[str]) -> str:
     return verdicts[0] if len(set(verdicts)) == 1 else "tie"
 
 
-def _said(outcome: Outcome, order: str) -> str:
+Judged = list[tuple[int, int, dict[str, str | None]]]  # a, b, {order: the verdict, None where none is there yet}
+
+
+def _said(outcome: Outcome, order: str) -> str | None:
     """The verdict on the answers themselves, whichever was shown first."""
     if outcome.state != "parsed":
         return refusal_or_failure(outcome)
@@ -36,8 +39,9 @@ def _orders(asker: Asker, default: str, key: str) -> tuple[str, ...]:
     return _SHOWN.get(orders) or (("ab", "ba")[hashed(key, 2)],)
 
 
-def with_verdicts(record: Record, judged: list[tuple[int, int, dict[str, str]]], judge: str) -> Record:
-    """The record with a verdict on each pair (a, b, {order: what was said}), and both orders of it in its meta."""
+def with_verdicts(record: Record, judged: Judged, judge: str) -> Record:
+    """The record with a verdict on each pair whose questions are answered, and both orders of it in its meta."""
+    judged = [(a, b, said) for a, b, said in judged if None not in said.values()]
     verdicts = [
         Verdict(a, b, combined(list(said.values())), judge, next(iter(said)) if len(said) == 1 else None)
         if said
@@ -74,7 +78,9 @@ def preference(case: Case, asker: Asker) -> Steps:
 @kind("label", "preference", answers=2)
 def label(case: Case, asker: Asker) -> Steps:
     """which of two generators answers better; the order shown is drawn by a hash of the instruction"""
-    return (yield from _pairwise(case, asker, [case.numbers], "random", case.record.prompt[-1].content))
+    record = yield from _pairwise(case, asker, [case.numbers], "random", case.record.prompt[-1].content)
+    verdicts = tuple(dataclasses.replace(verdict, judge=asker.model) for verdict in record.verdicts)
+    return dataclasses.replace(record, verdicts=verdicts)
 
 
 @kind("ranking", "preference", "order", answers=2)
@@ -105,7 +111,7 @@ def _rows_shown(case: Case, asker: Asker) -> list[tuple[int, ...]]:
     return [tuple(sorted(case.numbers, key=lambda number: hashed(f"{case.record.id} {number}", 1 << 62)))]
 
 
-def _placed(row: tuple[int, ...], outcome: Outcome, a: int, b: int) -> str:
+def _placed(row: tuple[int, ...], outcome: Outcome, a: int, b: int) -> str | None:
     """The verdict on two answers of a row shown, from the order of all of them."""
     if outcome.state != "parsed":
         return refusal_or_failure(outcome)
@@ -113,7 +119,7 @@ def _placed(row: tuple[int, ...], outcome: Outcome, a: int, b: int) -> str:
     return "tie" if place[a] == place[b] else "a" if place[a] < place[b] else "b"
 
 
-def _with_ranks(record: Record, numbers: tuple[int, ...], judged: list[tuple[int, int, dict[str, str]]]) -> Record:
+def _with_ranks(record: Record, numbers: tuple[int, ...], judged: Judged) -> Record:
     """The answers' ranks: 1 and how many are better. None where a verdict is missing."""
     verdicts = [(a, b, combined(list(said.values()))) for a, b, said in judged]
     if any(verdict not in ("a", "b", "tie") for _, _, verdict in verdicts):

@@ -27,6 +27,7 @@ from utils.tutor_turns import INSTRUCTION
 CSV = {"rating": "ratings-feedback-csv", "preference": "rankings-feedback-csv", "ranking": "rankings-feedback-csv"}
 JSON = {"completion": "completions", "conversation": None, "label": "annotations"}
 OF_LINES = (*FEEDBACK_TYPES.values(), "improve", "explain", "completion")  # kinds that a line has fields for
+SHOWN = 3  # rows named for each reason
 TYPE_OF = {kind: name for name, kind in FEEDBACK_TYPES.items()}
 DISAGREE = "Answer: C"  # the feedback of a line whose two orders disagree: their tie, in the form of a reply
 
@@ -42,26 +43,21 @@ def check_output(path: Path, cases: Iterable[Case]) -> None:
             instruction_of(case.record)
 
 
-def write_results(path: Path, told: Iterable[Told]) -> Counter[str]:
-    """What became of the rows: "rows" written, and the others by reason."""
-    told = list(told)
-    kind = told[0].case.kind
-    tally: Counter[str] = Counter()
+def write_results(path: Path, kind: str, told: Iterable[Told]) -> Counter[str]:
+    """Reads `told` once. What became of the rows: "rows" written, and the others by reason."""
     if path.suffix == ".csv":
-        return _foreign(CSV[kind], path, (_new_verdicts(each) for each in told))
+        return _foreign(CSV[kind], path, map(_news, told))
     if path.suffix == ".json" and JSON[kind]:
-        return _foreign(JSON[kind], path, (_new_verdicts(_new_answer(each)) for each in told))
-    if kind == "conversation":
-        rows = list(_lessons(told, tally))
-        if path.suffix == ".json":
-            with replacing(path) as out:
-                json.dump(rows, out, ensure_ascii=False, indent=1)
-        else:
-            write_jsonl(path, rows)
+        return _foreign(JSON[kind], path, map(_news, told))
+    tally: Counter[str] = Counter()
+    rows = _lessons(told, tally) if kind == "conversation" else (row for each in told for row in _row(each, tally))
+    if path.suffix == ".json":
+        rows = list(rows)
+        with replacing(path) as out:
+            json.dump(rows, out, ensure_ascii=False, indent=1)
+        tally["rows"] = len(rows)
     else:
-        rows = [row for each in told for row in _row(each, tally)]
-        write_jsonl(path, rows)
-    tally["rows"] = len(rows)
+        tally["rows"] = write_jsonl(path, rows)
     return tally
 
 
@@ -73,15 +69,11 @@ def _foreign(name: str, path: Path, records: Iterable[Record]) -> Counter[str]:
     return Counter({**kept, **Counter(str(error) for error in refused)})
 
 
-def _new_verdicts(told: Told) -> Record:
-    return dataclasses.replace(told.record, verdicts=told.record.verdicts[len(told.case.record.verdicts) :])
-
-
-def _new_answer(told: Told) -> Told:
-    if told.case.kind != "completion":
-        return told
-    answers = told.record.answers[len(told.case.record.answers) :]
-    return dataclasses.replace(told, record=dataclasses.replace(told.record, answers=answers))
+def _news(told: Told) -> Record:
+    """The record without the verdicts, and for a completion the answers, that it had before."""
+    before, record = told.case.record, told.record
+    answers = record.answers[len(before.answers) :] if told.case.kind == "completion" else record.answers
+    return dataclasses.replace(record, answers=answers, verdicts=record.verdicts[len(before.verdicts) :])
 
 
 def _lessons(told: Iterable[Told], tally: Counter[str]) -> Iterator[dict[str, Any]]:
@@ -163,47 +155,52 @@ def _prompt(told: Told) -> str:
     return told.questions[0].request.body["messages"][-1]["content"]
 
 
-def summary(told: Iterable[Told]) -> list[str]:
-    """Printable lines: what came of the questions, the rows without a value by reason, and what a judge's place in the
-    order was worth."""
-    told = list(told)
-    states, reasons, first = Counter(), Counter(), {}
-    for each in told:
-        for outcome in each.outcomes:
-            states[outcome.state] += 1
+class Summary:
+    """What came of the questions, which rows have no value and why, and what a judge's place in the order was worth."""
+
+    def __init__(self) -> None:
+        self.states: Counter[str] = Counter()
+        self.reasons: Counter[str] = Counter()
+        self._rows: dict[str, list[str]] = {}  # the first rows of each reason
+        self._alike, self._pairs, self._first, self._decided = 0, 0, 0, 0
+        self._aspects: dict[str, Counter[str]] = {}
+
+    def watch(self, told: Iterable[Told]) -> Iterator[Told]:
+        """The same, counted on the way."""
+        for each in told:
+            self._add(each)
+            yield each
+
+    def _add(self, told: Told) -> None:
+        for outcome in told.outcomes:
+            self.states[outcome.state] += 1
             if outcome.state != "parsed":
                 what = f"{outcome.state}: {outcome.reason}" if outcome.reason else outcome.state
-                reasons[what] += 1
-                first.setdefault(what, []).append(each.case.record.where)
-    lines = [f"{states.total()} questions: " + (", ".join(f"{n} {s}" for s, n in states.most_common()) or "none")]
-    for what, count in reasons.most_common():
-        rows = list(dict.fromkeys(first[what]))
-        lines.append(f"  {count} {what} ({', '.join(rows[:3])}{', …' if len(rows) > 3 else ''})")
-    return lines + _places(told) + _aspects(told)
+                self.reasons[what] += 1
+                rows = self._rows.setdefault(what, [])
+                if len(rows) <= SHOWN and told.case.record.where not in rows:
+                    rows.append(told.case.record.where)
+        before, after = (record.meta.get(BY_ORDER, []) for record in (told.case.record, told.record))
+        for pair in after[len(before) :]:
+            self._pairs += 1
+            self._alike += pair["ab"] == pair["ba"]
+            self._decided += sum(pair[order] in ("a", "b") for order in ("ab", "ba"))
+            self._first += sum(pair[order] == order[0] for order in ("ab", "ba"))
+        for found in told.record.meta.get("explain", []) if told.case.kind == "explain" else []:
+            name = (told.case.source or told.record.meta).get("feedback_type") or found["of"]
+            self._aspects.setdefault(str(name), Counter())[found["aspect"] or "unparsed"] += 1
 
-
-def _places(told: list[Told]) -> list[str]:
-    both = []
-    for each in told:
-        before, after = (record.meta.get(BY_ORDER, []) for record in (each.case.record, each.record))
-        both += after[len(before) :]
-    said = [(order, pair[order]) for pair in both for order in ("ab", "ba") if pair[order] in ("a", "b")]
-    if not said:
-        return []
-    same = sum(pair["ab"] == pair["ba"] for pair in both)
-    first = sum(order[0] == preferred for order, preferred in said)
-    return [f"both orders: {same} of {len(both)} pairs judged alike; the answer shown first won {first} of {len(said)}"]
-
-
-def _aspects(told: list[Told]) -> list[str]:
-    tally: dict[str, Counter[str]] = {}
-    for each in told:
-        source = each.case.source or each.record.meta
-        for found in each.record.meta.get("explain", []) if each.case.kind == "explain" else []:
-            name = str(source.get("feedback_type") or found["of"])
-            tally.setdefault(name, Counter())[found["aspect"] or "unparsed"] += 1
-    return [
-        f"{name}: "
-        + ", ".join(f"{aspect} {counts[aspect]}" for aspect in ("A", "B", "C", "unparsed") if counts[aspect])
-        for name, counts in tally.items()
-    ]
+    def lines(self) -> list[str]:
+        """Printable."""
+        states = ", ".join(f"{count} {state}" for state, count in self.states.most_common()) or "none"
+        lines = [f"{self.states.total()} questions: {states}"]
+        for what, count in self.reasons.most_common():
+            rows = self._rows[what]
+            lines.append(f"  {count} {what} ({', '.join(rows[:SHOWN])}{', …' if len(rows) > SHOWN else ''})")
+        if self._decided:
+            lines.append(f"both orders: {self._alike} of {self._pairs} pairs judged alike; the answer shown first won "
+                         f"{self._first} of {self._decided}")  # fmt: skip
+        for name, counts in self._aspects.items():
+            told = (f"{aspect} {counts[aspect]}" for aspect in ("A", "B", "C", "unparsed") if counts[aspect])
+            lines.append(f"{name}: {', '.join(told)}")
+        return lines

@@ -70,6 +70,8 @@ def read_case(row: Any, where: str, choice: Choice) -> Case:
 
 
 def _record(row: dict[str, Any], where: str, choice: Choice) -> Record:
+    if not isinstance(row.get("outputs", {}), dict | list):
+        raise RecordError(f"{where}: outputs are {str(row['outputs'])[:60]!r}; expected an object of texts by model")
     if isinstance(row.get("output"), str) and choice.base_models and "prompt" in row:
         row = {**row, "output": {choice.base_models[0]: row["output"]}}
     try:
