@@ -151,22 +151,25 @@ def percent(share: Estimate) -> dict[str, float | None]:
 
 
 def flips(ranked: Iterable[Record]) -> dict:
-    """Of the pairs that a judge saw in both orders: how many it decided differently."""
-    seen: dict[tuple, dict[str, str]] = defaultdict(dict)
-    changed = both = 0
+    """Of the pairs that a judge decided in both orders, each the first time: how many it decided differently."""
+    seen: dict[tuple, dict[str, tuple]] = defaultdict(dict)
+    twice = []
     for record in ranked:
-        for said in record.meta.get(BY_ORDER, []):
-            orders = {said.get("ab"), said.get("ba")}
-            both, changed = both + (orders <= set(SAYS)), changed + (orders <= set(SAYS) and len(orders) > 1)
+        twice += [[(said.get("ab"),), (said.get("ba"),)] for said in record.meta.get(BY_ORDER, [])]
         for verdict in asked(record):
             a, b = record.answers[verdict.a].text, record.answers[verdict.b].text
-            if a != b and verdict.preferred in SAYS:
-                better = {"a": a, "b": b}.get(verdict.preferred, "tie")
+            if a != b:
                 first = b if verdict.order == "ba" else a
-                seen[record.prompt, verdict.judge, frozenset((a, b))].setdefault(first, better)
-    twice = [said for said in seen.values() if len(said) == 2]
-    both, changed = both + len(twice), changed + sum(len(set(said.values())) > 1 for said in twice)
-    return {"pairs_in_both_orders": both, "flips": changed, "percent": 100 * changed / both if both else None}
+                said = verdict.preferred, {"a": a, "b": b}.get(verdict.preferred)
+                seen[record.prompt, verdict.judge, frozenset((a, b))].setdefault(first, said)
+    twice += [list(said.values()) for said in seen.values() if len(said) == 2]
+    both = [said for said in twice if {each[0] for each in said} <= set(SAYS)]
+    changed = sum(one[-1] != other[-1] for one, other in both)
+    return {
+        "pairs_in_both_orders": len(both),
+        "flips": changed,
+        "percent": 100 * changed / len(both) if both else None,
+    }
 
 
 def cycles(rankings: Iterable[Ranking]) -> dict:

@@ -1,7 +1,6 @@
 """Writing formats of other systems: what is written is read again as it was, and what is lost is counted."""
 
 import io
-import json
 import string
 from functools import partial
 

@@ -74,7 +74,8 @@ def feedback_lines(record: Record):
     for about, feedback in said:
         order = [*about, *(k for k in range(len(record.answers)) if k not in about)]
         outputs = {record.answers[k].model: record.answers[k].text for k in order}
-        yield with_columns({"prompt": human_assistant(record).lstrip("\n"), "outputs": outputs} | feedback, record)
+        row = with_columns({"prompt": human_assistant(record).lstrip("\n"), "outputs": outputs} | feedback, record)
+        yield {name: value for name, value in row.items() if name != "unparsed"}  # which follows from the feedback
 
 
 def _feedback(record: Record) -> Iterator[tuple[tuple[int, ...], dict[str, Any]]]:

@@ -123,4 +123,5 @@ def replacing(path: Path) -> Iterator[TextIO]:
         reason = error.strerror or error
         raise UserError(f"{path}: cannot be written: {reason}; free some space, or give another place") from error
     finally:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
