@@ -25,7 +25,7 @@ from utils.parsing import PARSERS, Parser
 from utils.providers import Provider
 from utils.reporting import say, warn
 
-__all__ = ["Limits", "Outcome", "Question", "Summary", "ask"]
+__all__ = ["Limits", "Outcome", "Question", "Summary", "ask", "dollars"]
 
 
 @dataclass(frozen=True)
