@@ -10,6 +10,7 @@ where it was stopped, and asks nothing twice.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -27,7 +28,7 @@ from utils.feedback.rows import completions_wanted, read_cases, read_objectives,
 from utils.ledger import Ledger
 from utils.providers import open_provider
 from utils.raw_datasets.spec import renaming
-from utils.reporting import run_program, say
+from utils.reporting import progress, run_program, say
 
 ALIASES = {"gpt4": "gpt-4o", "chatgpt": "gpt-4o-mini", "claude": "claude-sonnet-4-20250514"}
 
@@ -38,10 +39,16 @@ class RequestArguments:
         [], help="rows to ask about; for --kind label two generators'", aliases=["--input_csv"]
     )
     output_file: str | None = option(help="file to write: .jsonl, .txt, .csv, .json", aliases=["--save_feedback_csv"])
-    api_type: str = option("gpt4", help="model to ask; also gpt4, chatgpt, claude", aliases=["--gpt_version", "--llm"])
+    api_type: str = option(
+        "gpt4",
+        help="model to ask; gpt4, chatgpt and claude are short names",
+        aliases=["--gpt_version", "--llm", "--ai_model"],
+    )
     provider: Literal["openai", "anthropic", "replay"] | None = option(help="None: by the model's name")
     base_url: str | None = option(help="another server of the same API; for replay the file of saved answers")
-    kind: str | None = option(help=f"one of {', '.join(KINDS)}; None: each row's feedback_type")
+    kind: str | None = option(
+        help="; ".join(f"{k.name}: {k.about}" for k in KINDS.values()) + "; None: by feedback_type"
+    )
     base_models: str | None = option(help="models whose answers are asked about, as a,b", aliases=["--base_model"])
     nums: str | None = option(help="rows to take: n, the first n; a,b, row a up to b, from 0")
     start_index: int = option(0, help="rows to leave out at the start")
@@ -117,6 +124,8 @@ class RequestLimits(Limits):
 def main(argv: list[str] | None = None) -> None:
     args, label, limits = parse([RequestArguments, LabelArguments, RequestLimits], argv, description=__doc__)
     cases, output = cases_of(args, label), output_of(args, label)
+    if any(Path(path).resolve() == output.resolve() for path in [*args.input_files, *args.prompt_file]):
+        raise UserError(f"--output_file {output} is a file that is read; give another name")
     check_output(output, cases)
     asker = Asker(
         args.provider, args.model, Prompts(map(Path, args.prompt_file), MATERIAL), scale_of(args.scale or "1,7"),
@@ -131,18 +140,25 @@ def main(argv: list[str] | None = None) -> None:
 
         steps = max(KINDS[case.kind].steps for case in cases)
         for _ in range(steps):
-            ask(questions_of(iter(cases), asker, outcome_of), ledger, provider, limits)
+            ask(questions_of(shown("questions", cases), asker, outcome_of), ledger, provider, limits)
             if limits.dry_run:
                 if steps > 1:
                     say("not counted: the questions that build on these answers")
                 return
-        told = (follow(case, asker, outcome_of, to_the_end=True) for case in cases)
+        told = (follow(case, asker, outcome_of, to_the_end=True) for case in shown("results", cases))
         summary = Summary()
         tally = write_results(output, cases[0].kind, summary.watch(told))
     for line in summary.lines():
         say(line)
     others = "".join(f"; {count} {what}" for what, count in tally.items() if what != "rows" and count)
     say(f"{output}: {tally['rows']} rows{others}")
+
+
+def shown(title: str, cases: list[Case]) -> Iterator[Case]:
+    with progress(title, len(cases)) as advance:
+        for case in cases:
+            yield case
+            advance()
 
 
 def cases_of(args: RequestArguments, label: LabelArguments) -> list[Case]:

@@ -116,6 +116,9 @@ def test_places(refuse, good, tmp_path):
         write_lines(tmp_path / "rows.jsonl", [{"prompt": [{"role": "system", "content": "a"},
                                                          {"role": "user", "content": "b"}], "answers": ["c"]}]),
     )  # fmt: skip
+    assert "rows.jsonl is a file that is read; give another name" in refuse(
+        "--kind", "rating", "--input_files", good, "--output_file", good
+    )
     (tmp_path / "file").write_text("")
     assert "file" in refuse("--kind", "rating", "--input_files", good, "--output_file", tmp_path / "file" / "out.jsonl")
 

@@ -2,10 +2,15 @@
 
 import csv
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
-from oracle import oracle
-from requesting import exchanges, formatted, lines, record, request, sent, write_lines
+from oracle import oracle, wait_for
+from requesting import PROGRAM, exchanges, formatted, lines, record, request, sent, write_lines
+from toys import ROOT
 
 from utils.feedback import Prompts
 from utils.feedback.forms import MATERIAL
@@ -332,3 +337,40 @@ def test_faults_do_not_show(records, tmp_path):
         words = ("--kind", "preference", "--input_files", records, "--base_models", "good,poor", "--output_file")
         assert request(clean, *words, tmp_path / "a.jsonl") == request(faulty, *words, tmp_path / "b.jsonl") == 0
     assert (tmp_path / "a.jsonl").read_bytes() == (tmp_path / "b.jsonl").read_bytes()
+
+
+def test_a_kill_loses_nothing(records, tmp_path, capsys):
+    output = tmp_path / "out.jsonl"
+    with oracle(latency=0.2) as url:
+        words = ("--kind", "rating", "--input_files", records, "--output_file", output, "--concurrency", "4")
+        command = [sys.executable, PROGRAM, *words, "--base_url", url, "--api_type", "oracle"]
+        process = subprocess.Popen([*map(str, command)], stdout=subprocess.DEVNULL)
+        wait_for(lambda: sent(url) >= 12)
+        process.kill()
+        process.wait()
+        assert not output.exists()
+        seen = sent(url)
+        assert request(url, *words) == 0
+        assert seen < 36 and 36 <= sent(url) <= 36 + 4  # what was in flight at the kill
+    assert "36 questions: 36 parsed" in capsys.readouterr().out and len(lines(output)) == 12
+
+
+DATA = Path(os.environ.get("PLUMBLINE_DATA", ROOT.parent / "shared" / "data"))
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason=f"no real data at {DATA}; PLUMBLINE_DATA names another place")
+def test_real_files_are_read(url, tmp_path, capsys):
+    """20 instructions with 5 answers each, of which two pairs are equal; 805 outputs of one model, twice."""
+    sampled, outputs = (
+        DATA / "sparse_feedback/sample_generation.json",
+        DATA / "alpaca_eval/alpaca-7b/model_outputs.json",
+    )
+    words = ("--dry_run", "--input_files", sampled, "--output_file")
+    assert request(url, "--kind", "rating", *words, tmp_path / "out.csv") == 0
+    assert request(url, "--kind", "ranking", *words, tmp_path / "out.csv") == 0
+    said = capsys.readouterr().out
+    assert "dry run: 98 requests" in said and "dry run: 384 requests" in said
+    words = ("--base_dir", tmp_path, "--input_files", outputs, outputs, "--model1_name", "a", "--model2_name", "b")
+    assert request(url, "--kind", "label", "--max_num_comparisons", "900", *words) == 0
+    rows = json.loads((tmp_path / "comparisons_oracle/a_vs_b/annotations.json").read_text())
+    assert len(rows) == 805 and {row["preference"] for row in rows} == {0}
