@@ -61,8 +61,7 @@ class ServerArguments:
         names = ("any_model", "api_key", "latency", "slow", "retry_after", "seed")
         settings = Settings(MODELS, faults=parse_faults(self.faults), **{name: getattr(self, name) for name in names})
         return ChatServer(
-            lambda call, number: judge.reply(call.messages, call.model, call.structured, number if call.free else 0),
-            settings,
+            lambda call, sample: judge.reply(call.messages, call.model, call.structured, sample), settings
         )
 
 

@@ -125,6 +125,9 @@ def test_samples_of_a_teacher_differ_and_judgements_do_not(url):
     assert len(texts(model="strong", messages=turns, temperature=0)) == 1
     assert len(texts(model="strong", messages=turns, temperature=0.9)) > 3
     assert len(texts(**RATING | {"temperature": 0.9})) == 1
+    firsts = [{"temperature": t / 10, "seed": seed} for t in (5, 6, 7, 8) for seed in (1, 2)]
+    said = {create(model="strong", messages=turns, **each).choices[0].message.content for each in firsts}
+    assert len(said) > 3  # another temperature or seed draws anew
 
 
 # --- errors ---

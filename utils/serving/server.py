@@ -54,9 +54,9 @@ class Spoken:
 
 
 class ChatServer:
-    """`speak(call, number)` is the model: what it says to a call that comes for the number-th time (from 0)."""
+    """`speak(call, sample)` is the model. `sample` is another text for each request at a temperature above 0."""
 
-    def __init__(self, speak: Callable[[Call, int], str], settings: Settings) -> None:
+    def __init__(self, speak: Callable[[Call, str], str], settings: Settings) -> None:
         self.speak, self.settings = speak, settings
         self.counts, self.serial = Counts(), itertools.count(1)
         self.batches = Batches(self.in_batch, lambda: self.settings.latency)
@@ -116,7 +116,7 @@ class ChatServer:
             if call.model not in self.settings.models and not self.settings.any_model:
                 known = ", ".join(self.settings.models)
                 raise ApiError(404, f"the model {call.model!r} does not exist; known: {known}")
-            said = self.say(call, fault, number, key)
+            said = self.say(call, fault, key, number)
         except ApiError as error:
             tally.faults[fault or str(error.status)] += 1
             return Spoken(error.status, api.error(error), fault, tally)
@@ -124,7 +124,7 @@ class ChatServer:
             tally.faults[fault] += 1
         return Spoken(200, api.answer(call, said), fault, tally)
 
-    def say(self, call: Call, fault: str | None, number: int, key: str) -> Said:
+    def say(self, call: Call, fault: str | None, key: str, number: int) -> Said:
         """What the model says; raises ApiError where the fault is an error of the server."""
         if fault in ("429", "429-retry-after"):
             raise ApiError(429, "too many requests; slow down")
@@ -134,7 +134,7 @@ class ChatServer:
             return Said("", "refusal" if int(key, 16) % 2 else "filter")
         if fault == "empty":
             return Said("")
-        return apis.say(self.speak(call, number), call)
+        return apis.say(self.speak(call, f"{key} {number}" if call.free else ""), call)
 
     def in_batch(self, body: Any) -> tuple[int, dict[str, Any] | None]:
         """A line of a batch: what breaks a connection breaks nothing here, and a time-out is a line never reached."""

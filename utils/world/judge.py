@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import json
 import math
+import random
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -33,6 +34,7 @@ ASPECTS = {
     "B": ("evaluation", "false", "unclear", "nothing that is true"),
     "C": ("polite", "rude", "curt", "filler", "length", "repeats", "unfinished"),
 }
+Message = Mapping[str, str]  # role, content
 
 
 class _Unreadable(Exception):  # noqa: N818 - it ends in an honest answer, not in an error
@@ -46,6 +48,8 @@ class Asked:
     task: str
     parts: dict[str, str]  # "Conversation", "Answer A", …
     text: str
+    structured: bool = False
+    sample: object = ""
 
     def part(self, name: str) -> str:
         if name not in self.parts:
@@ -65,14 +69,14 @@ class Asked:
         return found
 
 
-def read_request(text: str) -> Asked | None:
-    """The parts of a user message, or None for one without a task. A part that comes twice counts once."""
+def read_request(text: str, structured: bool = False, sample: object = "") -> Asked | None:
+    """The parts of a user message, or None for one without a task. Of a part that comes twice the first counts."""
     before, *pieces = HEADING.split(text)
     parts: dict[str, str] = {}
     for name, body in zip(pieces[::2], pieces[1::2], strict=True):
         parts.setdefault(name, body.strip())
     task = next((name.removeprefix("Task: ") for name in parts if name.startswith("Task: ")), None)
-    return Asked(task, parts, text) if task else None
+    return Asked(task, parts, text, structured, sample) if task else None
 
 
 @functools.lru_cache(maxsize=65536)
@@ -103,22 +107,26 @@ class Judge:
     seed: int = 1234
 
     def reply(
-        self, messages: Iterable[Mapping[str, str]], model: str = "oracle", structured: bool = False, sample: int = 0
+        self,
+        messages: Iterable[Mapping[str, str]],
+        model: str = "oracle",
+        structured: bool = False,
+        sample: object = "",
     ) -> str:
-        """The text that `model` says. `sample` tells answers to the same request apart where words are free."""
+        """The text that `model` says. `sample` tells apart answers to the same messages, where words are free."""
         turns = [Turn(message["role"], message["content"]) for message in messages]
         said = [turn.content for turn in turns if turn.role == "user"]
-        asked = read_request(said[-1]) if said else None
+        asked = read_request(said[-1], structured, sample) if said else None
         if asked is None:
             return self._tutor(turns, model, sample)
         if model in TEACHERS or asked.task not in ANSWERS:
             return CANNOT
         try:
-            return ANSWERS[asked.task](self, asked, structured, sample)
+            return ANSWERS[asked.task](self, asked)
         except (_Unreadable, UserError):
             return CANNOT
 
-    def _tutor(self, turns: list[Turn], model: str, sample: int) -> str:
+    def _tutor(self, turns: list[Turn], model: str, sample: object) -> str:
         try:
             exchange = read_prompt(turns)
         except UserError:
@@ -128,7 +136,7 @@ class Judge:
 
     # judgements: a form of words, or a JSON object
 
-    def _rating(self, asked: Asked, structured: bool, sample: int) -> str:
+    def _rating(self, asked: Asked) -> str:
         """The oracle's 1 to 7, or its utility stretched to the scale that the form of the reply names."""
         answer = asked.part("Answer")
         seen = _assess(_exchange(asked.conversation), answer)
@@ -140,9 +148,9 @@ class Judge:
         stretched = round(low + (utility - LOWEST) * (high - low) / (HIGHEST - LOWEST), 2)
         whole = low.is_integer() and high.is_integer()
         rating = min(high, max(low, math.floor(stretched + 0.5) if whole else stretched))
-        return _worded(asked, int(rating) if whole else rating, "Rating: {}", structured)
+        return _worded(asked, int(rating) if whole else rating, "Rating: {}")
 
-    def _preference(self, asked: Asked, structured: bool, sample: int) -> str:
+    def _preference(self, asked: Asked) -> str:
         """The same draw whichever answer is shown first; C for answers of one rating."""
         exchange, answers = _exchange(asked.conversation), asked.answers
         first, second = sorted(answers[letter] for letter in ("A", "B"))
@@ -153,9 +161,9 @@ class Judge:
         if better is not None and self._errs(key):
             better = second if better == first else first
         letter = "C" if better is None else "A" if answers["A"] == better else "B"
-        return _worded(asked, "A" if self._sees_the_first(asked) else letter, "Answer: {}", structured)
+        return _worded(asked, "A" if self._sees_the_first(asked) else letter, "Answer: {}")
 
-    def _order(self, asked: Asked, structured: bool, sample: int) -> str:
+    def _order(self, asked: Asked) -> str:
         """Plackett-Luce: utility + temperature x Gumbel noise, drawn for each text, sorted. Of any two answers the
         better one comes first with probability sigmoid(gap / temperature), as in a preference; equal texts tie."""
         exchange = _exchange(asked.conversation)
@@ -166,13 +174,13 @@ class Judge:
         groups = [[letter for letter, text in asked.answers.items() if scores[text] == score] for score in ranked]
         if self._sees_the_first(asked):
             groups = [[letter] for letter in asked.answers]
-        return _worded(asked, " > ".join(" = ".join(group) for group in groups), "Order: {}", structured)
+        return _worded(asked, " > ".join(" = ".join(group) for group in groups), "Order: {}")
 
     def _noisy_utility(self, exchange: Exchange, conversation: str, text: str) -> float:
         wait = random_of(self.seed, "order", conversation, text).expovariate(1.0)
         return _assess(exchange, text).utility - self.noise_temperature * math.log(wait + 1e-300)
 
-    def _explain(self, asked: Asked, structured: bool, sample: int) -> str:
+    def _explain(self, asked: Asked) -> str:
         """The aspect in which two answers differ most, or an answer and what its comment would make of it."""
         exchange = _exchange(asked.conversation)
         if "Comment" in asked.parts:
@@ -185,7 +193,7 @@ class Judge:
         letter = max(gaps, key=gaps.__getitem__)
         if self._errs((asked.conversation, *texts)):
             letter = random_of(self.seed, *texts).choice([other for other in ASPECTS if other != letter])
-        return _worded(asked, letter, "Answer: {}", structured)
+        return _worded(asked, letter, "Answer: {}")
 
     def _errs(self, key: tuple[str, ...]) -> bool:
         return random_of(self.seed, "noise", *key).random() < self.noise
@@ -196,35 +204,35 @@ class Judge:
 
     # words
 
-    def _critique(self, asked: Asked, structured: bool, sample: int) -> str:
+    def _critique(self, asked: Asked) -> str:
         said = tasks.critique(_exchange(asked.conversation), asked.part("Answer"))
-        return _worded(asked, said, "{}", structured)
+        return _worded(asked, said, "{}")
 
-    def _refinement(self, asked: Asked, structured: bool, sample: int) -> str:
+    def _refinement(self, asked: Asked) -> str:
         exchange, answer = _exchange(asked.conversation), asked.part("Answer")
-        better = tasks.refine(exchange, answer, self._words(asked, sample))
+        better = tasks.refine(exchange, answer, self._words(asked))
         trigger = TRIGGER.search(asked.text)
         form = f"{tasks.critique(exchange, answer)}\n\n{trigger[0] if trigger else 'A better answer is:'} {{}}"
-        return _worded(asked, better, form, structured)
+        return _worded(asked, better, form)
 
-    def _improve(self, asked: Asked, structured: bool, sample: int) -> str:
-        exchange, rng = _exchange(asked.conversation), self._words(asked, sample)
+    def _improve(self, asked: Asked) -> str:
+        exchange, rng = _exchange(asked.conversation), self._words(asked)
         better = tasks.improve(exchange, asked.part("Answer"), asked.part("Comment"), rng)
-        return _worded(asked, better, "{}", structured)
+        return _worded(asked, better, "{}")
 
-    def _problem(self, asked: Asked, structured: bool, sample: int) -> str:
+    def _problem(self, asked: Asked) -> str:
         return json.dumps(tasks.lesson(_exchange(asked.parts.get("Conversation", asked.text)).problem))
 
-    def _conversation(self, asked: Asked, structured: bool, sample: int) -> str:
+    def _conversation(self, asked: Asked) -> str:
         problem = _exchange(asked.parts.get("Conversation", asked.text)).problem
-        return json.dumps(tasks.mock_conversation(problem, self._words(asked, sample)))
+        return json.dumps(tasks.mock_conversation(problem, self._words(asked)))
 
-    def _words(self, asked: Asked, sample: int):
-        return random_of(self.seed, asked.text, sample)
+    def _words(self, asked: Asked) -> random.Random:
+        return random_of(self.seed, asked.text, asked.sample)
 
 
-def _worded(asked: Asked, value: object, form: str, structured: bool) -> str:
-    return json.dumps({asked.task: value}) if structured else form.replace("{}", str(value))
+def _worded(asked: Asked, value: object, form: str) -> str:
+    return json.dumps({asked.task: value}) if asked.structured else form.replace("{}", str(value))
 
 
 ANSWERS = {
