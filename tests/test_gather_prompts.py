@@ -158,7 +158,7 @@ def test_length_filters_and_unwanted_words(tmp_path):
     run = lambda *flags: texts(gather(tmp_path, "--data_path", f"dolly:{path}", *flags)[0])  # noqa: E731
     assert run("--max_words", 4) == ["one", "one two", "Fact-check it"]
     assert run("--max_words", 4, "--leave_out", "Fact-check") == ["one", "one two"]
-    assert run("--min_words", 5) == ["one two three four"]
+    assert run("--min_words", 6) == ["one two three four"] and len(run("--min_words", 4)) == 3
     assert run("--max_characters", 19 + 3) == ["one"]
     summary = gather(tmp_path, "--data_path", f"dolly:{path}", "--max_words", 3, "--leave_out", "Fact")[1]
     assert summary["sources"][0] | {"too long": 2, "unwanted words": 1, "kept": 1} == summary["sources"][0]
@@ -187,6 +187,7 @@ def test_draws_are_by_task_by_source_and_by_seed(tmp_path):
     assert gather(tmp_path, *flags, "--seed", 1)[0] != found
     found, summary = gather(tmp_path, "--data_path", f"dolly:{a}=7rows", f"sharegpt:{b}=2rows")
     assert [source["kept"] for source in summary["sources"]] == [7, 2]
+    assert texts(found)[:7] == sorted(texts(found)[:7], key=lambda text: int(text[1:]))
 
 
 def test_what_was_not_drawn_is_no_duplicate(tmp_path):

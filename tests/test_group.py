@@ -10,7 +10,7 @@ from toy_rows import write
 from data_collect import group
 from utils.errors import UserError
 from utils.grouping import joined, levels, random_levels, read_answered
-from utils.records import RecordError, read_records
+from utils.records import Answer, RecordError, read_records
 
 LOSSES = [0.7, 0.1, 0.9, 0.3, 0.2, 0.8, 0.6, 0.5, 0.4, 1.0]  # in order: 1 4 3 8 7 6 0 5 2 9
 
@@ -96,7 +96,7 @@ def test_random_is_a_baseline_of_the_same_sizes(tmp_path):
 
 
 def test_answers_are_joined_by_prompt_and_what_does_not_match_is_counted(tmp_path, capsys):
-    a = write(tmp_path / "a.jsonl", [line(f"q{i}", "x", i) for i in (3, 1, 2, 9, 1)])
+    a = write(tmp_path / "a.jsonl", [*(line(f"q{i}", "x", i) for i in (3, 1, 2, 9)), line("q1", "not the first", 8)])
     b = write(tmp_path / "b.jsonl", [line(f"q{i}", "y" if i > 1 else "x") for i in (1, 2, 3, 4, 5)])
     rows, summary = run(tmp_path, paths=[a, b])
     assert [row["output"] for row in rows] == [{"a": "x", "b": "y"}, {"a": "x", "b": "x"}, {"a": "x", "b": "y"}]
@@ -108,9 +108,10 @@ def test_answers_are_joined_by_prompt_and_what_does_not_match_is_counted(tmp_pat
     assert "only in a 1, only in b 2, matched 3" in out and "1 problems have the same answer by all models" in out
 
 
-def test_spaces_around_turns_do_not_part_a_prompt_from_itself(tmp_path):
-    spaced = {**line("q", "b"), "prompt": "\n\nHuman: q \n\nAssistant: "}
-    paths = [write(tmp_path / "a.jsonl", [line("q", "a", 1)]), write(tmp_path / "b.jsonl", [spaced])]
+@pytest.mark.parametrize("spaced", ["\n\nHuman: q \n\nAssistant: ", " q ", [{"role": "user", "content": "q "}]])
+def test_spaces_around_turns_do_not_part_a_prompt_from_itself(tmp_path, spaced):
+    answered = {**line("q", "b"), "prompt": spaced}
+    paths = [write(tmp_path / "a.jsonl", [line("q", "a", 1)]), write(tmp_path / "b.jsonl", [answered])]
     problems, _ = joined([read_answered(path) for path in paths], ["a", "b"])
     assert len(problems) == 1
 
@@ -148,6 +149,20 @@ def test_what_chatbot_and_others_call_the_answer_and_its_loss(tmp_path):
     ]
     found = read_answered(write(tmp_path / "a.jsonl", rows))
     assert [(row.answer.text, row.loss) for row in found] == [("s", 0.5), ("o", 2.0), ("r", 0.25)]
+
+
+def test_rows_as_chatbot_writes_them(tmp_path):
+    """Its own code writes a plain row and a record; both are read alike."""
+    from utils.answer_rows import answer_row
+
+    plain = answer_row({"prompt": "Human: q\n\nAssistant:", "task": "qa"}, "a:1")
+    record = answer_row({"prompt": [{"role": "user", "content": "q"}], "meta": {"task": "qa"}}, "a:2")
+    measured = []
+    for row in (plain, record):
+        answered = answer_row(row.with_answers([Answer("a", model="sft")], greedy=True), "a:3")
+        measured.append(answered.with_likelihood([0.5]))
+    found = read_answered(write(tmp_path / "a.jsonl", measured))
+    assert [(row.answer.text, row.loss, row.task, row.key) for row in found] == [("a", 0.5, "qa", (("user", "q"),))] * 2
 
 
 @pytest.mark.parametrize(

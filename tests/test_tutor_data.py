@@ -168,7 +168,7 @@ def test_why_the_teachers_turn_is_preferred(response, reason):
     [
         (turn("g", "12", "w"), True),
         (turn("a, c"), False),
-        (turn("a", "1, 2"), False),
+        (turn("a", "123"), False),
         (turn("a", "1", ""), False),
         (turn("a", 1), False),
         ({"Tutorbot": "Hm."}, False),
