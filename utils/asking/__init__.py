@@ -77,13 +77,13 @@ def ask(
     changed = ledger.parse_new(parsers)["changed"]
     if changed:
         say(f"{changed} stored answers read otherwise by newer parsers")
-    (_, total), asked = ledger.do([steps.left, steps.asked])
+    ((_, total),) = ledger.do([steps.left])
     if limits.dry_run:
         return _dry_run(ledger, provider, limits, total)
     if not total:
         return Summary(0)
     _set_prices(ledger, provider, limits)
-    say(f"{total:,} requests to {provider.where}; {asked - total:,} of this run are in {ledger.path} already")
+    say(f"{total:,} requests to {provider.where}")
     first, sent = ledger.do([steps.last_attempt, lambda db: steps.sent_by(db, ledger.process)])
     pump = Pump(ledger, provider, limits, parsers)
     try:

@@ -91,13 +91,8 @@ def left(db: sqlite3.Connection) -> tuple[int, int]:
     return settled, db.execute("SELECT count(*) FROM queue").fetchone()[0]
 
 
-def asked(db: sqlite3.Connection) -> int:
-    """How many requests this run wants to know about."""
-    return db.execute("SELECT count(DISTINCT key) FROM wanted").fetchone()[0]
-
-
 def unsettled(db: sqlite3.Connection) -> int:
-    """How many of those have no last state."""
+    """How many requests of this run have no last state."""
     which = f"SELECT key FROM requests WHERE state NOT IN {SETTLED}"
     return db.execute(f"SELECT count(DISTINCT key) FROM wanted WHERE key IN ({which})").fetchone()[0]
 
