@@ -1,6 +1,7 @@
 """Writing formats of other systems: what is written is read again as it was, and what is lost is counted."""
 
 import io
+import json
 import string
 from functools import partial
 
@@ -260,6 +261,8 @@ def test_records_that_have_no_rows_are_counted(tmp_path):
         ("formatted", Record(user("a\nTutorbot: b"), *FULL_PAIR), "would be read with other turns"),
         ("formatted", Record(user("a"), FULL_PAIR[0]), "2 answers, none preferred; expected one, or a verdict"),
         ("conversations", Record(user("a"), ()), None),
+        ("conversations", Record((Message("system", "s"), *user("Student: b")), (Answer('{"Tutorbot": "c"}'),)),
+         "would be read with other turns"),
         ("feedback-lines", Record(user("a"), *FULL_PAIR), "expected every answer to name its model"),
         ("responses-csv", Record(user("a"), FULL_PAIR[0]), "expected two, one of them of the model 'gpt'"),
         ("generations-n", Record(user("a"), (Answer("a", "m"), Answer("b", "n"))), "answers are of m, n; expected one"),
@@ -278,6 +281,15 @@ def test_a_record_that_a_format_cannot_say(tmp_path, name, record, says):
     with pytest.raises(UserError, match="no rows left"):
         write(name, path, [record], refused.append)
     assert says in str(refused[0]) and list(tmp_path.iterdir()) == []
+
+
+def test_records_of_one_prompt_are_one_key_of_an_object(tmp_path):
+    records = [Record(user(q), (Answer(a), Answer(b)), (Verdict(0, 1, "b"),)) for q, a, b in ("qab", "rcd", "qef")]
+    write("completions", tmp_path / "a.json", records)
+    assert json.loads((tmp_path / "a.json").read_text()) == {"q": ["a", "b", "e", "f"], "r": ["c", "d"]}
+    write("rm-json", tmp_path / "b.json", records)
+    pairs = [value["sentences"] for value in json.loads((tmp_path / "b.json").read_text()).values()]
+    assert pairs == [[["b", "a"], ["f", "e"]], [["d", "c"]]]
 
 
 def test_half_a_character_is_a_bad_row_and_survives_in_further_columns(tmp_path):
