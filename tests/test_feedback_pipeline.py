@@ -246,4 +246,5 @@ def test_killed_and_started_again(collected, tmp_path):
         report = kept.report()
     assert report["answered"] == report["requests"] == len(counts["bodies"]) and report["planned"] == 0
     assert again <= report["possibly_billed"] and report["attempts"] >= counts["requests"]
-    assert list(read_records(tmp_path / "verdicts.jsonl")) == list(read_records(collected.folder / "verdicts.jsonl"))
+    expected, _ = collected.ask("verdicts.jsonl", "answers.jsonl", "--kind", "ranking")
+    assert list(read_records(tmp_path / "verdicts.jsonl")) == expected
