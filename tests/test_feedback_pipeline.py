@@ -216,6 +216,7 @@ def stored(path):
         return {key_of(row["body"]) for state in ("parsed", "unparsed", "unread") for row in ledger.rows(state)}
 
 
+@pytest.mark.slow
 def test_killed_and_started_again(collected, tmp_path):
     words = ["--input_files", collected.folder / "answers.jsonl", "--output_file", tmp_path / "verdicts.jsonl"]
     words += ["--kind", "ranking", "--api_type", "oracle", "--provider", "openai", "--concurrency", 8]
