@@ -7,6 +7,7 @@ import json
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol
 
 from utils.providers.prices import Price
@@ -21,7 +22,7 @@ class Request:
     body: dict[str, Any]
     sample: int = 0
 
-    @property
+    @cached_property
     def key(self) -> str:
         return hashlib.sha256(canonical([self.provider, self.body, self.sample]).encode()).hexdigest()
 
@@ -29,7 +30,7 @@ class Request:
     def model(self) -> str:
         return self.body["model"]
 
-    @property
+    @cached_property
     def most_input_tokens(self) -> int:
         """A bound: a token has at least one byte, and the body holds more than the words."""
         return len(canonical(self.body).encode())
