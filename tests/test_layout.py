@@ -19,13 +19,17 @@ LAYERS = [
         "statistics",
         "vocabulary",
         "world",
+        "parsing",
         "lora",
         "charts",
+        "tables",
     ],
-    ["raw_datasets", "templates", "models", "engine", "checkpoints", "attention", "decoding", "shards", "page"],
-    ["batches", "cascade", "token_store", "run", "answer_rows"],
-    ["scoring", "generation", "stage", "measuring", "experience"],
-    ["loop", "reference", "rewards", "answering", "conversation"],
+    ["raw_datasets", "templates", "models", "engine", "checkpoints", "attention", "decoding", "shards", "page"]
+    + ["providers", "serving"],
+    ["batches", "cascade", "token_store", "run", "answer_rows", "ledger", "formats"]
+    + ["prompt_sources", "grouping", "tutor_turns"],
+    ["scoring", "generation", "stage", "measuring", "experience", "asking", "pair_sets"],
+    ["loop", "reference", "rewards", "answering", "conversation", "feedback"],
     ["sampling", "rollouts"],
     ["online", "players"],
 ]

@@ -83,3 +83,27 @@ def calibration(probabilities: Sequence[float], outcomes: Sequence[float], bins:
     bin_N = np.minimum((p_N * bins).astype(int), bins - 1)
     gaps = [abs(float(np.sum(p_N[bin_N == b] - y_N[bin_N == b]))) for b in range(bins)]
     return Calibration(float(np.mean((p_N - y_N) ** 2)), sum(gaps) / len(p_N))
+
+
+def cohens_kappa(tables: Sequence[np.ndarray], seed: int = 0, resamples: int = 2000) -> Estimate:
+    """Agreement of two raters beyond chance, (p_o - p_e) / (1 - p_e) (Cohen 1960); nan where chance agrees always.
+
+    `tables` are counts [first rater's category, second's] of clusters, which are summed; the interval draws clusters
+    whole, with replacement, as cluster_bootstrap does.
+    """
+    counts_CKK = np.asarray([table for table in tables if np.sum(table)], np.float64)
+    clusters = len(counts_CKK)
+    value = _kappa(counts_CKK.sum(0)) if clusters else math.nan
+    if clusters < 2:
+        return Estimate(value, math.nan, math.nan, clusters)
+    rng = np.random.default_rng(seed)
+    drawn = [_kappa(counts_CKK[rng.integers(clusters, size=clusters)].sum(0)) for _ in range(resamples)]
+    kappas = [kappa for kappa in drawn if not math.isnan(kappa)] or [math.nan]
+    low, high = np.percentile(kappas, [2.5, 97.5])
+    return Estimate(value, float(low), float(high), clusters)
+
+
+def _kappa(counts_KK: np.ndarray) -> float:
+    share_KK = counts_KK / counts_KK.sum()
+    chance = float(share_KK.sum(0) @ share_KK.sum(1))
+    return math.nan if math.isclose(chance, 1) else (float(np.trace(share_KK)) - chance) / (1 - chance)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -141,3 +141,16 @@ def _sentencepiece(texts: list[str], vocab_size: int) -> bytes:
 
 def _write_json(path: Path, value: Any) -> None:
     path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def token_counter(name: str) -> Callable[[str], int]:
+    """How many tokens a text has, special tokens aside, by the tokenizer of a folder or a Hugging Face name. Needs no
+    torch. Raises UserError."""
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name)
+    except (OSError, ValueError, KeyError) as error:
+        first = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise UserError(f"--tokenizer_name_or_path {name}: cannot be loaded: {first}") from error
+    return lambda text: len(tokenizer(text, add_special_tokens=False)["input_ids"])

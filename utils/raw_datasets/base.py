@@ -6,7 +6,7 @@ import difflib
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 from utils.errors import UserError
 from utils.records import Record, RecordError
@@ -29,6 +29,7 @@ class RawDataset(ABC):
     needs: str  # the columns that it needs, in words
     columns: tuple[str, ...]  # every column that it reads: what may stand left of = in --columns
     instead_of: tuple[str, ...] = ()  # names of more general classes, which yield where both fit
+    read: ClassVar[Callable | None] = None  # (path, on_bad) -> rows, where a file is not simply one row an item
 
     @staticmethod
     @abstractmethod
@@ -39,6 +40,14 @@ class RawDataset(ABC):
     @abstractmethod
     def record(row: dict[str, Any], where: str) -> Record:
         """What the row means; `where` is its file:line. Raises RecordError, or LeftOut."""
+
+
+class NamedOnly(RawDataset):
+    """A format that no first row gives away: --data_path has to name the class."""
+
+    @staticmethod
+    def fits(row):
+        return False
 
 
 def raw_dataset(*names: str) -> Callable[[type[RawDataset]], type[RawDataset]]:
@@ -75,7 +84,7 @@ def detect(row: dict[str, Any], where: str) -> type[RawDataset]:
     if fitting:
         names = [cls.name for cls in fitting]
         raise UserError(f"{found}, which fit {' and '.join(names)}; name the class, as {names[0]}:PATH")
-    needs = "; ".join(f"{cls.name} ({cls.needs})" for cls in classes)
+    needs = "; ".join(f"{cls.name} ({cls.needs})" for cls in classes if not issubclass(cls, NamedOnly))
     raise UserError(f"{found}, which fit no class; rename them, as --columns prompt=question, to fit one of: {needs}")
 
 

@@ -5,7 +5,7 @@ from utils.raw_datasets.dialogue import dialogue_pair, messages, turns
 from utils.raw_datasets.pairs import Pairs
 
 
-@raw_dataset("hh_rlhf", "HelpfulRLHFDataset", "HarmlessRLHFDataset")
+@raw_dataset("hh_rlhf", "hh", "HelpfulRLHFDataset", "HarmlessRLHFDataset")
 class HHRLHF(RawDataset):
     needs = "chosen, rejected: whole dialogues, as '\\n\\nHuman: …\\n\\nAssistant: …' or as messages; no prompt"
     columns = ("chosen", "rejected")

@@ -5,7 +5,7 @@ from utils.raw_datasets.dialogue import dialogue_pair, messages, prompt_of
 from utils.records import RecordError, comparison
 
 
-@raw_dataset("pairs", "DPODataset")
+@raw_dataset("pairs", "pairs-reject", "DPODataset")
 class Pairs(RawDataset):
     needs = "prompt, chosen, rejected or reject"
     columns = ("prompt", "chosen", "rejected", "reject")

@@ -48,6 +48,8 @@ class Reader:
                 self.count(left.reason, where)
             except RecordError as error:
                 self._bad(error)
+            except UnicodeEncodeError as error:
+                self._bad(RecordError(f"{where}: a text holds half a character: {error.object[error.start]!r}"))
 
     def count(self, what: str, where: str = "") -> None:
         self.tally[what] += 1
@@ -64,7 +66,7 @@ class Reader:
         return lines
 
     def _checked_rows(self) -> Rows:
-        for row, where in self.source.rows(self.test, self._broken):
+        for row, where in self.source.rows(self.test, self._broken, self.spec.cls and self.spec.cls.read):
             self.tally[READ] += 1
             if isinstance(row, dict):
                 yield row, where

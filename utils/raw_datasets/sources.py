@@ -6,15 +6,17 @@ import csv
 import hashlib
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from utils.errors import UserError
+from utils.raw_datasets.named import NAMED, fetched
 from utils.records import RecordError, read_jsonl
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".json.gz", ".txt", ".csv", ".parquet")
 TEST_NAMES = ("test", "validation", "valid", "val", "eval", "dev")  # in this order
+ANNOTATIONS = "annotations.json"  # the file of a folder of comparisons, as AlpacaEval leaves it
 OnBad = Callable[[RecordError], None]
 Rows = Iterator[tuple[Any, str]]
 
@@ -27,8 +29,9 @@ class Source(ABC):
     has_test: bool
 
     @abstractmethod
-    def rows(self, test: bool, on_bad: OnBad | None = None) -> Rows:
-        """(row, where it stands). A line that cannot be parsed goes to `on_bad`, or raises RecordError."""
+    def rows(self, test: bool, on_bad: OnBad | None = None, read: Callable | None = None) -> Rows:
+        """(row, where it stands). A line that cannot be parsed goes to `on_bad`, or raises RecordError. `read` is the
+        way of a class that reads its files itself."""
 
     @abstractmethod
     def fingerprint(self, test: bool) -> str:
@@ -38,6 +41,8 @@ class Source(ABC):
 def open_source(name: str) -> Source:
     """A file or folder of that name, else a data set of the hub. Raises UserError."""
     path = Path(name).expanduser()
+    if name in NAMED:
+        return Files(name, fetched(name), None)
     if path.is_file():
         return Files(name, path, None)
     if path.is_dir():
@@ -52,10 +57,12 @@ class Files(Source):
         self.name, self._paths = name, (train, test)
         self.has_train, self.has_test = train is not None, test is not None
 
-    def rows(self, test, on_bad=None):
+    def rows(self, test, on_bad=None, read=None):
         path = self._paths[test]
+        if read:
+            return read(path, on_bad)
         if path.suffix == ".csv":
-            return _csv_rows(path, on_bad)
+            return csv_rows(path, on_bad)
         return _parquet_rows(path) if path.suffix == ".parquet" else _json_rows(path, on_bad)
 
     def fingerprint(self, test):
@@ -73,6 +80,8 @@ def _open_folder(name: str, folder: Path) -> Source:
     train, test = _split_file(folder, ("train",)), _split_file(folder, TEST_NAMES)
     if train or test:
         return Files(name, train, test)
+    if (folder / ANNOTATIONS).is_file():
+        return Files(name, folder / ANNOTATIONS, None)
     if (folder / "dataset_dict.json").is_file() or (folder / "dataset_info.json").is_file():
         return Hub(name, saved=True)
     if any(path.suffix in (".parquet", ".arrow", ".csv", ".jsonl") for path in folder.rglob("*") if path.is_file()):
@@ -108,18 +117,20 @@ def _is_column_dict(columns: list[Any]) -> bool:
     return len(columns) > 1 and lists and len(set(map(len, columns))) == 1
 
 
-def _csv_rows(path: Path, on_bad: OnBad | None) -> Rows:
-    """Every value is text and an empty one stays empty: no number, no NaN is read into it."""
+def csv_rows(path: Path, on_bad: OnBad | None, names: Sequence[str] | None = None) -> Rows:
+    """Every value is text and an empty one stays empty: no number, no NaN is read into it. `names` are the columns of
+    a file without a header."""
     csv.field_size_limit(1 << 30)
+    expected = "the header" if names is None else ",".join(names)
     try:
         with path.open(encoding="utf-8-sig", newline="") as lines:
-            reader = csv.DictReader(lines, strict=True)
+            reader = csv.DictReader(lines, names, strict=True)
             for row in reader:
                 where = f"{path}:{reader.line_num}"
                 if None not in row and None not in row.values():
                     yield row, where
                     continue
-                error = RecordError(f"{where}: the line has not the {len(reader.fieldnames)} fields of the header")
+                error = RecordError(f"{where}: the line has not the {len(reader.fieldnames)} fields of {expected}")
                 if on_bad is None:
                     raise error
                 on_bad(error)
@@ -162,7 +173,9 @@ class Hub(Source):
         if not (self.has_train or self.has_test):
             raise UserError(f"{name}: has the splits {', '.join(splits)}; expected train or {' or '.join(TEST_NAMES)}")
 
-    def rows(self, test, on_bad=None):
+    def rows(self, test, on_bad=None, read=None):
+        if read:
+            raise UserError(f"{self.name}: the class that was named reads files; expected the path of one")
         for number, row in enumerate(self._splits[test], start=1):
             yield row, f"{self.name}[{number}]"
 

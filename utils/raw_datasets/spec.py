@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from utils.errors import UserError
 from utils.raw_datasets.base import RAW_DATASETS, RawDataset, did_you_mean, named
+from utils.raw_datasets.named import class_of
 
 _AMOUNT = re.compile(r"(?P<path>.*)=(?P<number>-?\d+\.?\d*|-?\.\d+)(?P<rows>rows)?", re.DOTALL)
 STAGES = {1: "SFT", 2: "the reward model", 3: "step 3"}
@@ -37,9 +38,10 @@ class Spec:
         cls = None
         if colon and "/" not in head:  # a name of the hub has its slash before its colon: owner/name:config
             cls, path = named(head), tail
+        own = class_of(path)
         if not path:
             raise UserError(f"{text!r} names no data; expected [CLASS:]PATH_OR_NAME[=WEIGHT|=Nrows]")
-        return Spec(path, cls, weight, rows)
+        return Spec(path, cls or (own and named(own)), weight, rows)
 
 
 def slice_of(data_split: str | None, stage: int) -> tuple[float, float]:

@@ -20,7 +20,7 @@ NOT_APPLICABLE = {  # the code that stands for N/A
 _MARKS = re.compile(r"(?:\A|\n)\s*(Student|Tutorbot):")
 
 
-@raw_dataset("tutoring")
+@raw_dataset("tutoring", "formatted")
 class Tutoring(RawDataset):
     needs = "conversations with coded tutor turns; or prompt ending in 'Tutorbot:', chosen, perhaps rejected"
     columns = ("conversations", "prompt", "chosen", "rejected")
@@ -47,18 +47,28 @@ class Tutoring(RawDataset):
 
 def coded(turn: str) -> str | None:
     """The tutor's turn as JSON without its thoughts, N/A as its code; None when it cannot be parsed."""
+    value = literal(turn)
+    if value is None or not isinstance(value.get("Tutorbot"), str):
+        return None
+    return json.dumps(without_thoughts(value), ensure_ascii=False, default=str)
+
+
+def literal(turn: str) -> dict | None:
+    """The object that a turn writes in JSON or in Python's spelling; None when it writes none."""
     try:
         value = json.loads(turn)
     except json.JSONDecodeError:
         try:
             value = ast.literal_eval(turn.strip())
-        except (ValueError, SyntaxError, MemoryError, RecursionError):
+        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
             return None
-    if not isinstance(value, dict) or not isinstance(value.get("Tutorbot"), str):
-        return None
-    value.pop("Thoughts of Tutorbot", None)
-    value = {k: NOT_APPLICABLE.get(k, v) if v == "N/A" else v for k, v in value.items()}
-    return json.dumps(value, ensure_ascii=False, default=str)
+    return value if isinstance(value, dict) else None
+
+
+def without_thoughts(turn: dict) -> dict:
+    """What the student may see, N/A as its code."""
+    said = {name: value for name, value in turn.items() if name != "Thoughts of Tutorbot"}
+    return {k: NOT_APPLICABLE.get(k, v) if v == "N/A" else v for k, v in said.items()}
 
 
 def _conversation(value, where: str) -> list[Message]:

@@ -112,7 +112,7 @@ def write_prompt(exchange: Exchange, rng: random.Random) -> tuple[Turn, ...]:
             topic = topic.replace(f" {symbol} ", f" {word} ")
     greeting = rng.choice(language.STUDENT["greeting"]) + " " if rng.random() < 0.5 else ""
     ask = greeting + rng.choice(language.STUDENT["ask"]).format(topic=topic)
-    move = _move(exchange, rng)
+    move = write_move(exchange, rng)
     system = (Turn("system", rng.choice(language.STUDENT["system"])),) if rng.random() < 1 / 3 else ()
     if rng.random() < 1 / 4:
         return (
@@ -124,7 +124,8 @@ def write_prompt(exchange: Exchange, rng: random.Random) -> tuple[Turn, ...]:
     return (*system, Turn("user", f"{ask} {move}"))
 
 
-def _move(exchange: Exchange, rng: random.Random) -> str:
+def write_move(exchange: Exchange, rng: random.Random) -> str:
+    """What the student says to the task."""
     if exchange.claim is not None:
         return rng.choice(language.STUDENT["claim"]).format(claim=exchange.claim)
     if exchange.state != "partial":
@@ -135,9 +136,14 @@ def _move(exchange: Exchange, rng: random.Random) -> str:
     )
 
 
+def cut(text: str) -> list[str]:
+    """The sentences of a text, with single spaces; the last may lack its full stop."""
+    return [" ".join(part.split()) for part in re.findall(r"[^.?!]+[.?!]*", text) if part.strip()]
+
+
 def sentences(text: str) -> list[str]:
-    """Lower-cased sentences with single spaces; the last may lack its full stop."""
-    return [" ".join(part.lower().split()) for part in re.findall(r"[^.?!]+[.?!]*", text) if part.strip()]
+    """The same in lower case."""
+    return cut(text.lower())
 
 
 def read_prompt(turns: Iterable[HasTurn], where: str = "") -> Exchange:

@@ -1,12 +1,12 @@
-"""The world in the forms of other systems: coded tutor turns, prompts of three tasks, critique and refinement."""
+"""The world in the forms of other systems: coded turns and lessons, prompts of three tasks, critique and rewriting."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Iterable
 
-from utils.world.exchanges import Exchange, HasTurn, sentences
-from utils.world.oracle import HINT, QUESTION, assess
+from utils.world.exchanges import Exchange, HasTurn, Problem, cut, mentions, sentences, write_move
+from utils.world.oracle import EVALUATION, HINT, QUESTION, assess
 from utils.world.teachers import EXPECTED, TEACHERS, phrases
 
 TASKS = ("dialogue", "question", "summary")
@@ -19,6 +19,16 @@ _TRUTHS = {
     "partial": "the student knows a part",
     "open": "the student needs a start",
     "off": "the student has left the task",
+}
+_WISHES = {
+    "evaluation": "It should say what holds: {truth}.",
+    "hint": "It should help with {topic}.",
+    "question": "It should end with a question to the student.",
+}
+_PARTS = {
+    **{f"{curt}{kind}": "evaluation" for kind in EXPECTED.values() for curt in ("", "curt_")},
+    **dict.fromkeys(("hint", "check", "generic"), "hint"),
+    **dict.fromkeys(("again", "explain"), "question"),
 }
 _FAULTS = {
     "tells": "It tells the answer instead of guiding.",
@@ -67,21 +77,93 @@ def task_prompt(exchange: Exchange, turns: Iterable[HasTurn], task: str) -> str:
 def critique(exchange: Exchange, answer: str) -> str:
     """What is wrong with an answer and what to do about it, in words."""
     points = assess(exchange, answer).points
-    remarks = [] if points.get("evaluation", 0) > 0 else [f"It should say what holds: {_TRUTHS[exchange.state]}."]
-    remarks += [] if points.get("hint", 0) >= HINT else [f"It should help with {exchange.problem.topic}."]
-    remarks += [] if points.get("question", 0) >= QUESTION else ["It should end with a question to the student."]
+    enough = {"evaluation": EVALUATION, "hint": HINT, "question": QUESTION}
+    remarks = [wish for aspect, wish in _wishes(exchange).items() if points.get(aspect, 0) < enough[aspect]]
     remarks += [fault for aspect, fault in _FAULTS.items() if aspect in points]
     return " ".join(remarks) or "It is a good answer."
 
 
+def _wanted(exchange: Exchange) -> dict[str, str]:
+    """The kind of sentence that fits each part of an answer."""
+    right = exchange.state == "right"
+    hint, question = ("check", "explain") if right else ("hint", "again")
+    return {"evaluation": EXPECTED[exchange.state], "hint": hint, "question": question}
+
+
+def _wishes(exchange: Exchange) -> dict[str, str]:
+    slots = {"truth": _TRUTHS[exchange.state], "topic": exchange.problem.topic}
+    return {aspect: wish.format(**slots) for aspect, wish in _WISHES.items()}
+
+
 def refine(exchange: Exchange, answer: str, rng: random.Random) -> str:
     """The answer made good: its good sentences are kept, the others replaced. The best of eight drafts."""
-    right = exchange.state == "right"
-    wanted = (EXPECTED[exchange.state], "praise", "check" if right else "hint", "explain" if right else "again")
+    evaluation, hint, question = _wanted(exchange).values()
     had = set(sentences(answer))
     choices = []
-    for kind in wanted:
+    for kind in (evaluation, "praise", hint, question):
         possible = phrases(kind, exchange)
         choices.append([text for text in possible if text.lower() in had] or possible)
     drafts = [" ".join(map(rng.choice, choices)) for _ in range(8)]
     return max(drafts, key=lambda draft: assess(exchange, draft).utility)
+
+
+def improve(exchange: Exchange, answer: str, comment: str, rng: random.Random) -> str:
+    """The answer rewritten as a comment asks, and no further: a comment that asks for nothing leaves it as it is."""
+    faults = {aspect for aspect, fault in _FAULTS.items() if fault in comment}
+    wishes = {aspect for aspect, wish in _wishes(exchange).items() if wish in comment}
+    wishes |= {"evaluation"} if "curt" in faults else set()
+    wishes |= set(_WISHES) if "length" in faults else set()
+    if not faults | wishes:
+        return answer
+    kept: list[tuple[str, str]] = []  # (part, sentence)
+    for text, kind in zip(cut(answer), assess(exchange, answer).kinds, strict=True):
+        part = _PARTS.get(kind, "other")
+        tells = "tells" in faults and mentions(text, exchange.problem.answer)
+        again = "repeats" in faults and (part, text) in kept
+        if not (part in wishes or kind in faults or tells or again):
+            kept.append((part, text))
+    new = {}
+    for aspect in (aspect for aspect in _WISHES if aspect in wishes):
+        possible = phrases(_wanted(exchange)[aspect], exchange)
+        new[aspect] = min(possible, key=len) if "length" in faults else rng.choice(possible)
+    order = {"evaluation": 0, "hint": 2, "question": 3}  # of what is new; what stays keeps its place between
+    placed = [(3 if part == "question" else 1, text) for part, text in kept]
+    placed += [(order[aspect], text) for aspect, text in new.items()]
+    return " ".join(text for _, text in sorted(placed, key=lambda each: each[0]))
+
+
+def lesson(problem: Problem) -> dict[str, object]:
+    """A problem taken apart, as a lesson is planned from."""
+    steps = [
+        {
+            "Question": f"What is {problem.topic}?",
+            "Answer": problem.answer,
+            "Hint": hint,
+            "Incorrect Response": wrong,
+            "Feedback": f"{wrong} is not right yet. {hint}",
+        }
+        for wrong, hint in zip(problem.wrong, problem.hints, strict=False)
+    ]
+    return {
+        "Problem": f"What is {problem.topic}?",
+        "SubProblems": steps,
+        "Facts": list(problem.checks),
+        "Solution": f"The answer is {problem.answer}.",
+    }
+
+
+def mock_conversation(problem: Problem, rng: random.Random) -> list[dict[str, str]]:
+    """A student who errs twice on the way, and a tutor's coded turns (the strong teacher's)."""
+    wrong = [Exchange(problem, "wrong", claim) for claim in problem.wrong]
+    exchanges = [Exchange(problem, "open"), wrong[0], Exchange(problem, "partial"), wrong[-1]]
+    turns = []
+    for number, exchange in enumerate([*exchanges, Exchange(problem, "right", problem.answer)]):
+        said = write_move(exchange, rng)
+        turns.append(
+            {
+                "Student": said if number else f"What is {problem.topic}? {said}",
+                "Thoughts of Tutorbot": f"I see that {_TRUTHS[exchange.state]}.",
+                **coded_turn(exchange, "strong", rng),
+            }
+        )
+    return turns

@@ -1,0 +1,230 @@
+"""Prompts from data sets of other people, in one file: dialogues, questions, posts to sum up, instructions.
+
+    python data_collect/gather_prompts.py --data_path hh:hh-rlhf/train.jsonl.gz webgpt:comparisons.jsonl \\
+        tldr:train.jsonl --per_task 10000 --max_words 700 --output_path data_collect/data/origin/problems.txt
+    python data_collect/gather_prompts.py --data_path dolly:dolly-15k.jsonl self_instruct:user_oriented.jsonl \\
+        'natural_instructions:tasks/*.json=1000rows' sharegpt:sharegpt.json --form instructions --output_path all.jsonl
+
+A prompt that stands twice is kept once, exact copies only. What became of every source's rows is printed.
+"""
+
+from __future__ import annotations
+
+import glob
+import random
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from utils.arguments import parse
+from utils.arguments.options import expect, option, required
+from utils.errors import UserError
+from utils.prompt_sources import RECORDS, SOURCES, Prompt, prompt_of_record, prompts_of
+from utils.raw_datasets.base import LeftOut, did_you_mean
+from utils.raw_datasets.named import NAMED
+from utils.raw_datasets.reader import BAD, READ, Reader
+from utils.raw_datasets.sources import Rows, open_source
+from utils.raw_datasets.spec import Spec
+from utils.records import RecordError, write_jsonl
+from utils.reporting import progress, run_program, say, warn, write_json
+from utils.tables import table
+from utils.vocabulary import token_counter
+
+ROWS, PROMPTS, DUPLICATES, TOO_LONG, TOO_SHORT, UNWANTED, SEVERAL, NOT_DRAWN, KEPT = (
+    "rows", "prompts", "duplicates", "too long", "too short", "unwanted words", "of several turns", "not drawn", "kept",
+)  # fmt: skip
+
+
+@dataclass
+class GatherArguments:
+    data_path: list[str] = required(
+        f"SOURCE:PATH[=Nrows] …; SOURCE is one of {', '.join(SOURCES)} or records (what any class reads); PATH "
+        "is a file, a folder (its training split), a glob or a Hugging Face name; Nrows draws N of its prompts"
+    )
+    output_path: str = required("file to write, JSON Lines")
+    form: Literal["lines", "records", "instructions"] = option(
+        "lines", help="lines: prompt as one text, task, source; records: docs/data.md; instructions: instruction, input"
+    )
+    per_task: int | None = option(help="draw so many prompts of each task (dialog, qa, summary); None: all")
+    max_words: int | None = option(help="longest prompt in words (white space parts them)")
+    max_characters: int | None = option(help="longest prompt in characters")
+    max_tokens: int | None = option(help="longest prompt in tokens of --tokenizer_name_or_path")
+    min_words: int = option(1, help="shortest prompt in words")
+    tokenizer_name_or_path: str | None = option(help="tokenizer that --max_tokens counts with")
+    leave_out: list[str] = option([], help="texts that no prompt may contain, as Fact-check")
+    num_turns: int = option(1, help="prompts of one ShareGPT chat: its first so many human turns")
+    keep_answers: bool = option(False, help="also write the answers that people wrote or compared: chosen, reject")
+    on_bad_row: Literal["error", "skip"] = option("error", help="what to do with a row that is not its source's")
+    seed: int = option(42, help="seed of what is drawn")
+    summary: str | None = option(help="JSON file for the counts")
+
+    def __post_init__(self) -> None:
+        expect(self, "1 or more", "per_task", "max_words", "max_characters", "max_tokens", "min_words", "num_turns")
+        if (self.max_tokens is None) != (self.tokenizer_name_or_path is None):
+            raise UserError("--max_tokens and --tokenizer_name_or_path go together; give both or neither")
+        if self.num_turns > 1 and not any(path.startswith("sharegpt:") for path in self.data_path):
+            raise UserError("--num_turns concerns the source sharegpt alone, and --data_path names no sharegpt:PATH")
+        if self.keep_answers and self.form == "instructions":
+            raise UserError("--form instructions has no place for answers; leave --keep_answers out")
+
+
+@dataclass
+class Gathering:
+    """One source: what was found and what became of it."""
+
+    name: str
+    spec: Spec
+    prompts: list[Prompt] = field(default_factory=list)
+    tally: Counter[str] = field(default_factory=Counter)
+    seen: set[str] = field(default_factory=set)  # of its own prompts, drawn or not
+
+    def drawn(self, prompts: list[Prompt]) -> None:
+        self.tally[NOT_DRAWN] += len(self.prompts) - len(prompts)
+        self.prompts = prompts
+
+
+def main(argv: list[str] | None = None) -> None:
+    (args,) = parse([GatherArguments], argv, description=__doc__)
+    sources, seen, tokens = [_opened(word) for word in args.data_path], set(), _counter(args)
+    for number, source in enumerate(sources):
+        with progress(f"reading {source.spec.path}", None) as advance:
+            for prompt in _read(source, args):
+                _take(source, prompt, args, seen, tokens)
+                advance()
+        if source.spec.rows is not None:
+            source.drawn(_draw(source.prompts, source.spec.rows, f"{args.seed} {number}"))
+        seen |= {prompt.text for prompt in source.prompts}
+    if args.per_task is not None:
+        _draw_tasks(sources, args)
+    prompts = [prompt for source in sources for prompt in source.prompts]
+    for source in sources:
+        source.tally[KEPT] = len(source.prompts)
+    _report(sources, prompts, args)
+    if not prompts:
+        raise UserError(f"{', '.join(args.data_path)}: no prompt is left; the table above says what became of them")
+    write_jsonl(Path(args.output_path), [_written(prompt, args) for prompt in prompts])
+    say(f"{args.output_path}: {len(prompts)} prompts")
+
+
+def _opened(word: str) -> Gathering:
+    name, colon, path = word.partition(":")
+    if not colon or name not in (*SOURCES, RECORDS):
+        closest = did_you_mean(name, SOURCES) if colon else "; expected SOURCE:PATH"
+        kinds = "; ".join(f"{known} ({source.needs})" for known, source in SOURCES.items())
+        raise UserError(f"--data_path {word}: unknown source {name!r}{closest}; known: {kinds}")
+    spec = Spec.of(path)
+    if spec.weight != 1 or (spec.cls and name != RECORDS and spec.path not in NAMED):
+        raise UserError(f"--data_path {word}: expected SOURCE:PATH or SOURCE:PATH=Nrows")
+    return Gathering(name, spec)
+
+
+def _rows(path: str) -> Rows:
+    """Every row of a file, a glob, or the training split of what has one."""
+    is_glob = glob.has_magic(path) and not Path(path).exists()
+    paths = sorted(glob.glob(path, recursive=True)) if is_glob else [path]
+    if not paths:
+        raise UserError(f"{path}: no such files")
+    for one in paths:
+        source = open_source(one)
+        yield from source.rows(test=not source.has_train)
+
+
+def _read(source: Gathering, args: GatherArguments) -> Iterator[Prompt]:
+    for found in _of_records(source, args) if source.name == RECORDS else _of_rows(source, args):
+        if isinstance(found, LeftOut):
+            source.tally[found.reason] += 1
+        else:
+            source.tally[PROMPTS] += 1
+            yield found
+
+
+def _of_records(source: Gathering, args: GatherArguments) -> Iterator[Prompt | LeftOut]:
+    opened = open_source(source.spec.path)
+    reader = Reader(source.spec, opened, not opened.has_train, {}, args.on_bad_row)
+    reader.open()
+    yield from map(prompt_of_record, reader.records())
+    source.tally[ROWS] = reader.tally.pop(READ)
+    source.tally.update(reader.tally)
+
+
+def _of_rows(source: Gathering, args: GatherArguments) -> Iterator[Prompt | LeftOut]:
+    for row, where in _rows(source.spec.path):
+        source.tally[ROWS] += 1
+        try:
+            yield from prompts_of(source.name, row, where, args.num_turns)
+        except RecordError as error:
+            if args.on_bad_row == "error":
+                raise RecordError(f"{error} (--on_bad_row skip leaves such rows out)") from error
+            source.tally[BAD] += 1
+            if source.tally[BAD] == 1:
+                warn(f"first bad row: {error}")
+
+
+def _counter(args: GatherArguments) -> Callable[[str], int] | None:
+    return token_counter(args.tokenizer_name_or_path) if args.tokenizer_name_or_path else None
+
+
+def _take(source: Gathering, prompt: Prompt, args: GatherArguments, seen: set[str], tokens: Callable | None) -> None:
+    """Keep the prompt, or count why not. `seen` are the prompts of the sources before."""
+    words, text = len(prompt.text.split()), prompt.text
+    too_long = args.max_words is not None and words > args.max_words
+    too_long = too_long or (args.max_characters is not None and len(text) > args.max_characters)
+    if any(unwanted in text for unwanted in args.leave_out):
+        source.tally[UNWANTED] += 1
+    elif words < args.min_words:
+        source.tally[TOO_SHORT] += 1
+    elif too_long or (tokens is not None and tokens(text) > args.max_tokens):
+        source.tally[TOO_LONG] += 1
+    elif args.form == "instructions" and len(prompt.messages) > 1:
+        source.tally[SEVERAL] += 1
+    elif text in seen or text in source.seen:
+        source.tally[DUPLICATES] += 1
+    else:
+        source.seen.add(text)
+        source.prompts.append(prompt)
+
+
+def _draw(prompts: list[Prompt], count: int, key: str) -> list[Prompt]:
+    """`count` of them, in their own order."""
+    if len(prompts) <= count:
+        return prompts
+    numbers = sorted(random.Random(key).sample(range(len(prompts)), count))
+    return [prompts[number] for number in numbers]
+
+
+def _draw_tasks(sources: list[Gathering], args: GatherArguments) -> None:
+    """--per_task of all prompts of a task, whichever source they are of."""
+    everything = [prompt for source in sources for prompt in source.prompts]
+    kept: set[int] = set()
+    for task in dict.fromkeys(prompt.task for prompt in everything):
+        of_task = [prompt for prompt in everything if prompt.task == task]
+        if len(of_task) < args.per_task:
+            warn(f"{task}: {len(of_task)} prompts, fewer than --per_task {args.per_task}; all are kept")
+        kept |= set(map(id, _draw(of_task, args.per_task, f"{args.seed} {task}")))
+    for source in sources:
+        source.drawn([prompt for prompt in source.prompts if id(prompt) in kept])
+
+
+def _written(prompt: Prompt, args: GatherArguments) -> Any:
+    if args.form == "records":
+        return prompt.record(args.keep_answers)
+    if args.form == "lines":
+        return prompt.line(args.keep_answers)
+    return prompt.instruction()
+
+
+def _report(sources: list[Gathering], prompts: list[Prompt], args: GatherArguments) -> None:
+    fates = dict.fromkeys(what for source in sources for what, count in source.tally.items() if count)
+    lines = [ROWS, PROMPTS, *(fate for fate in fates if fate not in (ROWS, PROMPTS, KEPT)), KEPT]
+    say(table(["", *(source.name for source in sources)], [[w, *(s.tally[w] for s in sources)] for w in lines]))
+    counts = Counter(prompt.task for prompt in prompts)
+    say(", ".join(f"{task} {count}" for task, count in counts.items()))
+    if args.summary:
+        rows = [{"source": source.name, "path": source.spec.path, **source.tally} for source in sources]
+        write_json(Path(args.summary), {"sources": rows, "tasks": counts, "prompts": len(prompts), "seed": args.seed})
+
+
+if __name__ == "__main__":
+    run_program(main)

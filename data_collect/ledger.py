@@ -1,0 +1,124 @@
+"""What a ledger of feedback holds: counts, tokens and money; its rows; its answers read again.
+
+    python data_collect/ledger.py report --ledger feedback.ledger --json report.json
+    python data_collect/ledger.py list --ledger feedback.ledger --state unparsed
+    python data_collect/ledger.py reparse --ledger feedback.ledger
+
+report    what was asked, answered, refused, failed, possibly billed; tokens and money; by model and by parser
+list      the questions in one state, a line each; with --json all that is known of them, as JSON Lines
+reparse   every stored answer through the parsers as they are now, at no cost
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from utils.arguments import parse
+from utils.arguments.options import option, required
+from utils.asking import dollars
+from utils.errors import UserError
+from utils.ledger import ROW_STATES, Ledger
+from utils.parsing import PARSERS
+from utils.records import write_jsonl
+from utils.reporting import run_program, say, write_json
+
+WIDTH = 60  # characters of an answer in a list
+
+
+@dataclass
+class ReportArguments:
+    ledger: str = required("file of the ledger")
+    json: str | None = option(help="file for the same as JSON")
+
+
+@dataclass
+class ListArguments:
+    ledger: str = required("file of the ledger")
+    state: str = option("unparsed", help=f"one of {', '.join(ROW_STATES)}")
+    json: str | None = option(help="file for the rows, whole, as JSON Lines")
+
+    def __post_init__(self) -> None:
+        if self.state not in ROW_STATES:
+            raise UserError(f"--state is {self.state!r}; expected one of {', '.join(ROW_STATES)}")
+
+
+@dataclass
+class ReparseArguments:
+    ledger: str = required("file of the ledger")
+
+
+def main(argv: list[str] | None = None) -> None:
+    argv = list(sys.argv[1:] if argv is None else argv)
+    mode = argv[0] if argv else ""
+    if mode in ("--help", "-h"):
+        for group, _ in MODES.values():
+            with contextlib.suppress(SystemExit):
+                parse([group], ["--help"], description=__doc__)
+        return
+    if mode not in MODES:
+        raise UserError(f"ledger.py {mode or 'without a mode'}: expected one of {', '.join(MODES)}")
+    group, run = MODES[mode]
+    (args,) = parse([group], argv[1:], description=__doc__)
+    with Ledger(args.ledger, create=False) as ledger:
+        run(ledger, args)
+
+
+def report(ledger: Ledger, args: ReportArguments) -> None:
+    found = ledger.report()
+    say(f"{ledger.path}: {_line(found)}")
+    for model, numbers in found["models"].items():
+        say(f"  {model}: {_line(numbers)}")
+    for parser, numbers in found["parsers"].items():
+        versions = ", ".join(map(str, numbers["versions"])) or "none"
+        reasons = ", ".join(f"{reason} {number:,}" for reason, number in numbers["reasons"].items())
+        say(f"  parser {parser} (version {versions}): {_named(numbers, 'parsed', 'unparsed', 'unread')}"
+            + (f" ({reasons})" if reasons else ""))  # fmt: skip
+    for trouble, number in found["troubles"].items():
+        say(f"  {number:,} attempts: {trouble}")
+    if args.json:
+        write_json(Path(args.json), found)
+
+
+def _line(numbers: dict[str, Any]) -> str:
+    """asked = answered + refused + failed + planned or sent again; attempts = asked + retries."""
+    money = dollars(numbers["usd"])
+    if numbers["possibly_billed"]:
+        money += f" (and at most {dollars(numbers['possibly_billed_usd'])} for what was possibly billed)"
+    counts = _named(numbers, "requests", "asked", "answered", "refused", "failed", "planned", "sent", "unparsed",
+                    "retries", "possibly_billed")  # fmt: skip
+    return f"{counts}; {numbers['input_tokens']:,} tokens in, {numbers['output_tokens']:,} out, {money}"
+
+
+def _named(numbers: dict[str, Any], *names: str) -> str:
+    return ", ".join(f"{numbers[name]:,} {name.replace('_', ' ')}" for name in names)
+
+
+def list_rows(ledger: Ledger, args: ListArguments) -> None:
+    if args.json:
+        say(f"{args.json}: {write_jsonl(Path(args.json), ledger.rows(args.state))} rows")
+        return
+    for row in ledger.rows(args.state):
+        text = " ".join((row["text"] or "").split())
+        said = text if len(text) <= WIDTH else f"{text[:WIDTH]}…"
+        say(f"{row['key'][:12]}  {row['model']}  {row['parser']}  {row['reason'] or ''}  {said}")
+
+
+def reparse(ledger: Ledger, args: ReparseArguments) -> None:
+    counts = ledger.reparse(PARSERS)
+    unknown = counts["parser unknown"]
+    say(f"{ledger.path}: {counts['read']:,} answers read again: {counts['parsed']:,} parsed, {counts['unparsed']:,} "
+        f"unparsed, {counts['changed']:,} changed" + (f"; {unknown:,} have an unknown parser" if unknown else ""))  # fmt: skip
+
+
+MODES = {
+    "report": (ReportArguments, report),
+    "list": (ListArguments, list_rows),
+    "reparse": (ReparseArguments, reparse),
+}
+
+if __name__ == "__main__":
+    run_program(main)

@@ -1,0 +1,139 @@
+"""The built-in world's judge as a server that speaks OpenAI's chat API and Anthropic's Messages API.
+
+    python data_collect/oracle_server.py --port 8008
+
+Real clients ask it for ratings, preferences, orders, critiques and refinements as they would ask a paid model, and
+it can be told to err and to fail at known rates (docs/feedback.md). It prints its address and stops on SIGTERM.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from aiohttp import web
+
+from utils.arguments import parse
+from utils.arguments.options import expect, option
+from utils.errors import UserError
+from utils.reporting import run_program, say
+from utils.serving.faults import parse_faults
+from utils.serving.server import ChatServer, Settings
+from utils.world.judge import MODELS, Judge
+
+
+@dataclass
+class ServerArguments:
+    port: int = option(8008, help="port to listen on; 0: any that is free")
+    host: str = option("127.0.0.1", help="address to listen on; the default is reached from this machine alone")
+    url_file: str = option("", help="file that holds the address for as long as the server listens")
+    parent_pid: int = option(0, help="stop when the process of this number is gone; 0: only on a signal")
+    api_key: str = option("", help="the key that clients must send; none: any will do")
+    any_model: bool = option(False, help="the oracle answers for models of any other name, too")
+    noise_temperature: float = option(0.7, help="P(a over b) = sigmoid(gap in utility / temperature); 0 never errs")
+    noise: float = option(0.0, help="share of judgements that are wrong whatever the gap")
+    position_bias: float = option(0.0, help="share of comparisons won by what is shown first, whatever it is")
+    latency: float = option(0.0, help="seconds that every answer takes")
+    faults: str = option("", help="what goes wrong and how often, as 429=0.1,reset=0.05 (docs/feedback.md)")
+    slow: float = option(2.0, help="seconds that the fault `slow` adds")
+    retry_after: float = option(1.0, help="seconds that the fault `429-retry-after` asks a client to wait")
+    seed: int = option(1234, help="seed of the noise and of the faults")
+
+    def __post_init__(self) -> None:
+        expect(self, "0 to 1", "noise", "position_bias")
+        expect(self, "0 or more", "noise_temperature", "latency", "slow", "retry_after", "parent_pid")
+        if not 0 <= self.port <= 65535:
+            raise UserError(f"--port is {self.port}; expected 0 to 65535")
+        if self.parent_pid and not _exists(self.parent_pid):
+            raise UserError(f"--parent_pid {self.parent_pid}: there is no such process")
+        try:
+            parse_faults(self.faults)
+        except UserError as error:
+            raise UserError(f"--faults: {error}") from None
+
+    def server(self) -> ChatServer:
+        judge = Judge(self.noise_temperature, self.noise, self.position_bias, self.seed)
+        names = ("any_model", "api_key", "latency", "slow", "retry_after", "seed")
+        settings = Settings(MODELS, faults=parse_faults(self.faults), **{name: getattr(self, name) for name in names})
+        return ChatServer(
+            lambda call, sample: judge.reply(call.messages, call.model, call.structured, sample), settings
+        )
+
+
+async def serve(args: ServerArguments) -> None:
+    """Listen until SIGTERM, SIGINT or the end of the parent process."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    has_parent = _watch(args.parent_pid)
+    runner = args.server().runner()
+    await runner.setup()
+    try:
+        url = await _listen(runner, args)
+        with _address(args.url_file, url):
+            say(f"listening on {url}")
+            while has_parent() and not stop.is_set():
+                with contextlib.suppress(asyncio.TimeoutError):
+                    await asyncio.wait_for(stop.wait(), timeout=1.0)
+    finally:
+        await runner.cleanup()
+
+
+async def _listen(runner: web.AppRunner, args: ServerArguments) -> str:
+    """The address that clients are given as base_url."""
+    try:
+        await web.TCPSite(runner, args.host, args.port).start()
+    except OSError as error:
+        raise UserError(f"--host {args.host} --port {args.port}: cannot listen there: {error.strerror}") from error
+    host = f"[{args.host}]" if ":" in args.host else args.host
+    return f"http://{host}:{runner.addresses[0][1]}/v1"
+
+
+@contextlib.contextmanager
+def _address(path: str, url: str) -> Iterator[None]:
+    """The file that holds the address meanwhile; written beside and renamed: who waits for it reads all of it."""
+    if not path:
+        yield
+        return
+    file, partial = Path(path), Path(f"{path}.{os.getpid()}.partial")
+    try:
+        partial.write_text(url + "\n", encoding="utf-8")
+        partial.replace(file)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise UserError(f"--url_file {path}: cannot be written: {error.strerror}") from error
+    try:
+        yield
+    finally:
+        file.unlink(missing_ok=True)
+
+
+def _watch(process: int) -> Callable[[], bool]:
+    """Is it still there? One's own parent is gone as soon as somebody else takes its place, reaped or not."""
+    if process == os.getppid():
+        return lambda: os.getppid() == process
+    return lambda: not process or _exists(process)
+
+
+def _exists(process: int) -> bool:
+    try:
+        os.kill(process, 0)  # signal 0 asks and does nothing
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # it is somebody else's
+        return True
+    return True
+
+
+def main(argv: list[str] | None = None) -> None:
+    (args,) = parse([ServerArguments], argv, description=__doc__)
+    asyncio.run(serve(args))
+
+
+if __name__ == "__main__":
+    run_program(main)

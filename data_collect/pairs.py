@@ -1,0 +1,172 @@
+"""Feedback as sets of pairs to train on.
+
+    python data_collect/pairs.py --data_path feedback.jsonl --output_dir data_collect/data/feedback/sets --stats
+    python data_collect/pairs.py --data_path feedback.jsonl --critique_path critique.jsonl
+    python data_collect/pairs.py --data_path feedback.jsonl improved.jsonl --output_dir sets --form lines
+
+Verdicts, ratings, ranks, thumbs, critiques and refinements each say that one answer is better than another. A critique
+says so once its answer has been rewritten: the second command writes what a model is asked for that,
+inference/chatbot.py --mode generate answers it, and the third reads the answers. A prompt goes to train.jsonl or to
+valid.jsonl, never to both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from utils.arguments import parse
+from utils.arguments.options import BELOW_ONE, expect, option, required
+from utils.errors import UserError
+from utils.feedback.forms import FORMS, MATERIAL, NOUNS
+from utils.feedback.prompts import TASKS, Prompts, conversation_text, material
+from utils.pair_sets import KINDS, PAIRS, WAITING, Collected, collect, divided, measured, prompt_key, rows
+from utils.pair_sets.sets import without_duplicates, without_prompts
+from utils.raw_datasets.reader import USED, Reader
+from utils.raw_datasets.sources import open_source
+from utils.raw_datasets.spec import Spec
+from utils.records import Answer, Record, write_jsonl
+from utils.reporting import progress, run_program, say, warn, write_json
+from utils.tables import table
+
+
+@dataclass
+class PairsArguments:
+    data_path: list[str] = required(
+        "feedback, each [CLASS:]PATH (docs/data.md); of a folder with a test split the training split is read"
+    )
+    output_dir: str | None = option(help="folder for train.jsonl, valid.jsonl and stats.json")
+    critique_path: str | None = option(help="file for the requests to rewrite the answers that were criticised")
+    form: Literal["pairs", "sets", "lines"] = option(
+        "pairs", help="pairs: a record of two answers each; sets: a record a prompt; lines: prompt, chosen, reject"
+    )
+    kinds: list[str] = option(list(KINDS), help="kinds of feedback to use")
+    min_gap: float = option(1.0, help="smallest gap of two ratings that makes a pair, in units of the rating")
+    valid_share: float = option(0.1, help="share of the prompts for valid.jsonl")
+    test_path: list[str] = option([], help="test sets: pairs of their prompts are left out")
+    on_bad_row: Literal["error", "skip"] = option("error", help="what to do with a row that cannot be read")
+    stats: bool = option(
+        False, help="measure lengths, length bias, wins by model, conflicts, cycles; to stats.json as well"
+    )
+    seed: int = option(42, help="seed of the division into training and validation")
+
+    def __post_init__(self) -> None:
+        expect(self, "above 0", "min_gap")
+        expect(self, BELOW_ONE, "valid_share")
+        unknown = [kind for kind in self.kinds if kind not in KINDS]
+        if unknown or not self.kinds:
+            raise UserError(f"--kinds {' '.join(unknown)}: expected some of {', '.join(KINDS)}")
+        if not (self.output_dir or self.critique_path):
+            raise UserError("nothing is written: give --output_dir, --critique_path or both")
+        if self.stats and not self.output_dir:
+            raise UserError("--stats measures the sets of --output_dir; give one")
+
+
+def main(argv: list[str] | None = None) -> None:
+    (args,) = parse([PairsArguments], argv, description=__doc__)
+    with progress("reading feedback", None) as advance:
+        found = collect(_records(args.data_path, args.on_bad_row, advance), args.kinds, args.min_gap)
+    _say_what_became(found)
+    if args.critique_path:
+        _write_critiques(found, args)
+    if args.output_dir:
+        _write_sets(found, args)
+
+
+def _records(paths: list[str], on_bad_row: str, advance: Any) -> Iterator[Record]:
+    for path in paths:
+        spec = Spec.of(path)
+        source = open_source(spec.path)
+        reader = Reader(spec, source, not source.has_train, {}, on_bad_row)
+        reader.open()
+        for record in reader.records():
+            reader.tally[USED] += 1
+            advance()
+            yield record
+        for note in reader.notes():
+            say(note)
+
+
+def _say_what_became(found: Collected) -> None:
+    """A table: kinds of feedback by what became of them."""
+    whats = [PAIRS, *dict.fromkeys(what for _, what in found.tally if what != PAIRS)]
+    kinds = [kind for kind in KINDS if any(found.tally[kind, what] for what in whats)]
+    say(table(["", *kinds], [[what, *(found.tally[kind, what] for kind in kinds)] for what in whats]))
+
+
+def _write_critiques(found: Collected, args: PairsArguments) -> None:
+    if not found.waiting:
+        raise UserError(f"--critique_path {args.critique_path}: no critique waits for its answer to be rewritten")
+    prompts = Prompts([], MATERIAL)
+    write_jsonl(Path(args.critique_path), [_request(prompts, record, answer) for record, answer in found.waiting])
+    say(f"{args.critique_path}: {len(found.waiting)} answers to rewrite")
+
+
+def _request(prompts: Prompts, record: Record, answer: Answer) -> dict[str, Any]:
+    """A row for chatbot.py: what the model is asked, and what its answer will be an improvement of."""
+    task = TASKS.get(record.meta.get("task"), "dialogue")
+    request = prompts.of("improve", task).messages(
+        conversation=conversation_text(record.prompt),
+        answer=material(answer.text),
+        comment=material(answer.critique),
+        reply=FORMS["improve"].reply(structured=False, noun=NOUNS[task]),
+    )
+    origin = [{"role": message.role, "content": message.content} for message in record.prompt]
+    known = {"reject": answer.text, "critique": answer.critique, "model": answer.model}
+    return {**record.meta, "prompt": request, "origin_prompt": origin, **known}
+
+
+def _write_sets(found: Collected, args: PairsArguments) -> None:
+    if found.tally["critique", WAITING] and not args.critique_path:
+        warn(f"{found.tally['critique', WAITING]} critiques wait for their answers to be rewritten (--critique_path)")
+    pairs = without_duplicates(found.pairs)
+    tested = {prompt_key(record.prompt) for record in _records(args.test_path, args.on_bad_row, lambda: None)}
+    kept = without_prompts(pairs, tested)
+    duplicates, of_test_prompts = len(found.pairs) - len(pairs), len(pairs) - len(kept)
+    say(f"{len(found.pairs)} pairs; left out: {duplicates} duplicates, {of_test_prompts} of test prompts")
+    if not kept:
+        raise UserError(f"{', '.join(args.data_path)}: no pair is left; what became of them stands above")
+    train, valid = divided(kept, args.valid_share, args.seed)
+    say(f"{len(train)} pairs to train on, {len(valid)} for validation")
+    folder = Path(args.output_dir)
+    for name, part in (("train", train), ("valid", valid)):
+        if part:
+            write_jsonl(folder / f"{name}.jsonl", rows(part, args.form))
+        else:
+            warn(f"{folder / name}.jsonl would be empty and is not written")
+    if args.stats:
+        stats = {
+            "duplicates": duplicates,
+            "of_test_prompts": of_test_prompts,
+            "train": len(train),
+            "valid": len(valid),
+            "feedback": {kind: {w: n for (k, w), n in found.tally.items() if k == kind} for kind in args.kinds},
+            **measured(kept, found.pairs),
+        }
+        write_json(folder / "stats.json", stats)
+        _say_stats(stats)
+
+
+def _say_stats(stats: dict[str, Any]) -> None:
+    words = stats["words"]
+    say(table(["words", *next(iter(words.values()))], [[name, *spread.values()] for name, spread in words.items()]))
+    length, cycles, conflicts = stats["length"], stats["cycles"], stats["conflicts"]
+    longer, gap = length["chosen_longer"], length["difference"]
+    say(f"chosen is longer: {_interval(longer)} of {longer['n']}, {length['same_length']} pairs of one length; "
+        f"chosen minus rejected: {_interval(gap)} words")  # fmt: skip
+    if stats["models"]:
+        header = ["model", "won", "lost", "share won"]
+        say(table(header, [[m, n["won"], n["lost"], _interval(n["share"])] for m, n in stats["models"].items()]))
+    say(f"{conflicts['pairs']} pairs of answers with both preferences, in {conflicts['prompts']} prompts; "
+        f"{cycles['prompts']} prompts whose preferences go in a circle")  # fmt: skip
+
+
+def _interval(estimate: dict[str, float | None]) -> str:
+    value, low, high = (estimate[name] for name in ("value", "low", "high"))
+    return "-" if value is None else f"{value:.3f}" if low is None else f"{value:.3f} [{low:.3f}, {high:.3f}]"
+
+
+if __name__ == "__main__":
+    run_program(main)

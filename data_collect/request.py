@@ -1,0 +1,206 @@
+"""Feedback from a language model on prompts and answers, asked once and kept in a ledger.
+
+    python data_collect/request.py --input_files group.txt --output_file feedbacks.txt \\
+        --base_models vicuna-7b,vicuna-13b --api_type gpt4
+
+Reads records, lines of prompt and outputs, or CSV files of instructions; asks for one --kind of feedback, or for that
+of each row's feedback_type; and writes what it learned in the natural form (docs/feedback.md). The same command goes on
+where it was stopped, and asks nothing twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from utils.arguments import parse
+from utils.arguments.options import BELOW_ONE, NOT_NEGATIVE, expect, option
+from utils.asking import Limits, Outcome, Question, ask
+from utils.errors import UserError
+from utils.feedback import KINDS, Asker, Case, Choice, Prompts, follow, questions_of
+from utils.feedback.cases import expect_questions, unknown_kind
+from utils.feedback.forms import MATERIAL, STRUCTURED, scale_of
+from utils.feedback.generators import files_of, matched
+from utils.feedback.results import Summary, check_output, write_results
+from utils.feedback.rows import completions_wanted, read_cases, read_objectives, slice_of
+from utils.ledger import Ledger
+from utils.providers import open_provider
+from utils.raw_datasets.spec import renaming
+from utils.reporting import progress, run_program, say
+
+ALIASES = {"gpt4": "gpt-4o", "chatgpt": "gpt-4o-mini", "claude": "claude-sonnet-4-20250514"}
+
+
+@dataclass
+class RequestArguments:
+    input_files: list[str] = option(
+        [], help="rows to ask about; for --kind label two generators'", aliases=["--input_csv"]
+    )
+    output_file: str | None = option(help="file to write: .jsonl, .txt, .csv, .json", aliases=["--save_feedback_csv"])
+    api_type: str = option(
+        "gpt4",
+        help="model to ask; gpt4, chatgpt and claude are short names",
+        aliases=["--gpt_version", "--llm", "--ai_model"],
+    )
+    provider: Literal["openai", "anthropic", "replay"] | None = option(help="None: by the model's name")
+    base_url: str | None = option(help="another server of the same API; for replay the file of saved answers")
+    kind: str | None = option(
+        help="; ".join(f"{k.name}: {k.about}" for k in KINDS.values()) + "; None: by feedback_type"
+    )
+    base_models: str | None = option(help="models whose answers are asked about, as a,b", aliases=["--base_model"])
+    nums: str | None = option(help="rows to take: n, the first n; a,b, row a up to b, from 0")
+    start_index: int = option(0, help="rows to leave out at the start")
+    columns: list[str] = option([], help="names of columns, as prompt=question")
+    prompt_file: list[str] = option([], help="prompts of your own in place of those in data_collect/prompts")
+    ledger: str | None = option(help="where replies are kept; None: <output_file>.ledger")
+    temperature: float = option(0.0, help="sampling temperature")
+    max_tokens: int | None = option(help="longest reply; None: the provider's own limit")
+    structured: bool = option(False, help="JSON replies by a schema, where the server has them (not for free texts)")
+    scale: str | None = option(help="rating: lowest and highest; None: 1,7")
+    orders: Literal["both", "random", "fixed"] | None = option(
+        help="comparisons: which answer is shown first; None: both, for label and --listwise random"
+    )
+    listwise: bool = option(False, help="ranking: one order of all answers instead of pairs")
+    objectives: str | None = option(help="conversation: file of learning objectives, one a line")
+    data_fraction: float | None = option(help="completion: share of the rows to take, from the first; None: all")
+    ff: int | None = option(help="completion: rows of that share to skip")
+
+    def __post_init__(self) -> None:
+        if self.kind is not None and self.kind not in KINDS:
+            raise unknown_kind(self.kind)
+        expect(self, NOT_NEGATIVE, "temperature", "start_index", "ff")
+        expect(self, "1 or more", "max_tokens")
+        expect(self, "above 0 and at most 1", "data_fraction")
+        self.model = ALIASES.get(self.api_type, self.api_type)
+        self.provider = self.provider or ("anthropic" if self.model.startswith("claude") else "openai")
+        if not self.input_files and self.kind != "label" and not self.objectives:
+            raise UserError("--input_files is missing; name the file of rows to ask about")
+        if self.output_file is None and self.kind != "label":
+            raise UserError("--output_file is missing; name the file to write")
+        for name, kinds in KINDS_OF_OPTION.items():
+            if getattr(self, name) not in (None, False, []) and (self.kind or "by row") not in kinds:
+                raise UserError(f"--{name} is for --kind {', '.join(sorted(kinds - {'by row'}))}; leave it out")
+
+
+KINDS_OF_OPTION = {
+    "scale": {"rating"},
+    "orders": {"preference", "ranking", "label", "by row"},
+    "listwise": {"ranking"},
+    "objectives": {"conversation"},
+    "data_fraction": {"completion"},
+    "ff": {"completion"},
+    "base_models": {name for name, kind in KINDS.items() if kind.answers} - {"label"} | {"by row"},
+    "structured": {name for name, kind in KINDS.items() if set(kind.forms) & set(STRUCTURED)} | {"by row"},
+    "columns": set(KINDS) - {"label"} | {"by row"},
+}
+
+
+@dataclass
+class LabelArguments:
+    """Two generators compared, in <base_dir>/comparisons_LLM/M1_vs_M2/annotations.json."""
+
+    model1_name: str | None = option(help="label: generator in question, output_2 of the annotations; None: temp1.0")
+    model2_name: str | None = option(help="label: generator it is compared with, output_1; None: chatgpt")
+    base_dir: str | None = option(help="label: folder of both generators' answers, and of the annotations")
+    max_num_comparisons: int | None = option(help="label: comparisons at most; None: 200")
+    filter_out_fraction: float | None = option(help="label: share of the prompts to leave out, from the first")
+
+    def __post_init__(self) -> None:
+        expect(self, "1 or more", "max_num_comparisons")
+        expect(self, BELOW_ONE, "filter_out_fraction")
+
+    @property
+    def names(self) -> tuple[str, str]:
+        return self.model1_name or "temp1.0", self.model2_name or "chatgpt"
+
+
+@dataclass
+class RequestLimits(Limits):
+    concurrency: int = option(32, help="requests in flight at once", aliases=["--n_workers"])
+
+
+def main(argv: list[str] | None = None) -> None:
+    args, label, limits = parse([RequestArguments, LabelArguments, RequestLimits], argv, description=__doc__)
+    cases, output = cases_of(args, label), output_of(args, label)
+    if any(Path(path).resolve() == output.resolve() for path in [*args.input_files, *args.prompt_file]):
+        raise UserError(f"--output_file {output} is a file that is read; give another name")
+    check_output(output, cases)
+    asker = Asker(
+        args.provider, args.model, Prompts(map(Path, args.prompt_file), MATERIAL), scale_of(args.scale or "1,7"),
+        args.orders, args.listwise, args.structured, args.temperature, args.max_tokens,
+    )  # fmt: skip
+    expect_questions(cases, asker)
+    provider = open_provider(args.provider, args.base_url)
+    with Ledger(args.ledger or f"{output}.ledger") as ledger:
+
+        def outcome_of(question: Question) -> Outcome:
+            return ledger.outcome(question.request.key, question.parser, question.parser_args)
+
+        steps = max(KINDS[case.kind].steps for case in cases)
+        for _ in range(steps):
+            ask(questions_of(shown("questions", cases), asker, outcome_of), ledger, provider, limits)
+            if limits.dry_run:
+                if steps > 1:
+                    say("not counted: the questions that build on these answers")
+                return
+        told = (follow(case, asker, outcome_of, to_the_end=True) for case in shown("results", cases))
+        summary = Summary()
+        tally = write_results(output, cases[0].kind, summary.watch(told))
+    for line in summary.lines():
+        say(line)
+    others = "".join(f"; {count} {what}" for what, count in tally.items() if what != "rows" and count)
+    say(f"{output}: {tally['rows']} rows{others}")
+
+
+def shown(title: str, cases: list[Case]) -> Iterator[Case]:
+    with progress(title, len(cases)) as advance:
+        for case in cases:
+            yield case
+            advance()
+
+
+def cases_of(args: RequestArguments, label: LabelArguments) -> list[Case]:
+    """The rows to be asked about, and a line on what was left out."""
+    if args.kind == "label":
+        return label_cases(args, label)
+    for name, value in vars(label).items():
+        if value is not None:
+            raise UserError(f"--{name} is for --kind label; leave it out")
+    if args.objectives:
+        return read_objectives(Path(args.objectives))
+    models = tuple(name.strip() for name in (args.base_models or "").split(",") if name.strip())
+    first, last = slice_of(args.nums, args.start_index)
+    cases = read_cases(args.input_files, Choice(args.kind, models, first, last, renaming(args.columns)))
+    if args.kind != "completion":
+        return cases
+    wanted, long = completions_wanted(cases, args.data_fraction or 1.0, args.ff or 0)
+    say(f"{len(cases)} rows, {len(wanted)} prompts to answer; {long} are too long")
+    if not wanted:
+        raise UserError(f"{', '.join(args.input_files)}: no prompts left to answer")
+    return wanted
+
+
+def label_cases(args: RequestArguments, label: LabelArguments) -> list[Case]:
+    if label.base_dir is None and args.output_file is None:
+        raise UserError("--base_dir is missing; name the folder of both generators' answers")
+    if args.input_files and len(args.input_files) != 2:
+        raise UserError("--input_files: expected the files of --model1_name and --model2_name, two")
+    files = [[Path(path)] for path in args.input_files]
+    files = files or [files_of(name, Path(label.base_dir or ".")) for name in label.names]
+    most = label.max_num_comparisons or 200
+    cases, tally = matched(*zip(label.names, files, strict=True), label.filter_out_fraction or 0.0, most)
+    say(f"{len(cases)} comparisons" + "".join(f"; {count} {what}" for what, count in tally.items() if count))
+    return cases
+
+
+def output_of(args: RequestArguments, label: LabelArguments) -> Path:
+    if args.output_file is not None:
+        return Path(args.output_file)
+    judge = args.api_type.replace("/", "_")
+    return Path(label.base_dir, f"comparisons_{judge}", "_vs_".join(label.names), "annotations.json")
+
+
+if __name__ == "__main__":
+    run_program(main)

@@ -1,0 +1,151 @@
+"""Rows to be asked about, of any raw-dataset class: the answers chosen among theirs, their kind and their task.
+
+A row of named outputs or with a feedback_type keeps its own fields: what is learned of it is added to them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from utils.errors import UserError
+from utils.feedback.cases import KINDS, Case
+from utils.feedback.lessons import objective
+from utils.feedback.prompts import TASKS
+from utils.raw_datasets import base
+from utils.raw_datasets.sources import open_source
+from utils.records import Record, RecordError
+
+FEEDBACK_TYPES = {"critic": "critique", "refine": "refinement", "prefer": "preference"}
+OF_LINES = ("feedback_type", "outputs", "task", "reject")  # fields that only a line of prompt, outputs, feedback has
+SINGLE = ("critique", "refinement", "improve")  # a line has one field for these: they are of its first model's answer
+LONGEST_WORDS, LONGEST_CHARACTERS = 2000, 8000  # a longer prompt is not answered by a teacher
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which rows, which of their answers, and as what. `kind` None: each row's own feedback_type."""
+
+    kind: str | None = None
+    base_models: tuple[str, ...] = ()
+    first: int = 0
+    last: int | None = None
+    renamed: dict[str, str] = dataclasses.field(default_factory=dict)  # {their column: ours}
+
+
+def read_cases(paths: Iterable[str], choice: Choice) -> list[Case]:
+    """Raises UserError for a row that cannot be asked about, an id that comes twice, and where there are no rows."""
+    rows = [row for path in paths for row in open_source(path).rows(False)]
+    if not rows:
+        raise UserError(f"{', '.join(paths)}: no rows; expected prompts, with answers where they are to be judged")
+    cases, ids = [], {}
+    for row, where in rows[choice.first : choice.last]:
+        case = read_case(row, where, choice)
+        name = row.get("id")
+        if name is not None and ids.setdefault(name, where) != where:
+            raise UserError(f"{where}: the id {name!r} is that of {ids[name]}, too; expected every id once")
+        cases.append(case)
+    if not cases:
+        raise UserError(f"{', '.join(paths)}: {len(rows)} rows, none of them from {choice.first} to {choice.last}")
+    return cases
+
+
+def read_case(row: Any, where: str, choice: Choice) -> Case:
+    if not isinstance(row, dict):
+        raise RecordError(f"{where}: found {str(row)[:60]!r}; expected an object of columns")
+    row = {choice.renamed.get(name, name): value for name, value in row.items()}
+    record = _record(row, where, choice)
+    of_line = isinstance(row.get("prompt"), str) and "answers" not in row and any(name in row for name in OF_LINES)
+    of_line = of_line or isinstance(row.get("output"), dict)
+    kind = choice.kind or _own_kind(row.get("feedback_type", record.meta.get("feedback_type")), where)
+    task = _task(row.get("task", record.meta.get("task")), where, of_line)
+    numbers = _numbers(record, kind, choice.base_models, of_line)
+    if len(numbers) < KINDS[kind].answers:
+        found = f"{where}: {len(numbers) or 'no'} answer{'s' * (len(numbers) != 1)}"
+        raise RecordError(f"{found}; --kind {kind} needs {KINDS[kind].answers} or more to a prompt")
+    return Case(record, kind, task, numbers, row if of_line else None)
+
+
+def _record(row: dict[str, Any], where: str, choice: Choice) -> Record:
+    if not isinstance(row.get("outputs", {}), dict | list):
+        raise RecordError(f"{where}: outputs are {str(row['outputs'])[:60]!r}; expected an object of texts by model")
+    if isinstance(row.get("output"), str) and choice.base_models and "prompt" in row:
+        row = {**row, "output": {choice.base_models[0]: row["output"]}}
+    try:
+        record = base.detect(row, where).record(row, where)
+    except base.LeftOut as left:
+        raise RecordError(f"{where}: {left.reason}; leave the row out") from None
+    return dataclasses.replace(record, where=where).check()
+
+
+def _own_kind(name: Any, where: str) -> str:
+    if name is None:
+        raise RecordError(f"{where}: no feedback_type ({', '.join(FEEDBACK_TYPES)}); or give --kind for all rows")
+    if name not in FEEDBACK_TYPES:
+        raise RecordError(f"{where}: feedback_type is {name!r}; expected one of {', '.join(FEEDBACK_TYPES)}")
+    return FEEDBACK_TYPES[name]
+
+
+def _task(name: Any, where: str, of_line: bool) -> str:
+    """Lines name one of three tasks; the meta of a record may name any, which then counts as a dialogue."""
+    if of_line and name is not None and name not in TASKS:
+        raise RecordError(f"{where}: task is {str(name)[:60]!r}; expected one of {', '.join(TASKS)}")
+    return TASKS.get(name, "dialogue") if isinstance(name, str) else "dialogue"
+
+
+def _numbers(record: Record, kind: str, models: tuple[str, ...], of_line: bool) -> tuple[int, ...]:
+    """The numbers of the answers that are asked about, model after model."""
+    if KINDS[kind].answers == 0:
+        return ()
+    one = of_line and kind in SINGLE
+    if not models:
+        return tuple(range(len(record.answers)))[: 1 if one else None]
+    numbers = []
+    for model in models[:1] if one else models:
+        found = [number for number, answer in enumerate(record.answers) if answer.model == model]
+        if not found:
+            known = ", ".join(sorted({str(answer.model) for answer in record.answers if answer.model}))
+            raise RecordError(f"{record.where}: no answer of {model!r}; found answers of {known or 'no named model'}")
+        numbers += found
+    return tuple(numbers)
+
+
+def completions_wanted(cases: list[Case], fraction: float, skipped: int) -> tuple[list[Case], int]:
+    """(the first `fraction` of the cases without the first `skipped` ones and without those that are too long to be
+    answered, how many are too long). A prompt that comes again is asked once."""
+    wanted, long, seen = [], 0, set()
+    for case in cases[: int(len(cases) * fraction)][skipped:]:
+        text = "\n\n".join(message.content for message in case.record.prompt)
+        if len(text) >= LONGEST_CHARACTERS or len(text.split()) >= LONGEST_WORDS:
+            long += 1
+        elif case.record.prompt not in seen:
+            seen.add(case.record.prompt)
+            wanted.append(case)
+    return wanted, long
+
+
+def read_objectives(path: Path) -> list[Case]:
+    """A learning objective to each line that is not empty. Raises UserError."""
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read as text: {getattr(error, 'strerror', None) or error}") from None
+    found = [(line.strip(), f"{path}:{number}") for number, line in enumerate(lines, start=1) if line.strip()]
+    if not found:
+        raise UserError(f"{path}: no rows; expected a learning objective a line")
+    return [Case(Record(objective(text), where=where), "conversation", "dialogue", ()) for text, where in found]
+
+
+def slice_of(text: str | None, start: int) -> tuple[int, int | None]:
+    """(first, last) of --nums `a,b` or `n`, and of --start_index. Raises UserError."""
+    if text is None:
+        return start, None
+    words = text.split(",")
+    if start or len(words) > 2 or not all(word.strip().isdigit() for word in words):
+        also = " beside --start_index" if start else ""
+        raise UserError(f"--nums is {text!r}{also}; expected one of n (the first n rows) or a,b (rows a up to b)")
+    first, last = (0, int(words[0])) if len(words) == 1 else map(int, words)
+    return first, last

@@ -1,0 +1,180 @@
+"""What every parser is made of: the registry, the reason of a failure, JSON inside text."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import unicodedata
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+JSON_TRIES = 50  # objects looked for in one reply: a reply of nothing but braces must not take quadratic time
+
+
+class Unparsed(Exception):  # noqa: N818 - it is an outcome, counted and listed, not a fault
+    """The reply has no single clear value. `reason` is a few words, the same for all replies of one sort."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+@dataclass(frozen=True)
+class Parser:
+    version: int
+    parse: Callable[..., Any]  # parse(text, **arguments) -> JSON value; raises Unparsed
+
+
+PARSERS: dict[str, Parser] = {}
+
+
+def parser(name: str, version: int) -> Callable:
+    """Register parse(text, **arguments); text without its reasoning, never empty."""
+
+    def register(parse: Callable[..., Any]) -> Callable[..., Any]:
+        PARSERS[name] = Parser(version, lambda text, **arguments: parse(spoken(text), **arguments))
+        return parse
+
+    return register
+
+
+def spoken(text: str | None) -> str:
+    """A reply without the reasoning that some models write before it. Raises Unparsed."""
+    text = re.sub(r"<think>.*?</think>", "", text or "", flags=re.DOTALL) if text and "</think>" in text else text or ""
+    if "<think>" in text:
+        raise Unparsed("reasoning not finished")
+    if not text.strip():
+        raise Unparsed("empty")
+    return text.strip()
+
+
+def plain(text: str) -> str:
+    """A verdict's text without emphasis and the heading of the prompt's last block, wide letters as ordinary ones."""
+    text = unicodedata.normalize("NFKC", text)
+    refuse_echo(text)
+    text = re.sub(r"[*`]|\b_|_\b|\A#+\s*Reply\s*\n", "", text).strip()
+    return re.sub(r"\s*\n\s*", "\n", re.sub(r"[^\S\n]+", " ", text))  # patterns would take cubic time on long spaces
+
+
+def refuse_echo(text: str) -> None:
+    """Prompts hold examples of verdicts: one that is merely repeated must not be read as a verdict."""
+    if re.search(r"^#+ (Task:|Conversation\s*$)", text, re.MULTILINE):
+        raise Unparsed("prompt echoed")
+
+
+_REFUSAL = re.compile(
+    r"\b(?:can(?:no|['’])t|can not|unable to|not able to|won['’]t|will not|must decline|decline to)\W+(?:\w+\W+){0,2}?"
+    r"(?:assist|help|comply|provide|fulfil|answer|respond|rate|judge|compare|rank|evaluate|continue|engage|do|choose"
+    r"|comment|discuss|create|complete|offer|give|participate)",
+    re.IGNORECASE,
+)
+
+
+def is_refusal(text: str) -> bool:
+    """Does a short reply say in its first words that the model will not do it?"""
+    return len(text) < 600 and _REFUSAL.search(text[:160]) is not None
+
+
+def missing(text: str, what: str) -> Unparsed:
+    """Why a reply has no verdict of the sort `what`."""
+    return Unparsed("refusal" if is_refusal(text) else f"no {what}")
+
+
+def only(found: list[Any], text: str, what: str) -> Any:
+    """The one value that all of `found` agree on. Raises Unparsed."""
+    if not found:
+        raise missing(text, what)
+    if any(value != found[0] for value in found):
+        raise Unparsed(f"different {what}s")
+    return found[0]
+
+
+class _TwiceError(ValueError):
+    """One key of a JSON object with two values."""
+
+
+def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made: dict[str, Any] = {}
+    for key, value in pairs:
+        if made.setdefault(key, value) != value:
+            raise _TwiceError(key)
+    return made
+
+
+def _no_constant(name: str) -> None:
+    raise Unparsed("not a number")
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_pairs, parse_constant=_no_constant)
+
+
+def without_fence(text: str) -> str:
+    """The inside of a code fence, if the text has just one."""
+    fences = re.findall(r"```[\w-]*[ \t]*\n?(.*?)```", text, re.DOTALL)
+    return fences[0].strip() if len(fences) == 1 else text
+
+
+def json_value(text: str) -> Any:
+    """The text as one JSON value, in a fence or not, or as the same in Python's spelling. Raises Unparsed."""
+    text = without_fence(text)
+    start = re.search(r"[\[{]", text)
+    text = text[start.start() :].strip() if start else text
+    try:
+        value, end = _DECODER.raw_decode(text)
+        if re.search(r"[\[{]", text[end:]):
+            raise Unparsed("different JSON values")
+        return value
+    except _TwiceError as key:
+        raise Unparsed("a key twice") from key
+    except (ValueError, RecursionError):
+        return _python_value(text)
+
+
+def _python_value(text: str) -> Any:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", SyntaxWarning)
+            value = ast.literal_eval(text)
+        json.dumps(value, allow_nan=False)
+        return value
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        raise Unparsed("not JSON") from None
+
+
+def take_objects(text: str) -> tuple[list[dict[str, Any]], str]:
+    """The JSON objects in a text, and the text without them. Raises Unparsed where one contradicts itself."""
+    found, rest, at = [], "", 0
+    for _ in range(JSON_TRIES):
+        start = text.find("{", at)
+        if start < 0:
+            break
+        rest += text[at:start]
+        value, at = _object_at(text, start)
+        if value is None:
+            rest += "{"
+        else:
+            found.append(value)
+    return found, rest + text[at:]
+
+
+def _object_at(text: str, start: int) -> tuple[dict[str, Any] | None, int]:
+    """(the object that begins at `start`, where it ends); (None, start + 1) if there is none."""
+    try:
+        return _DECODER.raw_decode(text, start)
+    except _TwiceError as key:
+        raise Unparsed("a key twice") from key
+    except (ValueError, RecursionError):
+        end = text.find("}", start) + 1
+    try:
+        value = _python_value(text[start:end])
+    except Unparsed:
+        return None, start + 1
+    return (value, end) if isinstance(value, dict) else (None, start + 1)
+
+
+def named(objects: list[dict[str, Any]], names: tuple[str, ...]) -> list[Any]:
+    """The values under any of `names`, in any case, of all objects."""
+    return [value for each in objects for key, value in each.items() if str(key).strip().lower() in names]
