@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Everything, on the built-in world: supervised fine-tuning, feedback, reward model, DPO, best-of-16, and the truth about
-# each, in about fifteen minutes on two CPU cores. A second `bash run.sh` continues, or says that all is done.
+# Everything, on the built-in world: supervised fine-tuning, feedback, reward model, DPO, PPO, best-of-16, and the truth
+# about each, in less than twenty minutes on two CPU cores. A second `bash run.sh` continues, or says that all is done.
 #
 #     bash run.sh            OUTPUT_ROOT=/scratch/out bash run.sh
 set -euo pipefail
@@ -30,14 +30,43 @@ sample() {
         --batch_size $((256 / $4)) --bf16
 }
 
-# judge SPLIT: SFT's own answers to the prompts of a split, and the oracle's noisy verdicts on them
-judge() {
-    sample "${T}/sft" "${T}/world/prompts/$1.jsonl" "${T}/answers/for_feedback_$1.jsonl" 4
-    python data_collect/label_world.py --data_path "${T}/answers/for_feedback_$1.jsonl" --output_path "${T}/feedback/$1.jsonl" \
-        --pairs_per_prompt 0
+# oracle: start the world's judge as a server of OpenAI's API, unless it runs; it ends with this script
+oracle() {
+    [[ -z "${ORACLE:-}" ]] || return 0
+    rm -f "${T}/oracle.url"
+    python data_collect/oracle_server.py --port 0 --url_file "${T}/oracle.url" --parent_pid $$ >"${T}/oracle.log" 2>&1 &
+    for _ in {1..300}; do [[ -s "${T}/oracle.url" ]] && break; sleep 0.2; done
+    ORACLE="$(cat "${T}/oracle.url")" || { cat "${T}/oracle.log"; exit 2; }
 }
 
-# reward: from the oracle's verdicts on SFT's answers and on the teachers', measured on those on SFT's answers
+# ask KIND INPUT OUTPUT [FLAGS]: feedback of the oracle, through the client, the ledger and the parsers of any other judge
+ask() {
+    oracle
+    python data_collect/request.py --kind "$1" --input_files "$2" --output_file "$3" --ledger "${T}/asked/ledger" \
+        --api_type oracle --base_url "${ORACLE}" "${@:4}"
+}
+
+# feedback: SFT answers, the oracle compares them two by two, rates, criticises and refines some; sets of all that
+feedback() {
+    local answers="${T}/answers/for_feedback_train.jsonl" asked="${T}/asked"
+    sample "${T}/sft" "${T}/world/prompts/train.jsonl" "${answers}" 4
+    ask ranking "${answers}" "${asked}/rankings.jsonl" --orders random
+    ask rating "${answers}" "${asked}/ratings.jsonl" --nums 200
+    ask critique "${answers}" "${asked}/critiques.jsonl" --nums 200
+    ask improve "${asked}/critiques.jsonl" "${asked}/improved.jsonl"
+    ask refinement "${answers}" "${asked}/refinements.jsonl" --nums 200
+    python data_collect/pairs.py --data_path "${asked}"/{rankings,ratings,improved,refinements}.jsonl --form sets --stats \
+        --valid_share 0 --output_dir "${T}/feedback"
+    python data_collect/ledger.py report --ledger "${asked}/ledger"
+}
+
+# test_feedback: noisy verdicts on answers to unseen prompts, for measuring the reward model
+test_feedback() {
+    sample "${T}/sft" "${T}/world/prompts/test.jsonl" "${T}/answers/for_feedback_test.jsonl" 4
+    ask ranking "${T}/answers/for_feedback_test.jsonl" "${T}/feedback/test.jsonl" --orders random
+}
+
+# reward: from the oracle's feedback on SFT's answers and on the teachers', measured on verdicts on SFT's answers
 reward() {
     DATA="${T}/feedback ${T}/world/pairs" bash training/step2_reward/run_tiny.sh --eval_data_path "${T}/feedback"
 }
@@ -52,16 +81,18 @@ best_of_16() {
 
 truth() {
     python inference/evaluate_world.py --answers sft="${T}/answers/sft_16.jsonl" best_of_16="${T}/answers/best_of_16.jsonl" \
-        dpo="${T}/answers/dpo.jsonl" --results "${T}/results.json"
+        dpo="${T}/answers/dpo.jsonl" ppo="${T}/answers/ppo.jsonl" --results "${T}/results.json"
 }
 
 step world          python data_collect/make_world.py --output_dir "${T}/world"
 step sft            bash training/step1_sft/run_tiny.sh
-step feedback       judge train
-step test_feedback  judge test
+step feedback       feedback
+step test_feedback  test_feedback
 step reward         reward
 step dpo            bash training/step3_dpo/run_tiny.sh
+step ppo            bash training/step3_ppo/run_ppo_tiny.sh
 step best_of_16     best_of_16
 step dpo_answers    sample "${T}/dpo" "${T}/world/prompts/test.jsonl" "${T}/answers/dpo.jsonl" 4
+step ppo_answers    sample "${T}/ppo" "${T}/world/prompts/test.jsonl" "${T}/answers/ppo.jsonl" 4
 step truth          truth
 python inference/report.py --folder "${T}"

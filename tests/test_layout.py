@@ -25,7 +25,7 @@ LAYERS = [
         "tables",
     ],
     ["raw_datasets", "templates", "models", "engine", "checkpoints", "attention", "decoding", "shards", "page"]
-    + ["providers", "serving"],
+    + ["providers", "serving", "truth"],
     ["batches", "cascade", "token_store", "run", "answer_rows", "ledger", "formats"]
     + ["prompt_sources", "grouping", "tutor_turns"],
     ["scoring", "generation", "stage", "measuring", "experience", "asking", "pair_sets"],

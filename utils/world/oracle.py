@@ -15,9 +15,8 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from utils.records import Record
 from utils.world import language
-from utils.world.exchanges import PROBLEMS, Exchange, mentions, read_prompt, sentences
+from utils.world.exchanges import PROBLEMS, Exchange, mentions, sentences
 from utils.world.teachers import EXPECTED, phrases
 
 LOWEST, HIGHEST = 1.0, 7.0
@@ -70,12 +69,6 @@ def assess(exchange: Exchange, answer: str, finished: bool = True) -> Assessment
     points = {aspect: value for aspect, value in points.items() if value}
     utility = round(START + sum(points.values()), 6)  # no dust: 4.4999999 must not be rated 4
     return Assessment(kinds, points, min(HIGHEST, max(LOWEST, utility)))
-
-
-def utilities(record: Record) -> list[float]:
-    """Of every answer of a record of this world: a reward for --reward_fn, or the truth for --true_reward_fn."""
-    exchange = read_prompt(record.prompt, record.where)
-    return [assess(exchange, answer.text, answer.finished).utility for answer in record.answers]
 
 
 def _evaluation(kinds: tuple[str, ...], state: str) -> float:
