@@ -145,11 +145,13 @@ def main(argv: list[str] | None = None) -> None:
                 if steps > 1:
                     say("not counted: the questions that build on these answers")
                 return
-        told = (follow(case, asker, outcome_of, to_the_end=True) for case in shown("results", cases))
+        told = (follow(case, asker, outcome_of) for case in shown("results", cases))
         summary = Summary()
-        tally = write_results(output, cases[0].kind, summary.watch(told))
-    for line in summary.lines():
-        say(line)
+        try:
+            tally = write_results(output, cases[0].kind, summary.watch(told))
+        finally:
+            for line in summary.lines():
+                say(line)
     others = "".join(f"; {count} {what}" for what, count in tally.items() if what != "rows" and count)
     say(f"{output}: {tally['rows']} rows{others}")
 

@@ -161,6 +161,11 @@ def test_every_line_by_its_own_type(url, tmp_path):
         assert found["feedback"] == Judge().reply(messages)
 
 
+def test_a_line_has_one_critique(url, tmp_path):
+    source, before = group(tmp_path, feedback_type="critic"), sent(url)
+    assert request(url, "--input_files", source, "--output_file", tmp_path / "out.txt") == 0 and sent(url) == before + 9
+
+
 def test_lines_in_both_orders(tmp_path):
     source, output = group(tmp_path), tmp_path / "feedbacks.txt"
     words = ("--kind", "preference", "--input_files", source, "--output_file", output, "--base_models", "m13,m7")
@@ -240,6 +245,10 @@ def test_rankings_csv(url, tmp_path):
         found = list(csv.reader(written))
     assert [tuple(row[:4]) for row in found] == rows[:5]  # the poem was refused
     assert {row[4] for row in found} <= {"(a)", "(b)", "equal"} and found[4][4] == "equal"
+    known = {"prompt": rows[0][0], "answers": list(rows[0][2:]), "verdicts": [{"a": 1, "b": 0, "preferred": "tie"}]}
+    source = write_lines(tmp_path / "known.jsonl", [known])
+    assert request(url, "--kind", "ranking", "--input_files", source, "--output_file", output) == 0
+    assert len(output.read_text().splitlines()) == 1  # what was known before is not this judge's
 
 
 # ---- generators, completions, lessons
@@ -280,15 +289,20 @@ def test_labels(url, tmp_path, capsys):
 
 def test_completions(url, tmp_path, capsys):
     prompts = [turns[0].content for _, turns, *_ in exchanges(4, 4, turns=1)]
-    rows = [{"instruction": text} for text in [*prompts, prompts[0], "word " * 2000, "x" * 8000, "late"]]
+    rows = [{"instruction": text} for text in [*prompts, prompts[1], "a " * 2000, "x" * 8000, "late"]]
     source, output, before = write_lines(tmp_path / "in.jsonl", rows), tmp_path / "completions.json", sent(url)
     words = ("--kind", "completion", "--input_files", source, "--output_file", output, "--data_fraction", "0.875")
-    assert request(url, *words, "--ff", "1") == 0 and sent(url) == before + 4
+    assert request(url, *words, "--ff", "1") == 0 and sent(url) == before + 3
     found = json.loads(output.read_text())
-    assert list(found) == [*prompts[1:], prompts[0]] and all(len(texts) == 1 and texts[0] for texts in found.values())
-    assert "7 rows" not in (said := capsys.readouterr().out) and "8 rows, 4 prompts to answer; 2 are too long" in said
+    assert list(found) == prompts[1:] and all(len(texts) == 1 and texts[0] for texts in found.values())
+    assert "8 rows, 3 prompts to answer; 2 are too long" in capsys.readouterr().out
     assert request(url, *words, "--max_tokens", "3") == 2  # every answer is cut: none is left
     assert "no rows left to write" in capsys.readouterr().err
+    words = ("--kind", "completion", "--input_files", source, "--output_file", tmp_path / "out.jsonl", "--nums", "4")
+    assert request(url, *words, "--temperature", "0.5", "--max_requests", "1", "--concurrency", "1") == 0
+    assert "out.jsonl: 1 rows; 3 prompts without an answer" in capsys.readouterr().out
+    assert request(url, *words, "--max_tokens", "3") == 2
+    assert "out.jsonl: no rows left to write; 4 answers that did not come to their end" in capsys.readouterr().err
 
 
 def test_lessons(url, tmp_path):

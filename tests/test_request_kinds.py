@@ -41,7 +41,7 @@ def said(text, finish="stop"):
 
 
 def told(kind, reply, numbers=(0, 1, 2), record=RECORD, asker=ASKER, task="dialogue"):
-    return follow(Case(record, kind, task, numbers), asker, reply, to_the_end=True)
+    return follow(Case(record, kind, task, numbers), asker, reply)
 
 
 def choosing(best):
@@ -291,10 +291,17 @@ def test_a_lesson_is_asked_for_once_its_problem_is_there():
         questions = list(questions_of(iter([case]), ASKER, outcome_of))
         assert len(questions) == number and asked(questions[-1]).task == task
         known[questions[-1].request.key] = said(lesson)(questions[-1])
-    found = follow(case, ASKER, outcome_of, to_the_end=True)
+    found = follow(case, ASKER, outcome_of)
     assert found.record.meta["problem"]["Problem"] == "p" and found.record.meta["lesson"][0]["Tutorbot"] == "x"
     failed = told("conversation", said("I do not know."), (), case.record)
     assert len(failed.questions) == 1 and failed.record == case.record
+
+
+def test_the_summary_leaves_out_what_was_known_before():
+    before = dataclasses.replace(RECORD, meta={"by_order": [{"a": 0, "b": 1, "ab": "a", "ba": "b"}]})
+    found = told("preference", choosing("two"), (0, 1), before)
+    assert len(found.record.meta["by_order"]) == 2
+    assert summary([found])[1] == "both orders: 1 of 1 pairs judged alike; the answer shown first won 1 of 2"
 
 
 def test_the_summary_counts_and_names():

@@ -163,7 +163,7 @@ def test_the_documented_kind_works():
         exec(example("How to add a kind", "python"), here)
         record = Record((Message("user", "a?"),), (Answer("a long answer"),))
         case = Case(record, "shorter", "dialogue", (0,))
-        told = follow(case, Asker("openai", "m", BUILT_IN), lambda q: Outcome("parsed", "short", "short", "stop"), True)
+        told = follow(case, Asker("openai", "m", BUILT_IN), lambda q: Outcome("parsed", "short", "short", "stop"))
         assert KINDS["shorter"].about == "the answer in half as many words"
         assert told.record.answers == (Answer("a long answer", refinement="short"),)
         assert "half as many words" in told.questions[0].request.body["messages"][-1]["content"]

@@ -1,6 +1,6 @@
 """Kinds of feedback: what is asked about a row, and what the replies add to its record.
 
-    told = follow(case, asker, outcome_of, to_the_end=True)      # told.record: the row with all that is known of it
+    told = follow(case, asker, outcome_of)      # told.record: the row with all that is known of it
 
 Another kind is a generator function under @kind, its form of reply in forms.py, and a prompt file.
 """

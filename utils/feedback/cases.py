@@ -2,14 +2,13 @@
 
 A kind is a generator function `kind(case, asker)`: it yields lists of questions, is sent their outcomes, and returns
 the record with what they say. It is a pure function of those, so that it can be run again at any time: what is known
-stands in the ledger.
+stands in the ledger. Questions that build on others are asked once these have values.
 """
 
 from __future__ import annotations
 
 import hashlib
 import inspect
-from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -119,26 +118,21 @@ class Told:
     questions: list[Question] = field(default_factory=list)
     outcomes: list[Outcome] = field(default_factory=list)
     record: Record | None = None
-    notes: Counter[str] = field(default_factory=Counter)
 
     @property
     def settled(self) -> bool:
         return all(outcome.state in SETTLED for outcome in self.outcomes)
 
 
-def follow(case: Case, asker: Asker, outcome_of: Callable[[Question], Outcome], to_the_end: bool) -> Told:
-    """Run a kind on what is known. Without `to_the_end` it stops at the first questions that are not settled."""
-    told = Told(case)
-    steps = KINDS[case.kind].run(case, asker)
+def follow(case: Case, asker: Asker, outcome_of: Callable[[Question], Outcome]) -> Told:
+    """Run a kind on what is known: `told.questions` are all that can be asked now, settled ones among them."""
+    told, steps, outcomes = Told(case), KINDS[case.kind].run(case, asker), None
     try:
-        questions = next(steps)
         while True:
+            questions = steps.send(outcomes)
             outcomes = [outcome_of(question) for question in questions]
             told.questions += questions
             told.outcomes += outcomes
-            if not to_the_end and not told.settled:
-                return told
-            questions = steps.send(outcomes)
     except StopIteration as done:
         told.record = done.value
     return told
@@ -147,7 +141,7 @@ def follow(case: Case, asker: Asker, outcome_of: Callable[[Question], Outcome], 
 def questions_of(cases: Iterator[Case], asker: Asker, outcome_of: Callable[[Question], Outcome]) -> Iterator[Question]:
     """All questions that can be asked now, settled ones among them."""
     for case in cases:
-        yield from follow(case, asker, outcome_of, to_the_end=False).questions
+        yield from follow(case, asker, outcome_of).questions
 
 
 def expect_questions(cases: list[Case], asker: Asker) -> None:

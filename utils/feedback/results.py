@@ -10,6 +10,7 @@ import dataclasses
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -44,13 +45,19 @@ def check_output(path: Path, cases: Iterable[Case]) -> None:
 
 
 def write_results(path: Path, kind: str, told: Iterable[Told]) -> Counter[str]:
-    """Reads `told` once. What became of the rows: "rows" written, and the others by reason."""
+    """Reads `told` once. What became of the rows: "rows" written, and the others by reason. Raises UserError where
+    none would be written."""
     if path.suffix == ".csv":
         return _foreign(CSV[kind], path, map(_news, told))
     if path.suffix == ".json" and JSON[kind]:
         return _foreign(JSON[kind], path, map(_news, told))
     tally: Counter[str] = Counter()
     rows = _lessons(told, tally) if kind == "conversation" else (row for each in told for row in _row(each, tally))
+    first = list(islice(rows, 1))
+    if not first:
+        reasons = "".join(f"; {count} {why}" for why, count in tally.items() if count)
+        raise UserError(f"{path}: no rows left to write{reasons}")
+    rows = chain(first, rows)
     if path.suffix == ".json":
         rows = list(rows)
         with replacing(path) as out:

@@ -15,7 +15,7 @@ from typing import Any
 from utils.errors import UserError
 from utils.providers import anthropic_messages, openai_chat
 from utils.providers.anthropic_messages import AnthropicMessages
-from utils.providers.base import Provider, Reply, Request, Send, Trouble, canonical
+from utils.providers.base import Provider, Reply, Request, Send, Trouble, canonical, sendable
 from utils.providers.openai_chat import OpenAIChat
 from utils.providers.prices import Price, parse_prices
 from utils.providers.replay import Replay
@@ -41,6 +41,7 @@ def request_of(
     """A request in the provider's own form. `schema` asks for JSON of that schema; None leaves a setting to the server.
     `sampling`: further fields of the body (top_p, stop, seed, …)."""
     _expect_known(provider)
+    messages = [{**message, "content": sendable(message["content"])} for message in messages]
     settings = {"temperature": temperature, "max_tokens": max_tokens, "schema": schema, "sample": sample, **sampling}
     if provider == "anthropic":
         return anthropic_messages.build(model, messages, **settings)

@@ -54,6 +54,10 @@ class Reply:
     request_id: str | None
     raw: str  # the body as received
 
+    def __post_init__(self) -> None:
+        if self.text is not None:
+            object.__setattr__(self, "text", sendable(self.text))
+
 
 class Trouble(Exception):  # noqa: N818 - how one attempt ended, not a fault of the program
     """No answer this time; `reason` is a few words.
@@ -92,6 +96,11 @@ class Provider(Protocol):
 
     def price(self, model: str) -> Price | None:
         """What the price list says of it, None if nothing."""
+
+
+def sendable(text: str) -> str:
+    """JSON can spell half a character (a lone surrogate); no file or network takes one."""
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def canonical(value: Any) -> str:

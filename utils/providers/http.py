@@ -97,10 +97,11 @@ class HttpProvider(ABC):
     def _lost(self, error: Exception, timeout: float) -> Trouble:
         """Whether a broken connection ever was one, by the names of what caused it in httpx and aiohttp."""
         names = [type(cause).__name__ for cause in _causes(error)]
-        aiohttp = [name for name in names if name.startswith(("Client", "Server"))]
-        if any(name.startswith("ClientConnector") or name == "ConnectError" for name in names) or (
-            "ConnectTimeout" in names and not aiohttp
-        ):
+        aiohttp = [
+            name for name in names if name.startswith(("Client", "Server"))
+        ]  # tells more than what it is mapped to
+        never = aiohttp[0].startswith("ClientConnector") if aiohttp else {"ConnectError", "ConnectTimeout"} & {*names}
+        if never:
             return Trouble(f"cannot connect to {self.where}", again=True, unreachable=True)
         if isinstance(error, self._sdk.APITimeoutError) and not aiohttp:
             return _late(timeout)
