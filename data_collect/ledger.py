@@ -109,9 +109,9 @@ def list_rows(ledger: Ledger, args: ListArguments) -> None:
 
 def reparse(ledger: Ledger, args: ReparseArguments) -> None:
     counts = ledger.reparse(PARSERS)
-    unknown = counts["parser unknown"]
+    unknown = f"; {counts['parser unknown']:,} have an unknown parser" if counts["parser unknown"] else ""
     say(f"{ledger.path}: {counts['read']:,} answers read again: {counts['parsed']:,} parsed, {counts['unparsed']:,} "
-        f"unparsed, {counts['changed']:,} changed" + (f"; {unknown:,} have an unknown parser" if unknown else ""))  # fmt: skip
+        f"unparsed, {counts['changed']:,} changed{unknown}")  # fmt: skip
 
 
 MODES = {

@@ -2,10 +2,10 @@
 
     python data_collect/make_world.py --output_dir output/tutor/world
 
-sft/      demonstrations, a mixture of a strong and a weak teacher       pairs/    teachers compared, noisily
-prompts/  for sampling answers; data_collect/label_world.py rates them   model/    tokenizer and config.json, no weights
+sft/      demonstrations, a mixture of a strong and a weak teacher   pairs/  teachers compared, noisily
+prompts/  for sampling answers                                       model/  tokenizer and config.json, no weights
 
-No prompt is in two of the files.
+No prompt is in two of the files. data_collect/oracle_server.py judges whatever is answered to them.
 """
 
 from __future__ import annotations

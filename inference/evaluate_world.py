@@ -17,12 +17,12 @@ from pathlib import Path
 from utils.arguments import parse
 from utils.arguments.options import option, required
 from utils.errors import UserError
-from utils.records import Record, read_records
+from utils.records import read_records
 from utils.reporting import progress, run_program, say, write_json
 from utils.statistics import cluster_bootstrap, wilson_interval
+from utils.truth import utilities
 from utils.world.exchanges import read_prompt
 from utils.world.language import STATES
-from utils.world.oracle import assess
 
 
 @dataclass
@@ -58,29 +58,24 @@ def evaluate(name: str, file: Path, seed: int) -> dict:
     """Mean utility (1 to 7) with a bootstrap over prompts, length in words, share finished, and the mean per state of
     the student's turn. Raises UserError."""
     records = list(read_records(file))
-    utilities, states, words, finished = [], defaultdict(list), [], []
+    worth, states, words, finished = [], defaultdict(list), [], []
     with progress(f"judging {name}", len(records)) as advance:
         for record in records:
-            exchange = read_prompt(record.prompt, record.where)
-            utilities.append(_utilities(record, exchange))
-            states[exchange.state].append(utilities[-1])
+            if not record.answers:
+                raise UserError(f"{record.where}: no answers; expected records that chatbot.py --mode generate wrote")
+            worth.append(utilities(record))
+            states[read_prompt(record.prompt).state].append(worth[-1])
             words += [len(answer.text.split()) for answer in record.answers]
             finished += [answer.finished for answer in record.answers]
             advance()
     return {
-        "reward": cluster_bootstrap(utilities, seed).to_json(),
+        "reward": cluster_bootstrap(worth, seed).to_json(),
         "answers": len(words),
         "mean_words": sum(words) / len(words),
         "finished": wilson_interval(sum(finished), len(finished)).to_json(),
         "states": {s: cluster_bootstrap(states[s], seed).to_json() for s in STATES if s in states},
         "file": str(file),
     }
-
-
-def _utilities(record: Record, exchange) -> list[float]:
-    if not record.answers:
-        raise UserError(f"{record.where}: no answers; expected records that chatbot.py --mode generate wrote")
-    return [assess(exchange, answer.text, answer.finished).utility for answer in record.answers]
 
 
 def _read_results(path: Path) -> dict:

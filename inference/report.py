@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -21,13 +22,14 @@ from rich.table import Table
 from utils.answering import Reader
 from utils.arguments import parse
 from utils.arguments.inference import ReaderArguments
-from utils.arguments.options import option
+from utils.arguments.options import expect, option
 from utils.errors import UserError
 from utils.page import between, label, page
 from utils.records import Record, read_jsonl, read_records
 from utils.reporting import commit, progress, run_program, say, versions, write_json
 from utils.statistics import mean_interval, wilson_interval
 from utils.templates.choosing import Tally, choose
+from utils.truth import utilities, verdict_ceiling
 from utils.world.exchanges import read_prompt
 from utils.world.oracle import assess
 
@@ -38,17 +40,17 @@ STAGES = {"sft": "supervised fine-tuning", "reward": "the reward model", "dpo": 
 class ReportArguments:
     folder: str = option("output/tutor", help="folder of the pipeline; results.json and report.html are written there")
     num_prompts: int = option(12, help="held-out prompts whose answers are shown side by side")
+    noise_temperature: float = option(0.7, help="of the oracle that compared feedback/test.jsonl, as it was told")
 
     def __post_init__(self) -> None:
-        if self.num_prompts < 0:
-            raise UserError(f"--num_prompts is {self.num_prompts}; expected 0 or more")
+        expect(self, "0 or more", "num_prompts", "noise_temperature")
 
 
 def main(argv: list[str] | None = None) -> None:
     (args,) = parse([ReportArguments], argv, __doc__)
     if not Path(args.folder).is_dir():
         raise UserError(f"--folder {args.folder}: no such folder; `bash run.sh` makes output/tutor")
-    found = Pipeline(Path(args.folder))
+    found = Pipeline(Path(args.folder), args.noise_temperature)
     results = found.complete_results()
     write_json(found.folder / "results.json", results)
     write_text(found.folder / "report.html", page(results, found.metrics, found.exchanges(args.num_prompts)))
@@ -76,6 +78,7 @@ class Pipeline:
     """What a pipeline left in its folder; `missing` says in words what is not there."""
 
     folder: Path
+    noise_temperature: float
     missing: list[str] = field(default_factory=list)
 
     def json(self, name: str) -> dict[str, Any]:
@@ -136,26 +139,34 @@ class Pipeline:
         evaluated = [row for row in self.metrics.get("reward", []) if "eval/accuracy" in row]
         if not evaluated:
             return {}
-        last, labels = evaluated[-1], self.json("feedback/test.jsonl.summary.json")
+        last, file = evaluated[-1], self.folder / "feedback" / "test.jsonl"
+        records = list(read_records(file)) if file.exists() else []
         found = {name: last.get(f"eval/{name}") for name in ("accuracy", "margin", "brier", "ece")}
         found["step"] = last["step"]
-        pairs, ceiling = self.held_out_pairs(), labels.get("ceiling")
+        chosen = [choose(record, "comparisons", Tally()) for record in records]  # counted as training counts them
+        pairs = sum(len(row.pairs) for row in chosen if row)
         right = found["accuracy"] * pairs
         if pairs and abs(right - round(right)) < 1e-4:  # a whole number of them: these are the pairs it was measured on
             found["accuracy"] = wilson_interval(round(right), pairs).to_json()
         else:
             self.missing.append("how many pairs the reward model's accuracy is over (feedback/test.jsonl has others)")
             found["accuracy"] = {"value": found["accuracy"], "low": None, "high": None, "n": None}
+        ceiling = self.ceiling(records)
         if ceiling is None:
-            self.missing.append("the ceiling of the reward model's accuracy (data_collect/label_world.py writes it)")
             return found
         return found | {"ceiling": ceiling, "share_of_ceiling": found["accuracy"]["value"] / ceiling}
 
-    def held_out_pairs(self) -> int:
-        """Decided comparisons in feedback/test.jsonl, counted as training counts them."""
-        file = self.folder / "feedback" / "test.jsonl"
-        rows = [choose(record, "comparisons", Tally()) for record in read_records(file)] if file.exists() else []
-        return sum(len(row.pairs) for row in rows if row)
+    def ceiling(self, records: list[Record]) -> float | None:
+        """What the oracle's noise allows on these verdicts; None, and said to be missing, where nobody can know."""
+        try:
+            ceiling = verdict_ceiling(records, self.noise_temperature)
+            why = "feedback/test.jsonl has no decided verdict"
+        except UserError as error:  # records of another world
+            ceiling, why = math.nan, str(error)
+        if math.isnan(ceiling):
+            self.missing.append(f"the ceiling of the reward model's accuracy: {why}")
+            return None
+        return ceiling
 
     def seconds(self) -> dict[str, int]:
         """Of the steps of run.sh: .done/NAME ends with its seconds."""
@@ -166,7 +177,7 @@ class Pipeline:
     def against_first(self) -> dict[str, Any]:
         """How often an answer is worth more than one of the first name to the same prompt; equal counts half. Over all
         pairs of answers; the interval is over prompts."""
-        worth = {name: {i: _utilities(record) for i, record in known.items()} for name, known in self.answers.items()}
+        worth = {name: {i: utilities(record) for i, record in known.items()} for name, known in self.answers.items()}
         if len(worth) < 2:
             return {}
         (first, base), *others = worth.items()
@@ -199,10 +210,6 @@ def _judged(record: Record, scores: list[float | None]) -> Iterator[dict[str, An
     for answer, score in zip(record.answers, scores, strict=True):
         seen = assess(exchange, answer.text, answer.finished)
         yield {"text": answer.text, "utility": seen.utility, "points": seen.points, "score": score}
-
-
-def _utilities(record: Record) -> list[float]:
-    return [answer["utility"] for answer in _judged(record, [None] * len(record.answers))]
 
 
 def summary(results: dict[str, Any]) -> Table:

@@ -12,7 +12,7 @@ import sys
 import in_process
 import pytest
 import toy_folders
-from in_process import DPO, REWARD, SFT, STAGES
+from in_process import DPO, PPO, REWARD, SFT, STAGES
 from safetensors.torch import load_file, save_file
 from stages import demonstrations, environment, toy_data, toy_model
 from toys import ROOT
@@ -316,12 +316,17 @@ def test_deepspeed_json(refuse, tmp_path, config, words):
     assert words in line and str(path) in line
 
 
-PROGRAMS = {f"training/{stage}/main.py": "data_path" for stage in STAGES} | {
+PROGRAMS = {f"training/{stage}/main.py": "data_path" for stage in (*STAGES, PPO)} | {
     "training/step1_sft/eval_sft.py": "data_path", "training/step1_sft/prompt_eval.py": "output_path",
     "training/step2_reward/rw_eval.py": "data_path", "inference/chatbot.py --mode ppl": "data_path",
     "inference/rerank.py": "data_path", "inference/evaluate_world.py": "results", "inference/report.py": "num_prompts",
-    "data_collect/label_world.py": "data_path", "data_collect/make_world.py": "output_dir",
-    "data_collect/train_tokenizer.py": "data_path",
+    "data_collect/make_world.py": "output_dir", "data_collect/train_tokenizer.py": "data_path",
+    "data_collect/oracle_server.py": "noise_temperature", "data_collect/request.py": "output_file",
+    "data_collect/ledger.py report": "ledger", "data_collect/ledger.py list": "state",
+    "data_collect/ledger.py reparse": "ledger", "data_collect/convert.py": "output",
+    "data_collect/consistency.py": "ratings_csv", "data_collect/gather_prompts.py": "output_path",
+    "data_collect/group.py": "answers", "data_collect/pairs.py": "critique_path",
+    "data_collect/tutor.py split": "data_dir", "data_collect/tutor.py pairs": "response_file",
 }  # fmt: skip
 
 

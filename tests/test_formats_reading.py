@@ -167,7 +167,8 @@ def test_the_alpaca_prompt():
 @pytest.mark.parametrize(
     ("value", "says"),
     [(1, "a"), (2, "b"), (2.0, "b"), (0, "tie"), (1.5, "tie"), (None, "failed"), (-1, "failed"),
-     (float("nan"), "failed"), (1.0000048, "a"), (1.9999, "b"), (0.9999, "a"), (1.499999, "tie"), (1.2, "a"), (1.8, "b")],
+     (float("nan"), "failed"), (1.0000048, "a"), (1.9999, "b"), (0.9999, "a"), (1.499999, "tie"),
+     (1.2, "a"), (1.8, "b")],
 )  # fmt: skip
 def test_preferences_of_annotations(value, says):
     assert preference(value, "") == says

@@ -232,6 +232,7 @@ def test_a_service_that_answers_wrongly_is_named(learn, service, capsys):
         ("yes", ("--ptx_coef", "1"), "--ptx_data_path and --ptx_coef belong together"),
         ("yes", ("--advantage", "group", "--value_warmup", "2"), "--value_warmup is the critic's"),
         ("yes", ("--kl_in", "somewhere"), "invalid choice"),
+        ("yes", ("--old_logprobs", "decoding", "--temperature", "0.7"), "notes log-probs at temperature 1"),
         ("yes", ("--gradient_accumulation_steps", "2"), "--minibatches"),
     ],
 )  # fmt: skip

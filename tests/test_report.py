@@ -30,11 +30,11 @@ def answers(path: Path, *rows: tuple[str, ...]) -> Path:
     return path
 
 
-def verdicts(path: Path, decided: int) -> None:
+def verdicts(path: Path, decided: int, asked: str = QUESTIONS[0]) -> None:
     """So many decided ones, a tie, and one of an empty answer, which no training uses."""
-    three = (Answer("a"), Answer("b"), Answer(" "))
+    three = (Answer(GOOD), Answer(FAIR), Answer(" "))
     judged = [*[Verdict(0, 1, "a")] * decided, Verdict(0, 1, "tie"), Verdict(0, 2, "a")]
-    write_jsonl(path, [Record((Message("user", "q"),), three, tuple(judged))])
+    write_jsonl(path, [Record((Message("user", asked),), three, tuple(judged))])
 
 
 def begun(folder: Path, rows: list[dict], finished: bool = True) -> None:
@@ -59,8 +59,9 @@ def tutor(tmp_path):
     begun(tmp_path / "reward", [{"step": 1, "loss": 0.7, "accuracy": 0.4, **speed}, {"step": 2, **evaluation}])
     pairs = {"accuracy": 0.6, "margin": 0.1, **speed}
     begun(tmp_path / "dpo", [{"step": 1, "loss": 0.69, **pairs}, {"step": 2, "loss": 0.68, **pairs}])
+    rollout = {"score": 0.3, "true_score": 4.0, "kl": 0.2, **speed}
+    begun(tmp_path / "ppo", [{"step": 0, "eval/score": 0.1, "eval/true_score": 3.5}, {"step": 1, **rollout}])
     verdicts(tmp_path / "feedback" / "test.jsonl", 10)
-    (tmp_path / "feedback" / "test.jsonl.summary.json").write_text(json.dumps({"ceiling": 0.9}))
     (tmp_path / ".done").mkdir()
     (tmp_path / ".done" / "sft").write_text("bash training/step1_sft/run_tiny.sh \n75\n")
     (tmp_path / ".done" / "best_of_16").write_text("best_of_16 \n30\n")
@@ -103,7 +104,9 @@ def test_numbers_by_hand(tutor):
     reward = results["reward_model"]
     # Wilson, 8 of 10: centre (8 + 1.9207) / 13.8415, half width 1.96 / 13.8415 * sqrt(1.6 + 0.9604)
     assert reward["accuracy"] == pytest.approx({"value": 0.8, "low": 0.4901625, "high": 0.9433178, "n": 10}, abs=1e-6)
-    assert reward["share_of_ceiling"] == pytest.approx(0.8 / 0.9)
+    # 6.5 against 4 ten times, and against 1: (10 / (1 + exp(-2.5 / 0.7)) + 1 / (1 + exp(-5.5 / 0.7))) / 11
+    assert reward["ceiling"] == pytest.approx((10 * 0.9726532 + 0.9996132) / 11, abs=1e-6)
+    assert reward["share_of_ceiling"] == pytest.approx(0.8 / 0.9751043, abs=1e-6)
     assert (reward["step"], reward["margin"], reward["brier"], reward["ece"]) == (2, 1.0, 0.2, 0.1)
     # prompt 1: 6.5 and 4 against 1 and 4 win 1, 1, 1, 1/2; prompt 2: 6.5 and 1 against 4 and 4 win 1, 1, 0, 0
     assert results["against_first"]["win_rate"]["dpo"]["value"] == pytest.approx((3.5 / 4 + 2 / 4) / 2)
@@ -118,26 +121,26 @@ def test_the_page_is_whole_and_needs_nothing(tutor):
     assert not {"script", "link", "img", "iframe", "src", "href", "onclick"} & tags.seen
     assert not any(word in text for word in ("http:", "https:", "@import", "url("))
     assert "prefers-color-scheme: dark" in text and 'name="viewport"' in text
-    for words in ("SFT earns 3.25, DPO 4.50", BAD, GOOD, "evaluation +1.5", "88.9%", "Nothing: every", "1 min 45 s"):
+    for words in ("SFT earns 3.25, DPO 4.50", BAD, GOOD, "evaluation +1.5", "82.0%", "Nothing: every", "1 min 45 s"):
         assert words in tags.words, words
-    assert text.count('class="exchange"') == 2 and text.count("<polyline") == 6
+    assert text.count('class="exchange"') == 2 and text.count("<polyline") == 9
 
 
 def test_answers_are_scored_by_the_reward_model(tutor):
-    shown = report.Pipeline(tutor).exchanges(2)
+    shown = report.Pipeline(tutor, 0.7).exchanges(2)
     assert [[a["text"] for a in row["answers"].values()] for row in shown] == [[BAD, GOOD], [FAIR, GOOD]]
     assert [[a["utility"] for a in row["answers"].values()] for row in shown] == [[1, 6.5], [4, 6.5]]
     scores = {a["score"] for row in shown for a in row["answers"].values()}
     assert len(scores) == 4 and all(isinstance(score, float) for score in scores)
     (tutor / "reward" / "finished.json").unlink()
-    assert {a["score"] for row in report.Pipeline(tutor).exchanges(1) for a in row["answers"].values()} == {None}
+    assert {a["score"] for row in report.Pipeline(tutor, 0.7).exchanges(1) for a in row["answers"].values()} == {None}
 
 
 def test_what_is_missing_is_said(tmp_path):
     begun(tmp_path / "sft", [{"step": 1, "loss": 6.0}, {"step": 2, "loss": 5.0}], finished=False)
     results, text = made(tmp_path)
     missing = "\n".join(results["missing"])
-    for words in ("sft: stopped after step 2", "reward: ", "dpo: ", "true reward"):
+    for words in ("sft: stopped after step 2", "reward: ", "dpo: ", "ppo: ", "true reward"):
         assert words in missing
     words = Tags(text).words
     assert all(line in words for line in results["missing"]) and "has not been measured yet" in words
@@ -145,7 +148,7 @@ def test_what_is_missing_is_said(tmp_path):
 
 def test_an_empty_folder_makes_a_report(tmp_path):
     results, text = made(tmp_path)
-    assert len(results["missing"]) == 4 and Tags(text).words.count("Not measured yet") == 5
+    assert len(results["missing"]) == 5 and Tags(text).words.count("Not measured yet") == 5
 
 
 def test_accuracy_over_other_pairs_gets_no_interval(tutor):
@@ -153,6 +156,27 @@ def test_accuracy_over_other_pairs_gets_no_interval(tutor):
     results, _ = made(tutor)
     assert results["reward_model"]["accuracy"] == {"value": 0.8, "low": None, "high": None, "n": None}
     assert "how many pairs" in results["missing"][0]
+
+
+def test_the_ceiling_is_of_the_noise_that_the_oracle_was_told(tutor):
+    assert made(tutor, "--noise_temperature", "0")[0]["reward_model"]["ceiling"] == 1
+
+
+def test_verdicts_of_another_world_have_no_ceiling(tutor):
+    verdicts(tutor / "feedback" / "test.jsonl", 10, "Why is the sky blue?")
+    results, text = made(tutor)
+    (line,) = results["missing"]
+    assert line.startswith("the ceiling of the reward model's accuracy: ")
+    assert "test.jsonl:1: the prompt names no problem of the tutor's world" in line
+    assert "ceiling" not in results["reward_model"] and results["reward_model"]["accuracy"]["n"] == 10
+    assert line in Tags(text).words
+
+
+def test_no_verdicts_no_ceiling(tutor):
+    (tutor / "feedback" / "test.jsonl").unlink()
+    results, _ = made(tutor)
+    assert results["missing"][1].endswith("feedback/test.jsonl has no decided verdict")
+    assert "ceiling" not in results["reward_model"]
 
 
 def test_a_moved_folder_still_finds_its_answers(tutor, tmp_path):
@@ -172,6 +196,8 @@ def test_wrong_input_is_one_line(tmp_path):
         report.main(["--folder", str(tmp_path)])
     with pytest.raises(UserError, match="--num_prompts is -1"):
         report.main(["--folder", str(tmp_path), "--num_prompts", "-1"])
+    with pytest.raises(UserError, match="--noise_temperature is nan"):
+        report.main(["--folder", str(tmp_path), "--noise_temperature", "nan"])
 
 
 # ---- drawings

@@ -8,7 +8,7 @@ import pytest
 import sentencepiece
 from world_examples import GOOD
 
-from data_collect import label_world, make_world, train_tokenizer
+from data_collect import make_world, train_tokenizer
 from inference import evaluate_world
 from utils.errors import UserError
 from utils.records import Answer, Message, Record, read_records, write_jsonl
@@ -132,39 +132,6 @@ def sampled(world, tmp_path):
     return tmp_path / "sampled.jsonl"
 
 
-def test_label_world(sampled, tmp_path):
-    output = tmp_path / "labelled.jsonl"
-    label_world.main(
-        [f"--data_path={sampled}", f"--output_path={output}", "--pairs_per_prompt=0", "--noise_temperature=0"]
-    )
-    records, summary = list(read_records(output)), json.loads((tmp_path / "labelled.jsonl.summary.json").read_text())
-    assert len(records) == summary["records"] == 40 and summary["answers"] == 160
-    assert (summary["ceiling"], summary["flipped"]) == (1, 0)  # without noise
-    for record in records:
-        assert len(record.verdicts) == 5 and all(v.judge == "oracle" for v in record.verdicts)  # 6 pairs, one alike
-        for answer in record.answers:
-            assert 1 <= answer.rating <= 7 and abs(answer.rating - answer.scores["oracle"]) <= 0.5
-        cut = record.answers[3]
-        assert cut.scores["oracle"] == assess(read_prompt(record.prompt), cut.text, finished=False).utility
-        for winner, loser in record.pairs():
-            assert record.answers[winner].scores["oracle"] > record.answers[loser].scores["oracle"]
-    assert records[0].answers[1].scores["proxy"] == 1  # what was known stays
-    assert sum(len(r.pairs()) for r in records) == summary["decided"] and summary["decided"] + summary["ties"] == 200
-
-
-def test_label_world_draws_pairs_and_noise_from_the_seed(sampled, tmp_path):
-    written = []
-    for number, seed in enumerate((1, 1, 2)):
-        output = tmp_path / f"{number}.jsonl"
-        flags = f"--pairs_per_prompt=2 --noise_temperature=2 --seed={seed}".split()
-        label_world.main([f"--data_path={sampled}", f"--output_path={output}", *flags])
-        written.append(output.read_bytes())
-        assert all(len(record.verdicts) == 2 for record in read_records(output))
-    assert written[0] == written[1] != written[2]
-    summary = json.loads((tmp_path / "0.jsonl.summary.json").read_text())
-    assert 0.6 < summary["ceiling"] < 0.99 and summary["flipped"] > 0
-
-
 def test_evaluate_world(sampled, tmp_path):
     results = tmp_path / "results.json"
     results.write_text('{"rm": 1, "true_reward": {"old": {"n": 1}}}')
@@ -187,18 +154,16 @@ def test_evaluate_world(sampled, tmp_path):
 def test_bad_input_is_one_clear_line(world, sampled, tmp_path):
     prompts = world / "prompts" / "test.jsonl"
     with pytest.raises(UserError, match=r"test\.jsonl:1: no answers"):
-        label_world.main([f"--data_path={prompts}", f"--output_path={tmp_path / 'x'}"])
-    with pytest.raises(UserError, match=r"test\.jsonl:1: no answers"):
         evaluate_world.main(["--answers", f"a={prompts}", f"--results={tmp_path / 'r.json'}"])
     with pytest.raises(UserError, match="expected NAME=FILE"):
         evaluate_world.main(["--answers", str(sampled)])
     write_jsonl(tmp_path / "other.jsonl", [Record((Message("user", "Write a poem."),), (Answer("Roses."),))])
     with pytest.raises(UserError, match=r"other\.jsonl:1: the prompt names no problem"):
-        label_world.main([f"--data_path={tmp_path / 'other.jsonl'}", f"--output_path={tmp_path / 'x'}"])
+        evaluate_world.main(["--answers", f"a={tmp_path / 'other.jsonl'}", f"--results={tmp_path / 'r.json'}"])
     (tmp_path / "r.json").write_text("{")
     with pytest.raises(UserError, match=r"r\.json: not JSON"):
         evaluate_world.main(["--answers", f"a={sampled}", f"--results={tmp_path / 'r.json'}"])
     with pytest.raises(UserError, match="--num_pairs is 0"):
         make_world.main(["--num_pairs=0"])
     with pytest.raises(UserError, match="--noise_temperature is -1"):
-        label_world.main([f"--data_path={prompts}", "--output_path=x", "--noise_temperature=-1"])
+        make_world.main(["--noise_temperature=-1"])

@@ -17,6 +17,9 @@ CURVES = [
     ("dpo", "loss", "DPO: loss"),
     ("dpo", "accuracy", "DPO: prefers what the verdict prefers"),
     ("dpo", "margin", "DPO: margin of the implicit rewards"),
+    ("ppo", "score", "PPO: score of an answer"),
+    ("ppo", "true_score", "PPO: true reward of an answer"),
+    ("ppo", "kl", "PPO: KL to the SFT model, in nats of an answer"),
 ]
 STATES = {  # of the student
     "right": "is right",

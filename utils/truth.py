@@ -21,7 +21,8 @@ def verdict_ceiling(records: Iterable[Record], noise_temperature: float) -> floa
     without any."""
     probabilities = []
     for record in records:
-        worth = utilities(record)
+        exchange = read_prompt(record.prompt, record.where)
+        worth = [assess(exchange, answer.text).utility for answer in record.answers]  # a judge reads words alone
         decided = [v for v in record.verdicts if v.preferred in ("a", "b")]
         probabilities += [preference_probability(worth[v.a], worth[v.b], noise_temperature) for v in decided]
     return accuracy_ceiling(probabilities)

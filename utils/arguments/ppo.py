@@ -104,6 +104,8 @@ class PPOArguments(RewardArguments):
             raise UserError(f"--minibatches {self.minibatches} of {self.prompts_per_rollout} prompts: some would be empty")
         if bool(self.ptx_data_path) != bool(self.ptx_coef):
             raise UserError("--ptx_data_path and --ptx_coef belong together; give both, or neither")
+        if self.old_logprobs == "decoding" and self.temperature != 1:
+            raise UserError("--old_logprobs decoding notes log-probs at temperature 1; leave out --temperature, or this")
         if self.ptx_decay and not self.ptx_coef:
             raise UserError("--ptx_decay needs --ptx_data_path and --ptx_coef")
 
