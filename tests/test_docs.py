@@ -18,7 +18,7 @@ from utils.errors import UserError
 from utils.losses import preference
 from utils.templates import wording
 
-STAGES = ("step1_sft", "step2_reward", "step3_dpo")
+STAGES = ("step1_sft", "step2_reward", "step3_dpo", "step3_ppo")
 READMES = [ROOT / "README.md", ROOT / "inference/README.md", *ROOT.glob("training/*/README.md")]
 DOCUMENTS = sorted([*READMES, *(ROOT / "docs").glob("*.md")])
 PROGRAMS = [p for top in ("training", "inference", "data_collect") for p in sorted((ROOT / top).rglob("*.py"))]
@@ -141,10 +141,14 @@ def name_complaints(span: str, home: Path) -> list[str]:
 
 def command_complaints(lines: list[str], folders: list[Path]) -> list[str]:
     """Lines of one terminal, which starts in the first of `folders` that has what it names."""
-    said = []
+    said, variables = [], {}
     for line in lines:
+        line = re.sub(r"\$(\w+)", lambda name: variables.get(name[1], name[0]), line)  # noqa: B023 (called at once)
         words = shlex.split(line, comments=True)
-        for is_and, command in itertools.groupby(words, lambda word: word in ("&&", ";", "|")):
+        if words and all(re.match(r"[A-Z_]+=", word) for word in words):
+            variables |= dict(word.split("=", 1) for word in words)
+            continue
+        for is_and, command in itertools.groupby(words, lambda word: word in ("&&", ";", "|", "&")):
             if not is_and:
                 found, folders = one_command(list(command), folders)
                 said += [f"{line.strip()}: {complaint}" for complaint in found]
