@@ -24,6 +24,7 @@ POLL = 0.3  # seconds between looks at what another process does
 LONGEST_BACKOFF = 60.0  # seconds
 LONGEST_WAIT = 600.0  # seconds: a server that asks for more means another day
 FAILURES = 50  # requests that failed one after another: the next thousands would, too
+RAMP = 0.002  # seconds between the first requests: a burst would come back as a burst, and wait for this process
 FIRST_TRIES = 2  # retries while nobody listens at the address and nothing has been answered
 
 
@@ -49,7 +50,8 @@ class Pump:
         with progress(f"asking {self.provider.name}", total) as self._advance:
             async with Writer(self.ledger) as self._writer, self.provider.connect(self.limits.timeout) as send:
                 beat = asyncio.create_task(self._beat())
-                workers = [asyncio.create_task(self._work(send)) for _ in range(min(self.limits.concurrency, total))]
+                workers = min(self.limits.concurrency, total)
+                workers = [asyncio.create_task(self._work(send, number * RAMP)) for number in range(workers)]
                 try:
                     await self._finish(workers)
                 finally:
@@ -101,7 +103,8 @@ class Pump:
             await asyncio.sleep(processes.BEAT)
             await self._do(processes.beat, self.ledger.process)
 
-    async def _work(self, send: Send) -> None:
+    async def _work(self, send: Send, delay: float) -> None:
+        await self._pause(delay)
         try:
             while (request := await self._take()) is not None:
                 await self._settle(request, send)
