@@ -166,7 +166,8 @@ class OnlineTrainer:
                     total = (values.detach() * mask).double().sum()
                     sums[name] = sums.get(name, 0) + weight * torch.stack((total, mask.double().sum()))
         for learner in active:
-            row |= learner.aside(update) if learner.aside else {}
+            learned_before = (learner.first_step - 1) * self.options.updates
+            row |= learner.aside(update - learned_before) if learner.aside else {}
         row |= averages(sums) if sums else {}
         for learner in active:
             name = "" if learner is self.learners[0] else "critic_"

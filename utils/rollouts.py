@@ -133,12 +133,13 @@ def gathered(found: list[Rollout]) -> Experience:
 
 
 def steps_of(prompts: int, args: TrainingArguments, options: PPOArguments) -> int:
-    """How many rollouts a run has. Raises UserError when there are too few prompts for one."""
-    if args.max_steps > 0:
-        return args.max_steps
+    """How many rollouts a run has. Raises UserError when there are too few prompts for one, or no step but warm-up."""
     steps = round(args.num_train_epochs * prompts) // options.prompts_per_rollout
+    steps = args.max_steps if args.max_steps > 0 else steps
     if not steps:
         raise UserError(f"{prompts} prompts, fewer than --prompts_per_rollout {options.prompts_per_rollout}; lower it")
+    if options.value_warmup >= steps:
+        raise UserError(f"--value_warmup {options.value_warmup} of {steps} steps leaves the policy none; lower it")
     return steps
 
 

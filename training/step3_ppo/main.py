@@ -50,7 +50,7 @@ def main(argv: list[str] | None = None) -> None:  # noqa: PLR0915 (the algorithm
     begin(run, model_args, args, train)
     policy = Policy(models.load_causal_lm(model_args, renderer.tokenizer, args.bf16), ppo.temperature)
     models.check_length(policy.model, max(train.longest, held_out.longest) + data_args.max_answer_seq_len)
-    actor = Engine(policy, args, steps_of(len(train), args, ppo) * ppo.updates)
+    actor = Engine(policy, args, (steps_of(len(train), args, ppo) - ppo.value_warmup) * ppo.updates)
     players = Players(actor, policy, renderer, model_args, data_args, args, ppo, (train, held_out))
 
     # 3. What a rollout is worth, and what a batch of it teaches.
