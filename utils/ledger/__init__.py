@@ -61,10 +61,12 @@ class Ledger:
         self.close()
 
     def close(self) -> None:
-        if self._process is not None:
-            self.do([lambda db: processes.leave(db, self._process)])
-            self._process = None
-        self.store.close()
+        try:
+            if self._process is not None:
+                self.do([lambda db: processes.leave(db, self._process)])
+                self._process = None
+        finally:
+            self.store.close()
 
     @property
     def process(self) -> int:

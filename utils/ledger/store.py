@@ -121,7 +121,7 @@ def _told(error: sqlite3.Error) -> str:
     known = {
         "locked": "another program holds the ledger's lock; end that program, then run the same command again",
         "full": "the disk is full; free some space, then run the same command again: answers so far are kept",
-        "disk I/O": "the disk could not be written or read; answers so far are kept",
+        "disk I/O": "the disk cannot be written or read (is it full?); answers so far are kept",
         "malformed": "the file is damaged; restore a copy, or save what is left with `sqlite3 FILE .recover`",
         "not a database": "not a ledger; give another file",
         "readonly": "cannot be written; give a ledger in a folder of your own",
