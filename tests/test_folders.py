@@ -14,7 +14,7 @@ import in_process
 import peft
 import pytest
 import torch
-from in_process import DPO, REWARD, SFT
+from in_process import DPO, PPO, REWARD, SFT
 from stages import command, demonstrations, environment, metrics, run_stage, toy_data, toy_model, weights
 from toys import ROOT
 from transformers import (
@@ -243,15 +243,19 @@ def long_llama(tmp_path_factory):
 @pytest.mark.slow
 @pytest.mark.parametrize("gpus", [1, 2])
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: f"{path.parent.name}/{path.stem}")
-def test_a_script_as_it_stands(world, long_llama, tmp_path, script, gpus):
+def test_a_script_as_it_stands(world, long_llama, trained, tmp_path, script, gpus):
     """Every run_*llama*.sh, on a small Llama and a CPU; two ranks are started by the deepspeed launcher."""
     settings = {
         "MODEL": str(long_llama),
         "DATA": str(world / "pairs"),
         "OUTPUT": str(tmp_path / "out"),
         "GPUS": str(gpus),
+        "REWARD": str(trained(REWARD, "llama")),
     }
-    flags = ["--max_steps", "2", "--report_to", "none", "--cache_dir", str(tmp_path / "cache")]
+    steps = 6 if script.parent.name == PPO else 2  # its critic warms up for five
+    flags = ["--max_steps", str(steps), "--report_to", "none", "--cache_dir", str(tmp_path / "cache")]
+    if script.parent.name == PPO:
+        flags += ["--prompts_per_rollout", "4", "--minibatches", "2", "--max_answer_seq_len", "8"]
     path = f"{os.path.dirname(sys.executable)}:{os.environ['PATH']}"
     done = subprocess.run(
         ["bash", str(script), *flags], cwd=script.parent, capture_output=True, text=True,
@@ -260,7 +264,7 @@ def test_a_script_as_it_stands(world, long_llama, tmp_path, script, gpus):
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     out = tmp_path / "out"
     assert json.loads((out / "finished.json").read_text())["world_size"] == gpus
-    assert len(metrics(out)) == 3 and (out / script.name).read_text() == script.read_text()
+    assert len(metrics(out)) == steps + 1 and (out / script.name).read_text() == script.read_text()
     assert (out / "adapter").is_dir() == script.stem.endswith("lora")
     if script.parent.name == REWARD:
         check_reward_model(out, world, tolerance=3e-2)

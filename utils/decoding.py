@@ -172,7 +172,8 @@ class StopTokens:
         """[R], True where the row ends. answers(rows): the tokens of these rows so far."""
         ends_R = torch.isin(tokens_R, self.stops)
         if self.met is not None:
-            rows = (self.may_end_V[tokens_R] & ~ends_R).nonzero().squeeze(-1)
+            known_R = tokens_R.clamp(max=len(self.may_end_V) - 1)  # a model may have more tokens than its tokenizer
+            rows = (self.may_end_V[known_R] & ~ends_R).nonzero().squeeze(-1)
             if len(rows):
                 ends_R[rows] = self.met(answers(rows), None)
         return ends_R
@@ -180,9 +181,10 @@ class StopTokens:
 
 @functools.lru_cache(maxsize=8)
 def _may_end(tokenizer: Any, last: frozenset[str]) -> Tensor:
-    """[V], True for tokens that may write one of these characters, or a piece of one, or hidden white space."""
+    """[V + 1], True for tokens that may write one of these characters, or a piece of one, or hidden white space; the last
+    stands for those that the tokenizer does not know, which write nothing."""
     texts = tokenizer.batch_decode([[i] for i in range(len(tokenizer))], clean_up_tokenization_spaces=False)
-    return torch.tensor([not text or "\ufffd" in text or not last.isdisjoint(text) for text in texts])
+    return torch.tensor([not text or "\ufffd" in text or not last.isdisjoint(text) for text in texts] + [False])
 
 
 def decode(tokenizer: Any, ids: list[int]) -> str:
