@@ -230,7 +230,7 @@ def test_a_service_that_answers_wrongly_is_named(learn, service, capsys):
         ("yes", ("--advantage", "rloo", "--samples_per_prompt", "1"), "give --samples_per_prompt 2 or more"),
         ("yes", ("--minibatches", "17"), "some would be empty"),
         ("yes", ("--value_warmup", "1"), "leaves the policy none"),
-        ("yes", ("--max_steps", "-1", "--prompts_per_rollout", "65"), "64 prompts, fewer than"),
+        ("yes", ("--max_steps", "-1", "--prompts_per_rollout", "200"), "64 prompts, fewer than"),
         ("yes", ("--ptx_coef", "1"), "--ptx_data_path and --ptx_coef belong together"),
         ("yes", ("--advantage", "group", "--value_warmup", "2"), "--value_warmup is the critic's"),
         ("yes", ("--kl_in", "somewhere"), "invalid choice"),

@@ -181,8 +181,8 @@ class StopTokens:
 
 @functools.lru_cache(maxsize=8)
 def _may_end(tokenizer: Any, last: frozenset[str]) -> Tensor:
-    """[V + 1], True for tokens that may write one of these characters, or a piece of one, or hidden white space; the last
-    stands for those that the tokenizer does not know, which write nothing."""
+    """[V + 1], True for tokens that may write one of these characters, a piece of one, or hidden white space; the last
+    entry stands for those that the tokenizer does not know, which write nothing."""
     texts = tokenizer.batch_decode([[i] for i in range(len(tokenizer))], clean_up_tokenization_spaces=False)
     return torch.tensor([not text or "\ufffd" in text or not last.isdisjoint(text) for text in texts] + [False])
 
