@@ -238,7 +238,7 @@ def test_ctrl_c_waits_for_what_is_in_flight(start, tmp_path):  # noqa: F811
 
 
 def test_ctrl_c_does_not_wait_for_ever(start, tmp_path, monkeypatch):  # noqa: F811
-    monkeypatch.setattr("utils.asking.pump.GRACE", 0.3)
+    monkeypatch.setattr("utils.asking.run.GRACE", 0.3)
     with model_server(interrupting(4, after(60))) as server:
         began = time.monotonic()
         with pytest.raises(KeyboardInterrupt):

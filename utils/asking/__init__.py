@@ -7,7 +7,9 @@ Ctrl-C, a limit and an error that concerns every request end it cleanly, and the
 
 limits     what the user allows, and the pace that follows from it
 writer     group commit
+run        how it starts and how it ends
 pump       requests out, answers in
+batch      the same through a batch API
 """
 
 from __future__ import annotations
@@ -17,10 +19,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+from utils.asking.batch import BatchPump
 from utils.asking.limits import Limits
 from utils.asking.pump import Pump
 from utils.errors import UserError
-from utils.ledger import Ledger, Outcome, Question, report, steps
+from utils.ledger import Ledger, Outcome, Question, batches, report, steps
 from utils.parsing import PARSERS, Parser
 from utils.providers import Provider
 from utils.reporting import say, warn
@@ -72,7 +75,8 @@ def ask(
     Raises UserError for what no request can get past: a rejected key, an unknown model, a server that is not there,
     a ledger that cannot be written.
     """
-    ledger.do([steps.take_over])
+    process = ledger.process
+    ledger.do([steps.take_over, lambda db: steps.free(db, [process])])
     ledger.plan(_checked(questions, provider, parsers))
     changed = ledger.parse_new(parsers)["changed"]
     if changed:
@@ -84,8 +88,8 @@ def ask(
         return Summary(0)
     _set_prices(ledger, provider, limits)
     say(f"{total:,} requests to {provider.where}")
-    first, sent = ledger.do([steps.last_attempt, lambda db: steps.sent_by(db, ledger.process)])
-    pump = Pump(ledger, provider, limits, parsers)
+    first, sent = ledger.do([steps.last_attempt, lambda db: steps.sent_by(db, process)])
+    pump = _pump_for(ledger, provider, limits)(ledger, provider, limits, parsers)
     try:
         _run(pump, total, sent)
     finally:
@@ -104,6 +108,17 @@ def _checked(questions: Iterable[Question], provider: Provider, parsers: Mapping
         if question.request.provider != provider.name:
             raise UserError(f"a request for {question.request.provider} cannot go to {provider.name}")
         yield question
+
+
+def _pump_for(ledger: Ledger, provider: Provider, limits: Limits) -> type[Pump]:
+    if limits.batch:
+        if not hasattr(provider, "connect_batches"):
+            raise UserError(f"--batch: {provider.name} has no batch API that is known here; leave it out")
+        return BatchPump
+    (waiting,) = ledger.do([batches.waiting])
+    if waiting:
+        raise UserError(f"{waiting:,} of these requests are in a batch; give --batch to wait for its answers")
+    return Pump
 
 
 def _run(pump: Pump, total: int, sent: int) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from utils.arguments.options import NOT_NEGATIVE, expect, option
-from utils.providers import Price, Provider, Reply, Request, parse_prices
+from utils.providers import Price, Provider, Reply, Request, Trouble, parse_prices
+
+LONGEST_BACKOFF = 60.0  # seconds
+BATCH_SHARE = 0.5  # of the list price
 
 
 @dataclass
@@ -27,6 +31,7 @@ class Limits:
     max_retries: int = option(6, help="further attempts after a time-out, a lost connection, HTTP 429 or 5xx")
     backoff: float = option(0.5, help="seconds before the first of them, doubled for each further one up to 60")
     timeout: float = option(120.0, help="seconds that an answer may take")
+    batch: bool = option(False, help="ask through OpenAI's batch API: half the list price, answers within a day")
     dry_run: bool = option(False, help="count and price what would be asked, and ask nothing")
 
     def __post_init__(self) -> None:
@@ -40,7 +45,10 @@ class Limits:
 
     def price_of(self, model: str, provider: Provider) -> Price | None:
         """--price before the price list; None: not known."""
-        return self.given_price(model) or provider.price(model)
+        listed = provider.price(model)
+        if listed and self.batch:
+            listed = Price(BATCH_SHARE * listed.input, BATCH_SHARE * listed.output)
+        return self.given_price(model) or listed
 
 
 class Pace:
@@ -71,6 +79,14 @@ class Pace:
         if reply.input_tokens is not None and reply.output_tokens is not None:
             used = reply.input_tokens + reply.output_tokens
             self._free_for_tokens += self._per_token * (used - likely_tokens(request))
+
+
+def seconds_before_retry(limits: Limits, request: Request, trouble: Trouble, tries: int) -> float:
+    """Exponential, with jitter that the request's key seeds; or what the server asked for, and a little more."""
+    jitter = random.Random(f"{request.key} {tries}").uniform(0.5, 1.0)
+    if trouble.wait is not None:
+        return trouble.wait * (1 + 0.1 * jitter)
+    return jitter * min(LONGEST_BACKOFF, limits.backoff * 2.0 ** min(max(tries - 1, 0), 30))
 
 
 def likely_tokens(request: Request) -> int:

@@ -3,114 +3,51 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import time
-from collections import Counter, deque
-from collections.abc import Mapping
+from collections import deque
 from contextlib import suppress
 from typing import Any
 
-from utils.asking.limits import Limits, Pace
-from utils.asking.writer import Writer
+from utils.asking.limits import seconds_before_retry
+from utils.asking.run import Run
 from utils.errors import UserError
-from utils.ledger import Ledger, processes, steps
+from utils.ledger import steps
 from utils.ledger.parsing import read_answer
-from utils.parsing import Parser
-from utils.providers import Provider, Reply, Request, Send, Trouble
-from utils.reporting import progress, say
+from utils.providers import Reply, Request, Send, Trouble
+from utils.reporting import say
 
-GRACE = 5.0  # seconds that requests in flight get after Ctrl-C
 POLL = 0.3  # seconds between looks at what another process does
-LONGEST_BACKOFF = 60.0  # seconds
 LONGEST_WAIT = 600.0  # seconds: a server that asks for more means another day
 FAILURES = 50  # requests that failed one after another: the next thousands would, too
 RAMP = 0.002  # seconds between the first requests: a burst would come back as a burst, and wait for this process
 FIRST_TRIES = 2  # retries while nobody listens at the address and nothing has been answered
 
 
-class Pump:
-    """One run of asking."""
+class Pump(Run):
+    """Requests one by one, many at once."""
 
-    def __init__(self, ledger: Ledger, provider: Provider, limits: Limits, parsers: Mapping[str, Parser]) -> None:
-        self.ledger, self.provider, self.limits, self.parsers = ledger, provider, limits, parsers
-        self.counts, self.usd, self.stopped = Counter(), 0.0, None
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
         self._claimed: deque[Request] = deque()
-        self._error: UserError | None = None
         self._in_flight = self._failed_in_a_row = 0
-        self._loop, self._interrupted = None, False
 
-    async def run(self, total: int, sent: int) -> None:
-        """Settle the queue of `total` requests. `sent` were sent before on behalf of the same command."""
-        self._stop, self._hurry = asyncio.Event(), asyncio.Event()
-        self._loop = asyncio.get_running_loop()
-        if self._interrupted:
-            return
-        self._taking, self._landed, self._sent = asyncio.Lock(), asyncio.Event(), sent
-        self._pace, self._began = Pace(self.limits, self._pause), time.monotonic()
-        with progress(f"asking {self.provider.name}", total) as self._advance:
-            async with Writer(self.ledger) as self._writer, self.provider.connect(self.limits.timeout) as send:
-                beat = asyncio.create_task(self._beat())
-                workers = min(self.limits.concurrency, total)
-                workers = [asyncio.create_task(self._work(send, number * RAMP)) for number in range(workers)]
-                try:
-                    await self._finish(workers)
-                finally:
-                    beat.cancel()
-                    with suppress(UserError):  # the file cannot be written: that was said, or is about to be
-                        await self._do(steps.free, [self.ledger.process])
-        if self._error is not None:
-            raise self._error
+    def _connect(self) -> Any:
+        return self.provider.connect(self.limits.timeout)
 
-    # ---- stopping
-
-    def interrupt(self) -> None:
-        """From another thread: send nothing more, and give what is in flight GRACE seconds."""
-        self._interrupted = True
-        if self._loop is not None:
-            self._loop.call_soon_threadsafe(self._hurry.set)
-            self._loop.call_soon_threadsafe(self._stop.set)
-
-    def _end(self, reason: str) -> None:
-        self.stopped = self.stopped or reason
-        self._stop.set()
-
-    async def _finish(self, workers: list[asyncio.Task]) -> None:
-        """Until every worker is done, or the time of grace is over."""
-        done = asyncio.create_task(asyncio.wait(workers, return_when=asyncio.FIRST_EXCEPTION))
-        hurry = asyncio.create_task(self._hurry.wait())
-        await asyncio.wait({done, hurry}, return_when=asyncio.FIRST_COMPLETED)
-        await asyncio.wait({done}, timeout=GRACE)
-        for task in (done, hurry, *workers):
-            task.cancel()
-        for outcome in await asyncio.gather(*workers, return_exceptions=True):
-            if isinstance(outcome, Exception):
-                raise outcome
-
-    async def _pause(self, seconds: float) -> bool:
-        """Sleep, but not past the end of everything. True: everything stops."""
-        if seconds > 0 and not self._stop.is_set():
-            with suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._stop.wait(), seconds)
-        return self._stop.is_set()
+    def _start(self, session: Send, total: int) -> list[asyncio.Task]:
+        self._taking, self._landed = asyncio.Lock(), asyncio.Event()
+        workers = range(min(self.limits.concurrency, total))
+        return [asyncio.create_task(self._work(session, number * RAMP)) for number in workers]
 
     # ---- taking requests
-
-    async def _do(self, step: Any, *values: Any) -> Any:
-        return await self._writer.do(lambda db: step(db, *values))
-
-    async def _beat(self) -> None:
-        while True:
-            await asyncio.sleep(processes.BEAT)
-            await self._do(processes.beat, self.ledger.process)
 
     async def _work(self, send: Send, delay: float) -> None:
         await self._pause(delay)
         try:
             while (request := await self._take()) is not None:
                 await self._settle(request, send)
-        except UserError as error:  # concerns everybody: the others end what they have in flight
-            self._error = self._error or error
-            self._end("an error")
+        except UserError as error:
+            self._give_up(error)
 
     async def _take(self) -> Request | None:
         """The next request; None: there is none left, or everything stops."""
@@ -156,10 +93,7 @@ class Pump:
 
     async def _mark_sent(self, request: Request) -> int | None:
         """The attempt's number; None: everything stops, perhaps because a limit is reached."""
-        price, most = self.limits.price_of(request.model, self.provider), request.most_output_tokens
-        most_usd = None if price is None or most is None else price.of(request.most_input_tokens, most)
-        if self.limits.max_usd is not None and most_usd is None:
-            raise UserError("--max_usd needs --max_tokens: a reply without a limit may cost anything")
+        most_usd = self._most_usd(request)
         while not self._stop.is_set():
             if self.limits.max_requests is not None and self._sent >= self.limits.max_requests:
                 self._end("--max_requests")
@@ -176,33 +110,46 @@ class Pump:
                 await landed.wait()
         return None
 
+    def _most_usd(self, request: Request) -> float | None:
+        """What it can cost. Raises UserError where --max_usd has to know."""
+        price, most = self.limits.price_of(request.model, self.provider), request.most_output_tokens
+        if self.limits.max_usd is not None and most is None:
+            raise UserError("--max_usd needs --max_tokens: a reply without a limit may cost anything")
+        return None if price is None or most is None else price.of(request.most_input_tokens, most)
+
     async def _attempt(self, request: Request, attempt: int, send: Send) -> Trouble | None:
         """Send once, and store what comes. Returns what went wrong."""
-        price = self.limits.price_of(request.model, self.provider)
         try:
             reply = await send(request)
+            await self._store(request, attempt, reply)
+            self._pace.correct(request, reply)
         except Trouble as trouble:
-            self._add(await self._do(
-                steps.end, attempt, request.key, trouble.reason, trouble.reply, price, not trouble.billed
-            ))  # fmt: skip
+            await self._note(request, attempt, trouble)
             return trouble
         except UserError:
-            await self._do(steps.end, attempt, request.key, "rejected by the server", None, price, True)
+            with suppress(UserError):  # where the ledger is what fails
+                await self._note(request, attempt, Trouble("rejected by the server", again=False))
             raise
-        else:
-            usd, asked = await self._do(steps.store, attempt, request.key, reply, price)
         finally:
             self._in_flight -= 1
             self._landed.set()
             self._landed = asyncio.Event()
-        self._add(usd)
-        self._pace.correct(request, reply)
-        self._count("refused" if reply.refused else "answered")
-        self._parse(request, reply, asked)
         return None
 
+    async def _note(self, request: Request, attempt: int, trouble: Trouble) -> None:
+        price = self.limits.price_of(request.model, self.provider)
+        how = (attempt, request.key, trouble.reason, trouble.reply, price, not trouble.billed)
+        self.usd += await self._do(steps.end, *how) or 0.0
+
+    async def _store(self, request: Request, attempt: int, reply: Reply) -> None:
+        """The answer is safe before it is read: reading may fail, or be cut short, and costs nothing to do again."""
+        price = self.limits.price_of(request.model, self.provider)
+        usd, asked = await self._do(steps.store, attempt, request.key, reply, price)
+        self.usd += usd or 0.0
+        self._count("refused" if reply.refused else "answered")
+        self._parse(request, reply, asked)
+
     def _parse(self, request: Request, reply: Reply, asked: list[tuple[str, str]]) -> None:
-        """The answer is safe: reading it may fail, or be cut short by a kill, and costs nothing to do again."""
         for parser, args in asked:
             if parser in self.parsers:
                 found = read_answer(self.parsers, reply.text or "", parser, args)
@@ -216,14 +163,10 @@ class Pump:
         return min(self.limits.max_retries, FIRST_TRIES) if first else self.limits.max_retries
 
     async def _back_off(self, request: Request, trouble: Trouble, tries: int) -> None:
-        """Exponential, with jitter that the request's key seeds; or what the server asked for, and a little more."""
-        jitter = random.Random(f"{request.key} {tries}").uniform(0.5, 1.0)
-        wait = jitter * min(LONGEST_BACKOFF, self.limits.backoff * 2.0 ** min(max(tries - 1, 0), 30))
-        if trouble.wait is not None:
-            if trouble.wait > LONGEST_WAIT:
-                at = f"{self.provider.where} asks to come back in {trouble.wait:.0f} s"
-                raise UserError(f"{at}; the same command continues then ({trouble.reason})")
-            wait = trouble.wait * (1 + 0.1 * jitter)
+        wait = seconds_before_retry(self.limits, request, trouble, tries)
+        if wait > LONGEST_WAIT:
+            at = f"{self.provider.where} asks to come back in {trouble.wait:.0f} s"
+            raise UserError(f"{at}; the same command continues then ({trouble.reason})")
         if trouble.busy:
             self._pace.hold(wait)
         await self._pause(wait)
@@ -236,9 +179,6 @@ class Pump:
         self._count(state)
         if self._failed_in_a_row >= FAILURES:
             raise UserError(f"the last {FAILURES} requests all failed; the last one: {trouble.reason}")
-
-    def _add(self, usd: float | None) -> None:
-        self.usd += usd or 0.0
 
     def _count(self, state: str) -> None:
         self.counts[state] += 1

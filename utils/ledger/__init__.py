@@ -10,6 +10,7 @@ in another run, not by another process on the same file. Raw answers are durable
 store       the file, its tables, its errors
 processes   who works on it, and who is dead
 steps       planned -> sent -> answered | refused | failed
+batches     many requests sent together
 parsing     answers -> values, again and again
 report      counts and lists
 """

@@ -56,11 +56,12 @@ def take_over(db: sqlite3.Connection) -> None:
 
 
 def free(db: sqlite3.Connection, owners: list[int]) -> None:
-    """Back to planned with all that these processes hold; what they had in flight may have been billed."""
+    """Back to planned with all that these processes hold; what they had in flight may have been billed. Batches go on
+    without them."""
     theirs, numbers = "owner IN (SELECT value FROM json_each(?))", json.dumps(owners)
     db.execute(f"UPDATE requests SET state = 'planned', owner = NULL WHERE {theirs}", (numbers,))
-    lost = f"UPDATE attempts SET ended = ?, result = 'given up in flight' WHERE ended IS NULL AND {theirs}"
-    db.execute(lost, (time.time(), numbers))
+    lost = f"ended IS NULL AND batch IS NULL AND {theirs}"
+    db.execute(f"UPDATE attempts SET ended = ?, result = 'given up in flight' WHERE {lost}", (time.time(), numbers))
 
 
 def claim(db: sqlite3.Connection, process: int, count: int) -> list[Request]:

@@ -4,6 +4,7 @@ requests    one row for each key. planned -> sent -> answered | refused | failed
 attempts    one row for each time that a request went out: an append-only log with the raw answers
 questions   how a request's answer is read: parser, arguments, and what the parser's version made of it
 processes   who works on it
+batches     requests that went out together: a nonce known before, the provider's number after they were sent
 budget      one number: USD spent, with attempts whose cost is not known (yet) at the most they can cost
 """
 
@@ -28,7 +29,7 @@ CREATE INDEX requests_owner ON requests(owner) WHERE owner IS NOT NULL;
 CREATE TABLE attempts(
     id INTEGER PRIMARY KEY, key TEXT NOT NULL, owner INTEGER NOT NULL, began REAL NOT NULL, ended REAL,
     result TEXT, billed INTEGER, input_tokens INTEGER, output_tokens INTEGER, most_usd REAL, usd REAL,
-    request_id TEXT, raw TEXT);
+    request_id TEXT, raw TEXT, batch TEXT);
 CREATE INDEX attempts_key ON attempts(key);
 CREATE INDEX attempts_open ON attempts(owner) WHERE ended IS NULL;
 CREATE TABLE questions(
@@ -36,6 +37,8 @@ CREATE TABLE questions(
     PRIMARY KEY(key, parser, args)) WITHOUT ROWID;
 CREATE TABLE processes(
     id INTEGER PRIMARY KEY, machine TEXT NOT NULL, pid INTEGER NOT NULL, started TEXT NOT NULL, beat REAL);
+CREATE TABLE batches(nonce TEXT PRIMARY KEY, number TEXT, owner INTEGER NOT NULL, began REAL NOT NULL, ended REAL);
+CREATE INDEX attempts_batch ON attempts(batch) WHERE batch IS NOT NULL;
 CREATE TABLE budget(usd REAL NOT NULL);
 INSERT INTO budget VALUES (0);
 """

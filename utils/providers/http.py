@@ -66,14 +66,19 @@ class HttpProvider(ABC):
 
     @asynccontextmanager
     async def connect(self, timeout: float) -> AsyncIterator[Send]:
-        settings = {"api_key": self._key or "none", "max_retries": 0, "timeout": timeout}
-        async with self._client(http_client=self._transport(timeout), **settings) as client:
+        async with self._open(timeout) as client:
             create = self._creator(client)
 
             async def send(request: Request) -> Reply:
-                return await self._send(create, request.body, timeout)
+                response = (await self.call(create(request.body), timeout)).http_response
+                headers = response.headers
+                return self.reply(response.text, headers.get("x-request-id") or headers.get("request-id"))
 
             yield send
+
+    def _open(self, timeout: float) -> Any:
+        settings = {"api_key": self._key or "none", "max_retries": 0, "timeout": timeout}
+        return self._client(http_client=self._transport(timeout), **settings)
 
     def _transport(self, timeout: float) -> Any:
         """No proxy stands between this machine and itself."""
@@ -83,23 +88,21 @@ class HttpProvider(ABC):
                 return getattr(self._sdk, name)(**settings)
         raise UserError(f"the package {self.package} is too old: pip install -U {self.package}")
 
-    async def _send(self, create: Create, body: dict[str, Any], timeout: float) -> Reply:
+    async def call(self, made: Awaitable[Any], timeout: float) -> Any:
+        """What a call of the client returns, its errors as Trouble or UserError."""
         try:  # the client's own time-out is one of silence, this one of the whole answer
-            response = await asyncio.wait_for(create(body), timeout)
+            return await asyncio.wait_for(made, timeout)
         except asyncio.TimeoutError:
             raise _late(timeout) from None
         except self._sdk.APIConnectionError as error:
             raise self._lost(error, timeout) from None
         except self._sdk.APIStatusError as error:
-            raise self._refusal_of(error.response) from None
-        return self._reply(response.http_response)
+            raise self.status(error.response.status_code, error.response.text, error.response.headers) from None
 
     def _lost(self, error: Exception, timeout: float) -> Trouble:
         """Whether a broken connection ever was one, by the names of what caused it in httpx and aiohttp."""
         names = [type(cause).__name__ for cause in _causes(error)]
-        aiohttp = [
-            name for name in names if name.startswith(("Client", "Server"))
-        ]  # tells more than what it is mapped to
+        aiohttp = [name for name in names if name.startswith(("Client", "Server"))]  # they tell more than httpx's
         never = aiohttp[0].startswith("ClientConnector") if aiohttp else {"ConnectError", "ConnectTimeout"} & {*names}
         if never:
             return Trouble(f"cannot connect to {self.where}", again=True, unreachable=True)
@@ -107,9 +110,9 @@ class HttpProvider(ABC):
             return _late(timeout)
         return Trouble("the connection broke", again=True, billed=True)
 
-    def _refusal_of(self, response: Any) -> Exception:
-        """What an HTTP status means: UserError where every further request would meet the same."""
-        status, (code, message) = response.status_code, _error_in(self.redact(response.text))
+    def status(self, status: int, text: str, headers: Mapping[str, str]) -> Exception:
+        """What an HTTP status other than 200 means: UserError where every further request would meet the same."""
+        code, message = _error_in(self.redact(text))
         told = f"HTTP {status}" + (f": {message}" if message else "")
         if status in (401, 403):
             return UserError(f"{self.where} rejects the key, set {self.key_variable} to a valid one ({told})")
@@ -118,15 +121,14 @@ class HttpProvider(ABC):
         if status == 402 or code in NO_CREDIT:
             return UserError(f"{self.where}: the account has no credit left; the same command continues later ({told})")
         if status == 429:
-            return Trouble(told, again=True, busy=True, wait=_retry_after(response.headers))
-        if status >= 500 or status in (408, 409):
-            return Trouble(told, again=True, billed=status in GATEWAY, wait=_retry_after(response.headers))
+            return Trouble(told, again=True, busy=True, wait=_retry_after(headers))
+        if status >= 500 or status == 408:
+            return Trouble(told, again=True, billed=status in GATEWAY, wait=_retry_after(headers))
         return Trouble(told, again=False, refused=code in FILTERED)
 
-    def _reply(self, response: Any) -> Reply:
-        """Raises Trouble for what is no answer."""
-        raw = self.redact(response.text)
-        request_id = response.headers.get("x-request-id") or response.headers.get("request-id")
+    def reply(self, text: str, request_id: str | None) -> Reply:
+        """A body that came with status 200. Raises Trouble for what is no answer."""
+        raw = self.redact(text)
         try:
             reply = Reply(request_id=request_id, raw=raw, **self._read(json.loads(raw)))
         except (ValueError, RecursionError):

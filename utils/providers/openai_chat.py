@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 from utils.providers.base import Request
+from utils.providers.batches import Batches
 from utils.providers.http import Create, HttpProvider, count
 
 REASONING = re.compile(r"(o\d|gpt-5)")  # these names take max_completion_tokens and refuse max_tokens
@@ -23,6 +26,11 @@ class OpenAIChat(HttpProvider):
     def _creator(self, client: Any) -> Create:
         create = client.chat.completions.with_raw_response.create
         return lambda body: create(model=body["model"], messages=[], extra_body=body)  # extra_body has the messages
+
+    @asynccontextmanager
+    async def connect_batches(self, timeout: float) -> AsyncIterator[Batches]:
+        async with self._open(timeout) as client:
+            yield Batches(client, self, timeout, self._sdk.NotFoundError)
 
     def _read(self, answer: dict[str, Any]) -> dict[str, Any]:
         return read_answer(answer)
