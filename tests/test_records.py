@@ -177,3 +177,11 @@ def test_writing_replaces_a_file_whole_or_not_at_all(tmp_path):
         write_jsonl(path, rows())
     assert path.read_text() == '{"a": 1}\n'
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_half_a_character_and_a_file_in_the_way(tmp_path):
+    (tmp_path / "half.jsonl").write_text('{"prompt": "a \\ud800 b"}\n')
+    with pytest.raises(UserError, match=r"half\.jsonl:1: a text holds half of a character"):
+        list(read_records(tmp_path / "half.jsonl"))
+    with pytest.raises(UserError, match="cannot be written"):
+        write_jsonl(tmp_path / "half.jsonl" / "out.jsonl", [])

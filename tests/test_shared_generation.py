@@ -3,6 +3,7 @@ gives again."""
 
 import copy
 import dataclasses
+import importlib.util
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from toys import tiny_lm
 from utils.batches import collate
 from utils.cascade import CASCADE
 from utils.decoding import Sampling
+from utils.errors import UserError
 from utils.generation import backends, complete, generate, generating, hf, shared
 from utils.generation.request import Request
 from utils.groups import group
@@ -129,6 +131,15 @@ def test_hybrid_says_why_it_is_not_used(renderer, prompts, capsys):
     model = model_of(renderer)
     generate(model, renderer, prompts[:1], Sampling(3, temperature=0), 1, backend="hybrid")
     assert "hf instead of hybrid" in capsys.readouterr().out
+
+
+def test_vllm_is_imported_only_when_asked_for(renderer, prompts):
+    if importlib.util.find_spec("vllm"):
+        pytest.skip("vllm is installed here")
+    with pytest.raises(UserError, match=r"needs the vllm package .* and a GPU"):
+        generate(model_of(renderer), renderer, prompts[:1], Sampling(3, temperature=0), 1, backend="vllm")
+    with pytest.raises(UserError, match="the back end 'vlm' is unknown; known: shared, hf, hybrid, vllm"):
+        generate(model_of(renderer), renderer, prompts[:1], Sampling(3, temperature=0), 1, backend="vlm")
 
 
 def test_the_model_is_left_as_it_was(renderer, prompts):

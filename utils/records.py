@@ -19,8 +19,7 @@ from typing import Any
 
 from utils.errors import UserError
 
-ROLES = ("system", "user", "assistant")
-PREFERENCES = ("a", "b", "tie", "refused", "failed")
+ROLES, PREFERENCES = ("system", "user", "assistant"), ("a", "b", "tie", "refused", "failed")
 
 
 class RecordError(UserError):
@@ -136,21 +135,19 @@ def record_from_json(row: Any, where: str) -> Record:
     for unknown in row.keys() - {"id", "prompt", "answers", "verdicts", "meta"}:
         raise RecordError(f"{where}: unknown field {unknown!r}; known: id, prompt, answers, verdicts, meta")
     prompt = row.get("prompt")
-    if isinstance(prompt, str):
-        prompt = [{"role": "user", "content": prompt}]
+    prompt = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
     if not isinstance(prompt, list):
         raise RecordError(f"{where}: field 'prompt' is {str(prompt)[:60]!r}; expected text or a list of messages")
     for name, kind in (("answers", list), ("verdicts", list), ("meta", dict)):
         if not isinstance(row.get(name, kind()), kind):
             raise RecordError(f"{where}: field {name!r} is {str(row[name])[:60]!r}; expected a {kind.__name__}")
-    return Record(
-        prompt=tuple(_build(Message, message, where) for message in prompt),
-        answers=tuple(_build(Answer, {"text": a} if isinstance(a, str) else a, where) for a in row.get("answers", [])),
-        verdicts=tuple(_build(Verdict, verdict, where) for verdict in row.get("verdicts", [])),
-        id=str(row.get("id", "")),
-        meta=row.get("meta", {}),
-        where=where,
-    ).check()
+    messages = tuple(_build(Message, message, where) for message in prompt)
+    answers = tuple(_build(Answer, {"text": a} if isinstance(a, str) else a, where) for a in row.get("answers", []))
+    verdicts = tuple(_build(Verdict, verdict, where) for verdict in row.get("verdicts", []))
+    try:
+        return Record(messages, answers, verdicts, str(row.get("id", "")), row.get("meta", {}), where).check()
+    except UnicodeEncodeError:
+        raise RecordError(f"{where}: a text holds half of a character, a lone surrogate; mend it") from None
 
 
 def read_records(path: Path) -> Iterator[Record]:
@@ -182,10 +179,10 @@ def read_jsonl(path: Path, on_bad: Callable[[RecordError], None] | None = None) 
 def write_jsonl(path: Path, rows: Iterable[Any]) -> int:
     """Write rows (dicts or Records) beside `path` and rename; returns how many."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     count = 0
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with partial.open("w", encoding="utf-8") as out:
             for count, row in enumerate(rows, start=1):  # noqa: B007 (it is returned)
                 out.write(json.dumps(row.to_json() if isinstance(row, Record) else row, ensure_ascii=False) + "\n")
@@ -195,7 +192,8 @@ def write_jsonl(path: Path, rows: Iterable[Any]) -> int:
     except OSError as error:
         raise UserError(f"{path}: cannot be written: {error.strerror or error}", on_this_rank=True) from error
     finally:
-        partial.unlink(missing_ok=True)
+        if path.parent.is_dir():
+            partial.unlink(missing_ok=True)
     return count
 
 
