@@ -190,6 +190,20 @@ def test_a_process_elsewhere_lives_as_long_as_it_gives_signs(ledger):
         assert number in processes.mark_dead(db)
 
 
+def test_the_first_answer_stands(ledger):
+    """A process is taken for dead, another one asks and is answered, and then the first comes back."""
+    asked = question("a")
+    late = send(ledger, asked)
+    do(ledger, steps.free, [ledger.process])
+    with Ledger(ledger.path) as other:
+        settle(other, asked, reply("Rating: 2"))
+    for end in ((steps.store, late, asked.request.key, reply("Rating: 3"), None),
+                (steps.end, late, asked.request.key, "no answer", None, None, False),
+                (steps.settle, asked.request.key, "failed", "no answer", None)):  # fmt: skip
+        do(ledger, *end)
+        assert outcome(ledger, asked).value == 2
+
+
 def test_a_closed_ledger_leaves_nothing_held(ledger):
     with Ledger(ledger.path) as other:
         other.plan([question("a")])

@@ -142,7 +142,7 @@ def send(db: sqlite3.Connection, process: int, key: str, most_usd: float | None,
     room = db.execute("UPDATE budget SET usd = usd + ?1 WHERE ?2 IS NULL OR usd + ?1 <= ?2", (most_usd or 0.0, max_usd))
     if not room.rowcount:
         return None
-    db.execute("UPDATE requests SET state = 'sent' WHERE key = ?", (key,))
+    db.execute("UPDATE requests SET state = 'sent' WHERE key = ? AND state = 'planned'", (key,))
     row = (key, process, time.time(), most_usd)
     return db.execute("INSERT INTO attempts(key, owner, began, most_usd) VALUES (?, ?, ?, ?)", row).lastrowid
 
@@ -163,16 +163,18 @@ def end(
         (time.time(), result, billed, reply.input_tokens, reply.output_tokens, usd, reply.request_id, reply.raw,
          attempt),
     )  # fmt: skip
-    db.execute("UPDATE requests SET state = 'planned' WHERE key = ?", (key,))
+    db.execute("UPDATE requests SET state = 'planned' WHERE key = ? AND state = 'sent'", (key,))
     db.execute("UPDATE budget SET usd = usd + ?", (0.0 if usd is None else usd - before,))
     return usd
 
 
 def settle(db: sqlite3.Connection, key: str, state: str, reason: str | None, reply: Reply | None) -> None:
-    """A request's last state: answered, refused or failed. The first answer stands."""
+    """A request's last state: answered, refused or failed. The first answer stands, should a process come back that
+    was taken for dead."""
     text, finish_reason = (reply.text, reply.finish_reason) if reply else (None, None)
     db.execute(
-        "UPDATE requests SET state = ?, owner = NULL, reason = ?, text = ?, finish_reason = ? WHERE key = ?",
+        "UPDATE requests SET state = ?, owner = NULL, reason = ?, text = ?, finish_reason = ?"
+        " WHERE key = ? AND state NOT IN ('answered', 'refused')",
         (state, reason, text, finish_reason, key),
     )
 
