@@ -1,6 +1,6 @@
 """Generation against transformers' `model.generate`: same model, dtype, threads and sampling, in turn, medians.
 
-    python tests/benchmarks/generation_vs_hf.py [--threads 1] [--repeats 3]
+    PYTHONPATH=. python tests/benchmarks/generation_vs_hf.py [--threads 1] [--repeats 3]
 
 Before anything is timed, the log-probs of both back ends are compared. On CUDA the peer is also `generate_batch`.
 """

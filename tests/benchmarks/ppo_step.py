@@ -1,7 +1,7 @@
 """A PPO step (rollout, scoring by four models, one epoch of updates) against the same step of `model.generate` and
 padded forward passes: same models, dtype, threads, answers; in turn, medians.
 
-    python tests/benchmarks/ppo_step.py [--threads 1] [--repeats 3]
+    PYTHONPATH=. python tests/benchmarks/ppo_step.py [--threads 1] [--repeats 3]
 
 The losses of both are compared before anything is timed.
 """

@@ -25,7 +25,7 @@ launch \
     --warmup_steps 10 \
     --kl_coef 0.05 \
     --enable_hybrid_engine \
-    --max_steps 24 \
+    --max_steps 18 \
     --bf16 \
     --checkpoint_every 10 \
     -- "$@"
