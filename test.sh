@@ -4,5 +4,6 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/training/environment.sh" test
 
 ruff check .
-export OMP_NUM_THREADS=1                                    # two workers share the cores
-python -m pytest -n "${WORKERS:-$(nproc)}" --dist loadscope "$@"
+workers="${WORKERS:-$(nproc)}"                             # before the next line, which nproc would heed
+export OMP_NUM_THREADS=1                                    # the workers share the cores
+python -m pytest -n "${workers}" --dist loadscope "$@"
