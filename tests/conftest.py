@@ -1,4 +1,4 @@
-"""Settings of every test: no network, quiet tokenizers, Ctrl-C. Neighbours (toys.py) import by name (pyproject.toml)."""
+"""Settings of every test: no network, quiet tokenizers, Ctrl-C. Neighbours (toys.py) import by name."""
 
 import os
 import signal
