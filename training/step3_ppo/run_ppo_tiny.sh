@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The built-in world: PPO from the SFT model with the reward model of step 2, in about two minutes on two CPU cores.
+# The built-in world: PPO from the SFT model with the reward model of step 2, in two to three minutes on two CPU cores.
 # Edit the five lines below; any flag of main.py on the command line wins over those here: bash run_ppo_tiny.sh --seed 1
 source "$(dirname "${BASH_SOURCE[0]}")/../launch.sh"
 
