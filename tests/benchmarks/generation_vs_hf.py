@@ -7,15 +7,17 @@ Before anything is timed, the log-probs of both back ends are compared. On CUDA 
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import time
+from dataclasses import dataclass
 
 import torch
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
+from utils.arguments import parse
+from utils.arguments.options import option
 from utils.decoding import Sampling
 from utils.generation import generating, hf, shared
 from utils.generation.request import Request
@@ -26,11 +28,14 @@ CASES = {"64 answers, prompt of 256": ([256], 64), "64 answers, prompt of 768": 
          "32 prompts of 40 to 390": ([40 + 11 * i + 9 * (i % 2) for i in range(32)], 1)}  # fmt: skip
 
 
-def main() -> None:
-    options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--threads", type=int, default=1)
-    options.add_argument("--repeats", type=int, default=3)
-    args = options.parse_args()
+@dataclass
+class Options:
+    threads: int = option(1, help="of torch")
+    repeats: int = option(3, help="measurements of each side")
+
+
+def main(argv: list[str] | None = None) -> None:
+    (args,) = parse([Options], argv, description=__doc__)
     torch.set_num_threads(args.threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     words = {"<pad>": 0, "<s>": 1, "</s>": 2} | {f"w{i}": i for i in range(3, VOCABULARY)}

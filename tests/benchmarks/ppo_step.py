@@ -8,10 +8,10 @@ The losses of both are compared before anything is timed.
 
 from __future__ import annotations
 
-import argparse
 import copy
 import statistics
 import time
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -19,6 +19,8 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, PreTrainedTokenizerFast
 
+from utils.arguments import parse
+from utils.arguments.options import option
 from utils.batches import collate
 from utils.decoding import Sampling
 from utils.generation import generate
@@ -74,11 +76,14 @@ class Side:
         return total
 
 
-def main() -> None:
-    options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--threads", type=int, default=1)
-    options.add_argument("--repeats", type=int, default=3)
-    args = options.parse_args()
+@dataclass
+class Options:
+    threads: int = option(1, help="of torch")
+    repeats: int = option(3, help="measurements of each side")
+
+
+def main(argv: list[str] | None = None) -> None:
+    (args,) = parse([Options], argv, description=__doc__)
     torch.set_num_threads(args.threads)
     words = {"<pad>": 0, "<s>": 1, "</s>": 2} | {f"w{i}": i for i in range(3, VOCABULARY)}
     tokenizer = PreTrainedTokenizerFast(
