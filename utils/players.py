@@ -37,6 +37,8 @@ class Players:
                 raise UserError(
                     f"--{name} has no effect here: --minibatches says how a rollout is divided; leave it out"
                 )
+        if actor.stage < 3 and not options.enable_hybrid_engine:
+            raise UserError(f"--no_enable_hybrid_engine is for ZeRO-3; this is stage {actor.stage}: leave it out")
         if options.prompts_per_rollout % ranks.world_size():
             raise UserError(
                 f"--prompts_per_rollout {options.prompts_per_rollout} is not a multiple of {ranks.world_size()} ranks"
@@ -109,7 +111,7 @@ class Players:
         if self.actor.stage == 3 and options.enable_hybrid_engine:
             say(f"rollouts: weights gathered once each, back end {options.generation_backend}")
         elif self.actor.stage == 3:
-            say("rollouts: weights stay sharded, back end hf; --enable_hybrid_engine gathers them once each")
+            say("rollouts: weights stay sharded, back end hf; without --no_enable_hybrid_engine they are gathered once each")
         critic = (self.critic, self.critic.module.packed) if self.critic else None
         with_text = bool(options.reward_fn or options.reward_url)
         return Roller(

@@ -58,7 +58,7 @@ class PPOArguments(RewardArguments):
     ppo_epochs: Optional[int] = option(help="passes over a rollout" + FROM_PRESET)
     temperature: float = option(1.0, help="of rollouts; log-probs are those of the distribution drawn from")
     generation_backend: Literal["shared", "hf", "hybrid"] = option("shared", help="what computes rollouts (utils/generation)")
-    enable_hybrid_engine: bool = option(False, help="ZeRO-3: gather the weights once a rollout and release them, instead of step by step")
+    enable_hybrid_engine: bool = option(True, help="ZeRO-3: gather the weights once per rollout and release them; off: they stay sharded, less memory and far slower")
     generation_batch_size: int = option(64, help="prompts answered at a time on a rank")
     critic_model_name_or_path: Optional[str] = option(help="what the critic starts from; None: the reward model, or the actor where there is none")
     critic_learning_rate: Optional[float] = option(help="None: twice --learning_rate")

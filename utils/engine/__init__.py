@@ -138,18 +138,14 @@ class Engine:
                 with deepspeed.zero.GatheredParameters([parameter], enabled=self.stage == 3):
                     update(name, parameter.data)
 
-    def whole_weights(self):
-        """Context in which the module's weights are whole on every rank: for generating with a ZeRO-3 model."""
-        import deepspeed
-
-        return deepspeed.zero.GatheredParameters(list(self.module.parameters()), enabled=self.stage == 3)
-
     @contextlib.contextmanager
     def flipped(self) -> Iterator[None]:
         """Context in which the module generates: whole weights on every rank, gathered once and released, and none of
         DeepSpeed's hooks, which would gather and release them layer by layer, each rank at the others' pace."""
+        import deepspeed
+
         hooks = getattr(self.deepspeed.optimizer, "parameter_offload", None) if self.stage == 3 else None
-        with self.whole_weights():
+        with deepspeed.zero.GatheredParameters(list(self.module.parameters()), enabled=self.stage == 3):
             if hooks is not None:
                 for parameter in self.module.parameters():
                     parameter.ds_active_sub_modules.clear()
