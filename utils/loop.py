@@ -21,6 +21,7 @@ from utils.arguments.options import Interval, TrainingArguments
 from utils.batches import Batch, Plan, collate
 from utils.engine import Engine
 from utils.errors import UserError
+from utils.finite import refuse_nonfinite, take_step
 from utils.groups import Group
 from utils.lora import plain
 from utils.reporting import progress, say, write_json
@@ -118,11 +119,8 @@ class Trainer:
         self._refuse_nonfinite(number, row, step.micro_batches)
         if number == 1:
             self.first_step(row["loss"], row)
-        row["learning_rate"] = self.engine.learning_rate()
-        applied = self.engine.step()
-        norm = self.engine.gradient_norm()
-        row |= {} if norm is None else {"gradient_norm": norm}
-        row["skipped_update"] = float(not applied)
+        row |= take_step(self.engine)
+        self._refuse_nonfinite(number, row, step.micro_batches)
         if self.ema:
             self.ema.update(self.engine)
         row["epoch"] = number / self.plan.steps_per_epoch
@@ -130,13 +128,10 @@ class Trainer:
         return row
 
     def _refuse_nonfinite(self, number: int, row: dict[str, float], micro_batches: list) -> None:
-        if not np.isfinite(list(row.values())).all():
-            metrics = {name: str(value) for name, value in row.items()}
-            self.run.report.write_json("nonfinite.json", {"step": number, "metrics": metrics, "rows": micro_batches})
-            raise UserError(
-                f"step {number}: {metrics} is not finite; its rows are in {self.run.folder / 'nonfinite.json'}; "
-                f"look at them, or lower --learning_rate"
-            )
+        refuse_nonfinite(
+            self.run, number, row, lambda: {"rows": micro_batches}, "look at its rows, or lower --learning_rate",
+            self.engine.skipped_in_a_row,
+        )  # fmt: skip
 
     def _evaluate(self, step: int, epoch: int | None) -> dict[str, float]:
         self.engine.module.eval()
@@ -211,11 +206,11 @@ def evaluate(model, scorer, groups: Sequence[Group], learn: Learn, batch_size: i
 
 
 def averages(sums: dict[str, Tensor]) -> dict[str, float]:
-    """Global mean of every metric, from each rank's (sum, count); 0 of nothing."""
+    """Global mean of every metric, from each rank's (sum, count); a metric without any number is left out."""
     table = torch.stack(list(sums.values()))
     if ranks.world_size() > 1:
         torch.distributed.all_reduce(table)
-    return {name: total / count if count else 0.0 for name, (total, count) in zip(sums, table.tolist(), strict=True)}
+    return {name: total / count for name, (total, count) in zip(sums, table.tolist(), strict=True) if count}
 
 
 class Average:

@@ -111,7 +111,7 @@ class Players:
         if self.actor.stage == 3 and options.enable_hybrid_engine:
             say(f"rollouts: weights gathered once each, back end {options.generation_backend}")
         elif self.actor.stage == 3:
-            say("rollouts: weights stay sharded, back end hf; without --no_enable_hybrid_engine they are gathered once each")
+            say("rollouts: weights stay sharded, back end hf (--no_enable_hybrid_engine)")
         critic = (self.critic, self.critic.module.packed) if self.critic else None
         with_text = bool(options.reward_fn or options.reward_url)
         return Roller(
@@ -138,7 +138,7 @@ def ptx(actor: Engine, renderer: Any, data_args: DataArguments, model_args: Mode
         total = torch.zeros((), dtype=torch.float64)
         for rows, weight in part.micro_batches:
             batch = collate([store[r] for r in rows], rows, actor.module.packed, weight).to(ranks.device())
-            losses_N = -actor(batch)
+            losses_N = -actor(batch, temperature=1.0)  # demonstrations were not drawn at --temperature
             scale = options.ptx_coef * left * weight * ranks.world_size() / part.units
             actor.backward(losses_N.sum() * scale)
             total += weight * losses_N.detach().double().sum().cpu()

@@ -19,6 +19,7 @@ from utils.arguments.ppo import PPOArguments
 from utils.engine import Engine
 from utils.errors import UserError
 from utils.experience import Experience, Rollout
+from utils.finite import refuse_nonfinite
 from utils.generation import Completion, Sampling, generate
 from utils.groups import Group, group
 from utils.measuring import measure
@@ -165,18 +166,11 @@ def show(run: Run, renderer: Any, step: int, experience: Experience) -> None:
         write_jsonl(run.folder / f"samples-step-{step}.jsonl", rows)
 
 
-def refuse_nonfinite(run: Run, step: int, row: dict[str, float], experience: Experience) -> None:
-    """Raises UserError, the rollout written down, when a number of `row` is not finite."""
-    bad = [name for name, value in row.items() if not np.isfinite(value)]
-    if not bad:
-        return
-    rollouts = [
+def refuse_rollout(run: Run, step: int, row: dict[str, float], experience: Experience, skipped: int = 0) -> None:
+    """refuse_nonfinite() of what a rollout gave, with the rollout written down."""
+    rollouts = lambda: [  # noqa: E731 (made only when it is written)
         {"prompt": r.group.prompt.tolist(), "answers": [a.tolist() for a in r.group.answers], "scores": str(r.scores)}
         for r in experience.rollouts
     ]
-    metrics = {name: str(value) for name, value in row.items()}
-    run.report.write_json("nonfinite.json", {"step": step, "metrics": metrics, "rollouts": rollouts})
-    raise UserError(
-        f"step {step}: {bad[0]} is not finite; the rollout is in {run.folder / 'nonfinite.json'}; lower "
-        f"--learning_rate or --critic_learning_rate, or clip scores (--score_clip)"
-    )
+    remedy = "lower --learning_rate or --critic_learning_rate, or clip scores (--score_clip)"
+    refuse_nonfinite(run, step, row, lambda: {"rollouts": rollouts()}, remedy, skipped)

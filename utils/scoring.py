@@ -28,8 +28,12 @@ class Policy(nn.Module):
         super().__init__()
         self.model, self.packed, self.temperature = model, _choose_rows(model), temperature
 
-    def forward(self, batch: Batch, entropy: bool = False) -> Tensor | tuple[Tensor, Tensor]:
-        """entropy: (log-probs, the entropy in nats of the distribution that each token was drawn from), [N] each."""
+    def forward(
+        self, batch: Batch, entropy: bool = False, temperature: float | None = None
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """entropy: (log-probs, the entropy in nats of the distribution that each token was drawn from), [N] each.
+        temperature: of that distribution; None: the policy's own."""
+        temperature = self.temperature if temperature is None else temperature
         _read_rows(self.model, batch)
         if batch.layout is not None:
             output = self.model(
@@ -40,8 +44,8 @@ class Policy(nn.Module):
         else:
             output = self.model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False)
             logits_LV = output.logits.flatten(0, 1)[batch.logit_positions]
-        if self.temperature != 1:
-            logits_LV = logits_LV / self.temperature
+        if temperature != 1:
+            logits_LV = logits_LV / temperature
         logprobs_N = token_logprobs(logits_LV, batch.logit_rows, batch.targets)
         return (logprobs_N, token_entropies(logits_LV)[batch.logit_rows]) if entropy else logprobs_N
 

@@ -78,6 +78,7 @@ class Engine:
             model=module, optimizer=optimizer, lr_scheduler=schedule, config=config, dist_init_required=False
         )
         self.module, self.config, self.total_steps = module, config, total_steps
+        self.skipped_in_a_row = 0  # updates
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.deepspeed(*args, **kwargs)
@@ -88,7 +89,9 @@ class Engine:
     def step(self) -> bool:
         """Reduce, clip, update, advance the schedule. False when a non-finite gradient made DeepSpeed skip it."""
         self.deepspeed.step()
-        return self.deepspeed.was_step_applied()
+        applied = self.deepspeed.was_step_applied()
+        self.skipped_in_a_row = 0 if applied else self.skipped_in_a_row + 1
+        return applied
 
     def learning_rate(self) -> float:
         """The rate that the next step will use."""

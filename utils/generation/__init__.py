@@ -63,7 +63,8 @@ def generate(
         for turn in range(turns):
             number = turn * world + rank
             if number < len(chunks) or synced:
-                chunk = chunks[min(number, len(chunks) - 1)]  # a rank without a chunk repeats the last: collectives match
+                # a rank without a chunk repeats its last, and drops the answers: collectives match
+                chunk = chunks[min(number, len(chunks) - 1)]
                 answers = complete(
                     model, renderer, [prompts[i] for i in chunk], sampling, [rows[i] for i in chunk], synced, backend
                 )
