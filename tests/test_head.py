@@ -7,9 +7,8 @@ import torch
 from test_packed import random_groups
 from toys import tiny_lm
 
-from utils import head as head_module
 from utils.batches import collate
-from utils.head import Head
+from utils.head import Head, logprobs
 from utils.lora import add_lora
 from utils.scoring import Policy
 
@@ -26,10 +25,10 @@ CHANGES = {
 @pytest.fixture(params=["kept", "computed again"])
 def small_chunks(request, monkeypatch):
     """Blocks of 8 positions; one chunk, whose logits are kept for backward, or chunks of 8."""
-    monkeypatch.setattr(head_module, "FEWEST", 8)
-    monkeypatch.setattr(head_module, "MOST", 8)
+    monkeypatch.setattr(logprobs, "FEWEST", 8)
+    monkeypatch.setattr(logprobs, "MOST", 8)
     if request.param == "computed again":
-        monkeypatch.setattr(head_module, "CHUNK", 0)
+        monkeypatch.setattr(logprobs, "CHUNK", 0)
 
 
 def model_of(family):
@@ -144,12 +143,12 @@ def test_bfloat16_keeps_the_gradient_of_confident_tokens(probability):
 
 def test_gradients_of_chunks_are_summed_in_float32(monkeypatch):
     """Many chunks of like gradients: in bfloat16 the sum would stop growing."""
-    monkeypatch.setattr(head_module, "FEWEST", 1)
-    monkeypatch.setattr(head_module, "CHUNK", 0)
+    monkeypatch.setattr(logprobs, "FEWEST", 1)
+    monkeypatch.setattr(logprobs, "CHUNK", 0)
     model, positions = _OneLayer(8, 8, torch.bfloat16), 2048
     hidden = torch.ones(positions, 8, dtype=torch.bfloat16)
-    logprobs, _ = Head(model)(hidden, torch.arange(positions), torch.zeros(positions, dtype=torch.int64))
-    logprobs.sum().backward()
+    found, _ = Head(model)(hidden, torch.arange(positions), torch.zeros(positions, dtype=torch.int64))
+    found.sum().backward()
     weight = model.layer.weight.detach().float().requires_grad_()
     (hidden.float() @ weight.T).log_softmax(-1)[:, 0].sum().backward()
     assert torch.allclose(model.layer.weight.grad.float(), weight.grad, rtol=0.01)

@@ -28,7 +28,7 @@ LAYERS = [
     + ["providers", "serving", "truth"],
     ["batches", "cascade", "token_store", "run", "answer_rows", "ledger", "formats"]
     + ["prompt_sources", "grouping", "tutor_turns"],
-    ["scoring", "generation", "stage", "measuring", "experience", "asking", "pair_sets"],
+    ["scoring", "generation", "stage", "measuring", "finite", "experience", "asking", "pair_sets"],
     ["loop", "reference", "rewards", "answering", "conversation", "feedback"],
     ["sampling", "rollouts"],
     ["online", "players"],

@@ -179,7 +179,8 @@ class Plan:
 
     def __init__(self, groups, tokens, units, *, per_device, accumulation, token_budget, world, seed, epochs, max_steps,
                  per_step=None, keep_pairs=False):  # fmt: skip
-        self.groups, self.tokens, self.units, self.keep_pairs = groups, np.asarray(tokens), np.asarray(units), keep_pairs
+        self.groups, self.keep_pairs = groups, keep_pairs
+        self.tokens, self.units = np.asarray(tokens), np.asarray(units)
         large = np.flatnonzero(self.tokens > token_budget).tolist() if token_budget else []
         self.parts = {row: len(groups[row].split(token_budget, keep_pairs)) for row in large}
         self.per_device, self.token_budget, self.world, self.seed = per_device, token_budget, world, seed

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -56,13 +56,9 @@ class Group:
             place = {k: i for i, k in enumerate(kept)}
             mine = [pair for pair in pairs if set(pair) <= kept.keys()]
             pairs = [pair for pair in pairs if pair not in mine]
-            found.append(
-                replace(
-                    self, answers=tuple(self.answers[k] for k in kept), part=tuple(kept),
-                    pairs=tuple((place[w], place[l]) for w, l in mine),
-                    prompt_trained=None if found else self.prompt_trained,
-                )  # fmt: skip
-            )
+            trained = None if found else self.prompt_trained
+            answers, inside = tuple(self.answers[k] for k in kept), tuple((place[w], place[l]) for w, l in mine)
+            found.append(Group(self.prompt, answers, inside, trained, part=tuple(kept)))
         return found
 
     def answer_key(self, k: int) -> bytes:

@@ -21,9 +21,10 @@ from utils.arguments.options import Interval, TrainingArguments
 from utils.batches import Batch, Plan
 from utils.engine import Engine
 from utils.errors import UserError
+from utils.finite import refuse_nonfinite, take_step
 from utils.groups import Group, sizes_of
 from utils.lora import plain
-from utils.measuring import Passes
+from utils.measuring import Passes, limits_of
 from utils.reporting import progress, say, write_json
 from utils.run import Run
 from utils.speed import Meter
@@ -44,7 +45,8 @@ def make_plan(groups: Sequence[Group], args: TrainingArguments, unit: Literal["t
             )
     tokens, trained_tokens, pairs = sizes_of(groups)
     return Plan(
-        groups, tokens, pairs if unit == "pair" else trained_tokens, per_device=args.per_device_train_batch_size, accumulation=accumulation,
+        groups, tokens, pairs if unit == "pair" else trained_tokens,
+        per_device=args.per_device_train_batch_size, accumulation=accumulation,
         token_budget=args.tokens_per_micro_batch, world=ranks.world_size(), seed=args.seed,
         epochs=args.num_train_epochs, max_steps=args.max_steps, keep_pairs=unit == "pair",
     )  # fmt: skip
@@ -119,11 +121,8 @@ class Trainer:
         self._refuse_nonfinite(number, row, step.micro_batches)
         if number == 1:
             self.first_step(row["loss"], row)
-        row["learning_rate"] = self.engine.learning_rate()
-        applied = self.engine.step()
-        norm = self.engine.gradient_norm()
-        row |= {} if norm is None else {"gradient_norm": norm}
-        row["skipped_update"] = float(not applied)
+        row |= take_step(self.engine)
+        self._refuse_nonfinite(number, row, step.micro_batches)
         if self.ema:
             self.ema.update(self.engine)
         row["epoch"] = number / self.plan.steps_per_epoch
@@ -131,13 +130,9 @@ class Trainer:
         return row
 
     def _refuse_nonfinite(self, number: int, row: dict[str, float], micro_batches: list) -> None:
-        if not np.isfinite(list(row.values())).all():
-            metrics = {name: str(value) for name, value in row.items()}
-            self.run.report.write_json("nonfinite.json", {"step": number, "metrics": metrics, "rows": [m.rows for m in micro_batches]})
-            raise UserError(
-                f"step {number}: {metrics} is not finite; its rows are in {self.run.folder / 'nonfinite.json'}; "
-                f"look at them, or lower --learning_rate"
-            )
+        rows = lambda: {"rows": [micro.rows for micro in micro_batches]}  # noqa: E731 (made only when it is written)
+        remedy = "look at its rows, or lower --learning_rate"
+        refuse_nonfinite(self.run, number, row, rows, remedy, self.engine.skipped_in_a_row)
 
     def _evaluate(self, step: int, epoch: int | None) -> dict[str, float]:
         self.engine.module.eval()
@@ -193,9 +188,7 @@ class Trainer:
 
 def evaluate(model, scorer, groups: Sequence[Group], learn: Learn, args: TrainingArguments) -> dict[str, np.ndarray]:
     """`learn` over all groups without training: every number, in row order, gathered from all ranks."""
-    passes = Passes(
-        groups, args.per_device_eval_batch_size, args.tokens_per_eval_batch, packed=scorer.packed, keep_pairs=True
-    )
+    passes = Passes(groups, **limits_of(args), packed=scorer.packed, keep_pairs=True)
     turns = -(-len(passes) // ranks.world_size())
     found: list[tuple[int, dict[str, np.ndarray]]] = []
     with torch.no_grad(), progress("evaluation", turns) as advance:
@@ -213,11 +206,11 @@ def evaluate(model, scorer, groups: Sequence[Group], learn: Learn, args: Trainin
 
 
 def averages(sums: dict[str, Tensor]) -> dict[str, float]:
-    """Global mean of every metric, from each rank's (sum, count); 0 of nothing."""
+    """Global mean of every metric, from each rank's (sum, count); a metric without any number is left out."""
     table = torch.stack(list(sums.values()))
     if ranks.world_size() > 1:
         torch.distributed.all_reduce(table)
-    return {name: total / count if count else 0.0 for name, (total, count) in zip(sums, table.tolist(), strict=True)}
+    return {name: total / count for name, (total, count) in zip(sums, table.tolist(), strict=True) if count}
 
 
 class Average:

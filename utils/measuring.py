@@ -9,8 +9,14 @@ import numpy as np
 import torch
 
 from utils import ranks
+from utils.arguments.options import TrainingArguments
 from utils.batches import Batch, collate
 from utils.groups import Group
+
+
+def limits_of(args: TrainingArguments) -> dict[str, int]:
+    """The most groups and tokens of a forward pass that learns nothing, as keywords of measure() and Passes."""
+    return {"count": args.per_device_eval_batch_size, "budget": args.tokens_per_eval_batch}
 
 
 class Passes(Sequence[Batch]):

@@ -22,7 +22,7 @@ from utils.batches import Batch
 from utils.engine import frozen
 from utils.errors import UserError
 from utils.groups import Group
-from utils.measuring import Passes
+from utils.measuring import Passes, limits_of
 from utils.reporting import progress, say
 from utils.run import cache_folder
 from utils.scoring import Policy
@@ -60,8 +60,7 @@ def references(engine, policy: Policy, stores, model_args: ModelArguments, args:
     elif model_args.from_scratch:
         model_hash += f"-scratch{args.seed}"
     name, folder = f"{model_hash}-{args.dtype_name}", cache_folder(model_args) / "reference"
-    limits = {"count": args.per_device_eval_batch_size, "budget": args.tokens_per_eval_batch}
-    return [reference_logprobs(model, packed, store, folder, name, **limits) for store in stores]
+    return [reference_logprobs(model, packed, store, folder, name, **limits_of(args)) for store in stores]
 
 
 def check_first_step(at_start: float, args: TrainingArguments, other: str | None):

@@ -19,6 +19,7 @@ from utils.lora import plain
 from utils.ranks import device
 from utils.reporting import say, warn
 
+
 class Policy(nn.Module):
     """A causal language model that answers a Batch with float32 log-probs of its trained tokens, [N].
 
@@ -32,20 +33,22 @@ class Policy(nn.Module):
     def forward(
         self, batch: Batch, *, entropy: bool = False, temperature: float | None = None, distributions: bool = False
     ) -> Tensor | tuple[Tensor, Tensor]:
-        """Args:
-            entropy: return (log-probs, the entropy in nats of the distribution of each token), float32 [N] each.
-            temperature: of the distribution; None is the policy's own.
-            distributions: return instead the log-probs of all words at the batch's logit positions, float32 [L, V].
+        """Return log-probs of the batch's trained tokens, [N].
+
+        entropy: also the entropy in nats of the distribution of each token, [N]. temperature: of the distribution; None
+        is the policy's own. distributions: return instead the log-probs of all words at the batch's logit positions,
+        float32 [L, V], without gradients: for few positions.
         """
         temperature = self.temperature if temperature is None else temperature
         if self.head is not None:
             make, values_LX = self.head, hidden_states(self.model, batch)[batch.logit_positions]
         else:
             make, values_LX = logprobs_of_logits, self._logits(batch)
+        rows_N = batch.logit_rows
         if distributions:
-            return values_LX.float().log_softmax(-1) if self.head is None else self.head.distributions(values_LX)
-        logprobs_N, entropy_L = make(values_LX, batch.logit_rows, batch.targets, temperature, entropy)
-        return (logprobs_N, entropy_L[batch.logit_rows]) if entropy else logprobs_N
+            return make(values_LX, rows_N, batch.targets, distributions=True)
+        logprobs_N, entropy_L = make(values_LX, rows_N, batch.targets, temperature=temperature, entropy=entropy)
+        return (logprobs_N, entropy_L[rows_N]) if entropy else logprobs_N
 
     def _logits(self, batch: Batch) -> Tensor:
         """[L, V], as the model's own forward makes them."""

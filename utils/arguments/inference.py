@@ -75,7 +75,7 @@ class LengthArguments:
         0, help="longest prompt with one answer in tokens; prompts lose their start; 0: the model's limit"
     )
     tokens_per_batch: int = option(
-        16_384, help="most tokens of a forward pass; the answers of a prompt are divided where they exceed it; 0: no limit"
+        16_384, help="most tokens of a forward pass; a prompt with many answers is split; 0: no limit"
     )
 
 

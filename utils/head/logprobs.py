@@ -1,51 +1,31 @@
-"""Log-probs of tokens straight from hidden states: the output head in chunks.
-
-A row of logits is as long as the vocabulary: for 16,000 answer tokens and 128,000 words they are 4 GB in bfloat16, and
-as much again for their gradient. Here logits exist for one chunk of positions at a time, are reduced to a float32
-log-prob for each token, and are computed again in backward (kept instead where they are few).
+"""The mathematics of the head: log-probs and entropies from hidden states, and their gradients, chunk by chunk.
 
 Legend: L positions, l positions of one chunk, D hidden size, V vocabulary, N trained tokens, n those of one block.
 """
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-# Bytes of a chunk's logits: 1,024 positions of 128,000 words in bfloat16. A smaller chunk would read the head's weights,
-# and add to their gradient, too often. What fits one chunk is kept for backward; else logits are computed again there,
-# a third more products for the head.
+# Bytes of a chunk's logits: 1,024 positions of 128,000 words in bfloat16. A smaller chunk would read the head's
+# weights, and add to their gradient, too often. What fits one chunk is kept for backward; else logits are computed
+# again there, a third more products for the head.
 CHUNK = 1 << 28
 # Float32 copies are made of a part of a chunk, on a CPU one of about its cache (512 positions of 2,000 words); on a GPU
 # every call of a kernel costs more than memory does, and a part is a whole chunk.
 BLOCK, FEWEST, MOST = 1 << 20, 16, 512
-# Config entries that say what a family does to its logits; where one is not known the model makes its logits itself.
-KNOWN = {"final_logit_softcapping", "logit_scale", "logits_scaling"}
-SHAPES_LOGITS = re.compile(r"logit.*(cap|scal|mult)|(lm_head|output)_mult")
-SHAPES_ATTENTION = re.compile(r"attn|attention|router|init_value|^max_")
 
 
 @dataclass(frozen=True)
-class _Shape:
+class Shape:
     """Turns the head's product z into logits: cap·tanh(scale·z / cap) / temperature, or scale·z / temperature."""
 
     scale: float = 1.0
     cap: float | None = None
     temperature: float = 1.0
-
-    @staticmethod
-    def of(config) -> _Shape:
-        """Read a model's configuration; ValueError where it names something unknown."""
-        given = {name: value for name, value in config.to_dict().items() if isinstance(value, int | float)}
-        strange = [n for n in given if SHAPES_LOGITS.search(n) and not SHAPES_ATTENTION.search(n) and n not in KNOWN]
-        if strange:
-            raise ValueError(f"{config.model_type} has {strange[0]}")
-        scaling = given.get("logits_scaling", 1.0)
-        scaling = scaling if config.model_type == "hyperclovax" else 1 / scaling  # the other families divide by it
-        return _Shape(given.get("logit_scale", 1.0) * scaling, given.get("final_logit_softcapping") or None)
 
     def logits(self, product: Tensor) -> Tensor:
         """Shape a product into a float32 tensor of its own."""
@@ -62,72 +42,15 @@ class _Shape:
         return grad.mul_(factor) if factor != 1 else grad
 
 
-class Head(nn.Module):
-    """The output head of a causal language model, which gives log-probs of tokens where the model's own gives logits.
-
-    Its parameters are the model's: a linear layer's weight and bias and, if it has an adapter, LoRA's A and B. They are
-    registered here again because DeepSpeed gathers, under ZeRO-3, what a module owns while that module runs.
-    """
-
-    def __init__(self, model: nn.Module) -> None:
-        """model: the transformers model, with LoRA layers in place. Raises ValueError, with the reason, where the head
-        is not a plain linear layer or the family does something unknown to its logits."""
-        super().__init__()
-        layer = model.get_output_embeddings()
-        linear = getattr(layer, "base_layer", layer)
-        if type(linear) is not nn.Linear:
-            raise ValueError(f"its head is a {type(linear).__name__}")
-        self.shape = _Shape.of(model.config.get_text_config())
-        self.weight, self.bias, self.lora_a, self.lora_b, self.lora_scale = linear.weight, linear.bias, None, None, 0.0
-        self._adapted = [layer] if layer is not linear else []  # a list hides it from nn.Module: it has its owner
-        if self._adapted:
-            if any(getattr(dropout, "p", 0) for dropout in layer.lora_dropout.values()):
-                raise ValueError("its head has an adapter with dropout")
-            self.lora_a, self.lora_b = layer.lora_A["default"].weight, layer.lora_B["default"].weight
-            self.lora_scale = layer.scaling["default"]
-
-    def state_dict(self, *args, destination=None, **_):
-        """Nothing: the model saves and loads these parameters."""
-        return {} if destination is None else destination
-
-    def _load_from_state_dict(self, *_) -> None:
-        pass
-
-    def forward(self, hidden_LD: Tensor, rows_N: Tensor, targets_N: Tensor, temperature: float = 1.0,
-                entropy: bool = False) -> tuple[Tensor, Tensor]:  # fmt: skip
-        """(log P of token targets[n] at position rows[n], float32 [N]; the entropy of every position in nats, float32
-        [L], or [0] unless asked for), both of the distribution at `temperature`."""
-        adapted = bool(self._adapted) and not self._adapted[0].disable_adapters
-        lora = (self.lora_a, self.lora_b) if adapted else (None, None)
-        job = _Job(replace(self.shape, temperature=temperature), self.lora_scale, entropy)
-        return _LogProbs.apply(job, hidden_LD, rows_N, targets_N, self.weight, self.bias, *lora)
-
-    def distributions(self, hidden_LD: Tensor) -> Tensor:
-        """Float32 log-probs of every word at every position, [L, V]: for few positions, without gradients."""
-        with torch.no_grad():
-            adapted = bool(self._adapted) and not self._adapted[0].disable_adapters
-            lora = (self.lora_a, self.lora_b) if adapted else (None, None)
-            product = _Weights(self.weight, self.bias, *lora, self.lora_scale).product(hidden_LD)
-            return self.shape.logits(product).log_softmax(-1)
-
-
-def logprobs_of_logits(
-    logits_LV: Tensor, rows_N: Tensor, targets_N: Tensor, temperature: float = 1.0, entropy: bool = False
-) -> tuple[Tensor, Tensor]:
-    """Give what Head.forward gives, from logits [L, V] that the model made itself."""
-    job = _Job(_Shape(temperature=temperature), 0.0, entropy)
-    return _LogProbs.apply(job, logits_LV, rows_N, targets_N, None, None, None, None)
-
-
 @dataclass(frozen=True)
-class _Job:
-    shape: _Shape
+class Job:
+    shape: Shape
     lora_scale: float
     entropy: bool
 
 
 @dataclass(frozen=True)
-class _Weights:
+class Weights:
     """The head's parameters as tensors; `weight` is None where logits are given instead of hidden states."""
 
     weight: Tensor | None  # [V, D]
@@ -178,7 +101,7 @@ class _Block:
     rows_n: Tensor  # the position of each, counted from the block's first
     targets_n: Tensor
 
-    def logits(self, hidden_LD: Tensor, product: Tensor, weights: _Weights, shape: _Shape) -> Tensor:
+    def logits(self, hidden_LD: Tensor, product: Tensor, weights: Weights, shape: Shape) -> Tensor:
         """Float32 logits, those of the trained tokens exact: where the product was rounded they are computed again,
         since the error of a log-prob is mostly that of its own logit."""
         logits = shape.logits(product[self.within])
@@ -208,12 +131,12 @@ def _chunks(hidden_LD: Tensor, vocabulary: int, rows_N: Tensor, targets_N: Tenso
     return found
 
 
-class _LogProbs(torch.autograd.Function):
+class LogProbs(torch.autograd.Function):
     """Log-probs and entropies of hidden states (of logits, where there is no weight)."""
 
     @staticmethod
-    def forward(ctx, job: _Job, hidden_LD, rows_N, targets_N, weight_VD, bias_V, lora_a, lora_b):
-        weights = _Weights(weight_VD, bias_V, lora_a, lora_b, job.lora_scale)
+    def forward(ctx, job: Job, hidden_LD, rows_N, targets_N, weight_VD, bias_V, lora_a, lora_b):
+        weights = Weights(weight_VD, bias_V, lora_a, lora_b, job.lora_scale)
         chunks = _chunks(hidden_LD, weights.words(hidden_LD), rows_N, targets_N)
         lse_L = hidden_LD.new_empty(len(hidden_LD), dtype=torch.float32)
         entropy_L = torch.empty_like(lse_L) if job.entropy else lse_L.new_empty(0)
@@ -232,9 +155,9 @@ class _LogProbs(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad_N: Tensor, grad_entropy_L: Tensor):
-        job: _Job = ctx.job
+        job: Job = ctx.job
         hidden_LD, *parameters, lse_L, entropy_L = ctx.saved_tensors
-        weights = _Weights(*parameters, job.lora_scale)
+        weights = Weights(*parameters, job.lora_scale)
         grads = _Gradients(weights, ctx.needs_input_grad[4:])
         grad_LD = torch.empty_like(hidden_LD) if ctx.needs_input_grad[1] else None
         for positions, blocks in ctx.chunks:
@@ -267,7 +190,7 @@ class _Gradients:
     """Gradients of the head's parameters, summed in float32 over the chunks of a batch. `needed`: which of weight,
     bias, A and B learn."""
 
-    def __init__(self, weights: _Weights, needed: tuple[bool, ...]) -> None:
+    def __init__(self, weights: Weights, needed: tuple[bool, ...]) -> None:
         self.weights, self.needed = weights, needed
         self.sums: list[Tensor | None] = [None] * 4
 
