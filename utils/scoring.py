@@ -28,8 +28,11 @@ class Policy(nn.Module):
         super().__init__()
         self.model, self.packed, self.temperature = model, _choose_rows(model), temperature
 
-    def forward(self, batch: Batch, entropy: bool = False) -> Tensor | tuple[Tensor, Tensor]:
-        """entropy: (log-probs, the entropy in nats of the distribution that each token was drawn from), [N] each."""
+    def forward(
+        self, batch: Batch, entropy: bool = False, distributions: bool = False
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """entropy: (log-probs, the entropy in nats of the distribution that each token was drawn from), [N] each.
+        distributions: instead the log-probs of the whole vocabulary at each position, float32 [L, V]; for few rows."""
         _read_rows(self.model, batch)
         if batch.layout is not None:
             output = self.model(
@@ -42,6 +45,8 @@ class Policy(nn.Module):
             logits_LV = output.logits.flatten(0, 1)[batch.logit_positions]
         if self.temperature != 1:
             logits_LV = logits_LV / self.temperature
+        if distributions:
+            return logits_LV.float().log_softmax(-1)
         logprobs_N = token_logprobs(logits_LV, batch.logit_rows, batch.targets)
         return (logprobs_N, token_entropies(logits_LV)[batch.logit_rows]) if entropy else logprobs_N
 
