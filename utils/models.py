@@ -16,7 +16,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceC
 
 from utils.arguments.options import ModelArguments
 from utils.errors import UserError
-from utils.lora import add_lora, merged, plain
+from utils.lora import DTYPES, add_lora, merged, plain
 from utils.reporting import say
 
 transformers.logging.disable_progress_bar()  # it would draw a bar for each folder read or written
@@ -155,10 +155,10 @@ def check_length(model: nn.Module, longest: int) -> None:
 # ---------------------------------------------------------------------------------------------------------- saving
 
 
-def save(model: nn.Module, state: dict[str, Tensor], renderer, folder: Path) -> None:
+def save(model: nn.Module, state: dict[str, Tensor], renderer, folder: Path) -> nn.Module:
     """Write a folder that plain transformers loads: safetensors, config, generation config, tokenizer with its chat
     template, and adapter/ when there is one. Written beside, loaded again and compared, then renamed; config.json moves
-    last, so a folder with a config is a whole model. Only rank 0 calls this."""
+    last, so a folder with a config is a whole model. Only rank 0 calls this. Returns the model as it was read back."""
     base, whole, tokenizer = plain(model), merged(model, state), renderer.tokenizer
     partial = folder / ".model.partial"
     shutil.rmtree(partial, ignore_errors=True)
@@ -169,10 +169,13 @@ def save(model: nn.Module, state: dict[str, Tensor], renderer, folder: Path) -> 
             base.generation_config.eos_token_id = list(renderer.stop_token_ids)
             base.generation_config.pad_token_id = tokenizer.pad_token_id
         with _whole_models():
-            base.save_pretrained(partial, state_dict=whole)
+            base.save_pretrained(partial, state_dict=dict(whole))  # it empties the dict that it is given
+        if merges_in := getattr(model, "merge_dtype", None):
+            base.config.dtype = str(DTYPES[merges_in]).removeprefix("torch.")
+            base.config.save_pretrained(partial)
         tokenizer.chat_template = renderer.chat_template  # a named template goes along as the tokenizer's own
         tokenizer.save_pretrained(partial)
-        _compare(type(base), partial, whole)
+        again = _compare(type(base), partial, whole)
         if hasattr(model, "get_base_model"):
             adapter = {
                 n.removeprefix("model."): t for n, t in state.items() if ".lora_" in n or ".modules_to_save." in n
@@ -184,6 +187,7 @@ def save(model: nn.Module, state: dict[str, Tensor], renderer, folder: Path) -> 
             if target.is_dir():
                 shutil.rmtree(target)
             file.replace(target)
+        return again
     except (OSError, RuntimeError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
         raise UserError(
@@ -194,7 +198,7 @@ def save(model: nn.Module, state: dict[str, Tensor], renderer, folder: Path) -> 
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _compare(kind: type, folder: Path, state: dict[str, Tensor]) -> None:
+def _compare(kind: type, folder: Path, state: dict[str, Tensor]) -> nn.Module:
     with _whole_models():
         again, info = kind.from_pretrained(folder, dtype="auto", output_loading_info=True)
     lost = list(info["missing_keys"]) + list(info["mismatched_keys"])
@@ -212,6 +216,7 @@ def _compare(kind: type, folder: Path, state: dict[str, Tensor]) -> None:
             f"{folder.parent}: the model is not written: read back, {len(lost)} tensors differ from those in memory, "
             f"the first {lost[0]}; check the disk, or give another folder", on_this_rank=True,
         )  # fmt: skip
+    return again
 
 
 def fingerprint(name: str) -> str:

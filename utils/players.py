@@ -60,7 +60,7 @@ class Players:
     def _critic(self, model_args: ModelArguments) -> Engine:
         """From the reward model (Ziegler et al. 2019), another folder, or the actor's own with a new head."""
         options, args = self.options, self.args
-        name = options.critic_model_name_or_path or options.reward_model_name_or_path or model_args.model_name_or_path
+        name = options.critic_start or model_args.model_name_or_path
         adapted = [suffix for suffix in model_args.lora_target_modules if suffix not in LANGUAGE_HEADS]
         theirs = dataclasses.replace(model_args, model_name_or_path=name, lora_target_modules=adapted)
         if name != model_args.model_name_or_path:

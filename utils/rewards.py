@@ -74,7 +74,7 @@ def without_adapter(model_args: ModelArguments, path: str) -> ModelArguments:
     """The options of another model, `path`, that is only read."""
     return dataclasses.replace(
         model_args, model_name_or_path=path, from_scratch=False, gradient_checkpointing=False, lora_dim=0,
-        lora_alpha=None, lora_target_modules=[], only_optimize_lora=True,
+        lora_alpha=None, lora_target_modules=[], only_optimize_lora=True, merge_dtype=None,
     )  # fmt: skip
 
 

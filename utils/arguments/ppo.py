@@ -120,3 +120,8 @@ class PPOArguments(RewardArguments):
     def updates(self) -> int:
         """Optimizer steps of a rollout."""
         return self.ppo_epochs * self.minibatches
+
+    @property
+    def critic_start(self) -> str | None:
+        """What the critic starts from; None: the actor's model, or there is no critic."""
+        return (self.critic_model_name_or_path or self.reward_model_name_or_path) if self.advantage == "gae" else None

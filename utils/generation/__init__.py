@@ -96,10 +96,15 @@ def generating(model: nn.Module) -> Iterator[None]:
     if attention == PACKED:
         base.set_attn_implementation("sdpa" if base._supports_sdpa else "eager")
     base.generation_config = GenerationConfig()
+    strict = torch.are_deterministic_algorithms_enabled() and not torch.is_deterministic_algorithms_warn_only_enabled()
+    if strict:  # sampling sums probabilities along the vocabulary, which PyTorch has no deterministic kernel for
+        torch.use_deterministic_algorithms(True, warn_only=True)
     try:
         with torch.no_grad():
             yield
     finally:
+        if strict:
+            torch.use_deterministic_algorithms(True)
         base.generation_config = defaults
         if attention == PACKED:
             base.set_attn_implementation(PACKED)
