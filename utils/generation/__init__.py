@@ -20,6 +20,7 @@ from utils.attention import PACKED
 from utils.decoding import Sampling
 from utils.errors import UserError
 from utils.generation.backends import BACKENDS, choose
+from utils.generation.graphs import release
 from utils.generation.request import Completion, Request
 from utils.lora import plain
 from utils.reporting import progress
@@ -93,6 +94,7 @@ def generating(model: nn.Module) -> Iterator[None]:
         with torch.no_grad():
             yield
     finally:
+        release(base)
         base.generation_config = defaults
         if attention == PACKED:
             base.set_attn_implementation(PACKED)
