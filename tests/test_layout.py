@@ -24,11 +24,11 @@ LAYERS = [
         "charts",
         "tables",
     ],
-    ["raw_datasets", "templates", "models", "engine", "checkpoints", "attention", "decoding", "shards", "page"]
+    ["raw_datasets", "templates", "models", "engine", "checkpoints", "attention", "head", "decoding", "shards", "page"]
     + ["providers", "serving", "truth"],
     ["batches", "cascade", "token_store", "run", "answer_rows", "ledger", "formats"]
     + ["prompt_sources", "grouping", "tutor_turns"],
-    ["scoring", "generation", "stage", "measuring", "experience", "asking", "pair_sets"],
+    ["scoring", "generation", "stage", "measuring", "finite", "experience", "asking", "pair_sets"],
     ["loop", "reference", "rewards", "answering", "conversation", "feedback"],
     ["sampling", "rollouts"],
     ["online", "players"],

@@ -119,11 +119,32 @@ def uniforms(keys: Sequence[tuple[float, ...]], count: int, device: torch.device
 
 
 def draw(scores_RV: Tensor, uniforms_R: Tensor | None) -> Tensor:
-    """A token for each row, [R]: the likeliest, or that at which the cumulative probability passes the row's number."""
+    """A token for each row, [R]: the likeliest, or that at which the cumulative probability passes the row's number.
+    Raises UserError when a row's logits are not finite, those of refused tokens (minus infinity) aside."""
     if uniforms_R is None:
-        return scores_RV.argmax(-1)
+        tokens_R = scores_RV.argmax(-1)
+        refuse_nonfinite_logits(scores_RV.gather(-1, tokens_R[:, None]))
+        return tokens_R
     cumulative_RV = scores_RV.softmax(-1).cumsum(-1)
+    refuse_nonfinite_logits(cumulative_RV[:, -1])
     return torch.searchsorted(cumulative_RV, uniforms_R[:, None] * cumulative_RV[:, -1:], right=True).squeeze(-1)
+
+
+def refuse_nonfinite_logits(of_rows: Tensor) -> None:
+    """Raise UserError unless all are finite. of_rows: a number of each row that is NaN or infinite when a logit is."""
+    if not of_rows.isfinite().all():
+        raise UserError(
+            "the model's logits are not finite; its weights are broken or diverged: start from an earlier checkpoint, "
+            "or train it again with a lower --learning_rate"
+        )
+
+
+class Finite(warp.LogitsProcessor):
+    """The refusal of draw() where transformers draws: for beams."""
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        refuse_nonfinite_logits(scores.amax(-1))
+        return scores
 
 
 class Draw(warp.LogitsProcessor):

@@ -41,7 +41,7 @@ class Experience:
     rollouts: list[Rollout]
     advantages: Tensor = field(init=False)
     returns: Tensor = field(init=False)
-    weights: Tensor = field(init=False)  # [N] 0 for tokens that are not learned from
+    weights: Tensor = field(init=False)  # [N] of each token in a loss; 0 for tokens that are not learned from
 
     def __post_init__(self) -> None:
         self.lengths = [len(answer) for r in self.rollouts for answer in r.group.answers]
@@ -52,6 +52,16 @@ class Experience:
             setattr(self, name, None if parts[0] is None else torch.from_numpy(np.concatenate(parts)).float())
         ends = np.cumsum([sum(map(len, r.group.answers)) for r in self.rollouts])
         self._spans = list(zip([0, *ends[:-1].tolist()], ends.tolist(), strict=True))
+
+    @property
+    def learned(self) -> Tensor:
+        """[N] True for tokens that are learned from."""
+        return self.weights > 0
+
+    @property
+    def units(self) -> list[int]:
+        """What a loss is averaged over: of each rollout the sum of its weights, a number of tokens or of answers."""
+        return [round(float(self.of_rollout(i, self.weights).sum())) for i in range(len(self.rollouts))]
 
     @property
     def ends(self) -> Tensor:
@@ -71,7 +81,16 @@ class Experience:
 
     def of(self, batch: Batch, values_N: Tensor) -> Tensor:
         """The numbers of a batch's tokens, in the order of its targets; batch.rows are numbers of rollouts."""
-        return torch.cat([self.of_rollout(row, values_N) for row in batch.rows]).to(batch.targets.device)
+        found: list[Tensor] = []
+        for row, part in zip(batch.rows, batch.parts, strict=True):
+            of_answers = self.of_rollout(row, values_N).split([len(a) for a in self.rollouts[row].group.answers])
+            found += of_answers if part is None else [of_answers[k] for k in part]
+        return torch.cat(found).to(batch.targets.device)
+
+    def where_learned(self, batch: Batch, values_N: Tensor, rollout_N: Tensor) -> Tensor:
+        """The model's numbers of tokens that are learned from, the rollout's of the others: no gradient flows through
+        those, whatever a loss makes of them (0 times an infinite ratio is NaN)."""
+        return torch.where(self.of(batch, self.learned), values_N, rollout_N)
 
 
 def facts_of(experience: Experience) -> dict[str, float]:
@@ -117,6 +136,8 @@ def rewards_of(x: Experience, options: PPOArguments, running: Running) -> Tensor
 
 
 def weights_of(x: Experience, options: PPOArguments) -> Tensor:
-    """1 for a token that is learned from, 0 in unfinished answers that are not. [N]"""
+    """Weight of each token in a loss, [N]: 1, or 1 over the length of its answer; 0 in answers not learned from."""
     learned_A = x.finished.float() if options.unfinished == "mask" else torch.ones(len(x.lengths))
+    if options.loss_average == "answer":
+        learned_A = learned_A / torch.tensor(x.lengths)
     return x.of_tokens(learned_A)

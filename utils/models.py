@@ -200,8 +200,18 @@ def _compare(kind: type, folder: Path, state: dict[str, Tensor]) -> None:
     lost = list(info["missing_keys"]) + list(info["mismatched_keys"])
     loaded = again.state_dict()
     lost += [name for name, tensor in state.items() if name not in loaded or not torch.equal(loaded[name], tensor)]
+    broken = [name for name, tensor in state.items() if not tensor.isfinite().all()]
+    if lost and broken:  # NaN differs from itself
+        raise UserError(
+            f"{folder.parent}: the model is not written: {len(broken)} of its tensors hold NaN or infinite numbers, "
+            f"the first {broken[0]}: training has diverged; go back to an earlier checkpoint, or lower --learning_rate",
+            on_this_rank=True,
+        )
     if lost:
-        raise RuntimeError(f"read back, {len(lost)} tensors differ from those written, the first {lost[0]}")
+        raise UserError(
+            f"{folder.parent}: the model is not written: read back, {len(lost)} tensors differ from those in memory, "
+            f"the first {lost[0]}; check the disk, or give another folder", on_this_rank=True,
+        )  # fmt: skip
 
 
 def fingerprint(name: str) -> str:

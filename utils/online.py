@@ -19,13 +19,14 @@ from torch import Tensor
 from utils import checkpoints, models, ranks
 from utils.arguments.options import Interval
 from utils.arguments.ppo import PPOArguments
-from utils.batches import Batch, Plan, collate
+from utils.batches import Batch, Plan, Step
 from utils.engine import Engine
 from utils.errors import UserError
 from utils.experience import Experience, facts_of
+from utils.finite import take_step
 from utils.loop import Average, averages
 from utils.reporting import progress, say, write_json
-from utils.rollouts import Roller, gathered, refuse_nonfinite, shared_out, show, slots_of, steps_of
+from utils.rollouts import Roller, gathered, refuse_rollout, shared_out, show, slots_of, steps_of
 from utils.run import Run
 
 Learn = Callable[[Engine, Batch, Experience], tuple[Tensor, dict[str, Tensor]]]
@@ -33,12 +34,14 @@ Learn = Callable[[Engine, Batch, Experience], tuple[Tensor, dict[str, Tensor]]]
 
 @dataclass
 class Learner:
-    """An engine, what a batch teaches it, the first step it learns in, and a further loss of its own (ptx)."""
+    """An engine, what a batch teaches it, the first step it learns in, a further loss of its own (ptx), and what the
+    names of its loss, gradient norm and learning rate begin with."""
 
     engine: Engine
     learn: Learn
     first_step: int = 1
     aside: Callable[[int], dict[str, float]] | None = None  # number of the update -> its metrics; runs its own backward
+    prefix: str = ""
 
 
 @dataclass
@@ -91,7 +94,7 @@ class OnlineTrainer:
         started = time.perf_counter()
         experience, seconds = self._rollout(step)
         row = self.judge(experience)
-        refuse_nonfinite(self.run, step, row, experience)
+        refuse_rollout(self.run, step, row, experience)
         if step % self.options.table_every == 0 or step == 1:
             show(self.run, self.renderer, step, experience)
         for learner in self.learners:
@@ -129,52 +132,53 @@ class OnlineTrainer:
         """Every PPO epoch's minibatches; the means of their metrics."""
         args, options = self.run.args, self.options
         plan = Plan(
-            [r.group.tokens for r in experience.rollouts],
-            [float(experience.of_rollout(i, experience.weights).sum()) for i in range(len(experience.rollouts))],
+            [r.group for r in experience.rollouts], [r.group.tokens for r in experience.rollouts], experience.units,
             per_device=args.per_device_train_batch_size, accumulation=1, token_budget=args.tokens_per_micro_batch,
             world=ranks.world_size(), seed=args.seed + step, epochs=options.ppo_epochs, max_steps=-1,
             per_step=-(-len(experience.rollouts) // options.minibatches),
         )  # fmt: skip
         rows: list[dict[str, float]] = []
+        empty = 0
         for number in range(1, plan.total_steps + 1):
-            row = self._minibatch(
-                step, (step - 1) * options.updates + number, plan.step(number, ranks.rank()), experience
-            )
-            refuse_nonfinite(self.run, step, row, experience)
+            part = plan.step(number, ranks.rank())
+            row = self._minibatch(step, (step - 1) * options.updates + number, plan, part, experience)
+            skipped = max(learner.engine.skipped_in_a_row for learner in self.learners)
+            refuse_rollout(self.run, step, row, experience, skipped)
             rows.append(row)
+            empty += not part.units
             if options.stop_update_kl and row.get("update_kl", 0.0) > options.stop_update_kl:
                 break
         means = {name: float(np.mean([r[name] for r in rows if name in r])) for name in {n: 0 for r in rows for n in r}}
         first = {f"first_{name}": rows[0][name] for name in ("ratio_gap",) if name in rows[0]}
-        return means | first | {"updates": float(len(rows))}
+        return means | first | {"updates": float(len(rows)), "empty_updates": float(empty)}
 
-    def _minibatch(self, step: int, update: int, part, experience: Experience) -> dict[str, float]:
+    def _minibatch(self, step: int, update: int, plan: Plan, part: Step, experience: Experience) -> dict[str, float]:
+        """One update. A learner without a token to learn from, and without a further loss, takes no optimizer step."""
         sums: dict[str, Tensor] = {}
         row: dict[str, float] = {}
-        active = [learner for learner in self.learners if step >= learner.first_step]
-        for rows, weight in part.micro_batches:
-            groups = [experience.rollouts[r].group for r in rows]
+        active = [learner for learner in self.learners if step >= learner.first_step and (part.units or learner.aside)]
+        for micro in part.micro_batches if part.units else ():
+            weight = micro.weight
             read = {learner.engine.module.packed for learner in active}  # one way, unless the critic's family cannot
-            batches = {packed: collate(groups, rows, packed, weight).to(ranks.device()) for packed in read}
+            batches = {packed: plan.batch(micro, packed).to(ranks.device()) for packed in read}
             for learner in active:
                 batch = batches[learner.engine.module.packed]
-                mask = experience.of(batch, experience.weights)
+                learned, weights = (experience.of(batch, x) for x in (experience.learned, experience.weights))
                 losses, metrics = learner.learn(learner.engine, batch, experience)
+                losses = torch.where(learned, losses * weights, 0.0)
                 # DeepSpeed averages over ranks: x world turns its mean of local sums into the global sum
-                learner.engine.backward((losses * mask).sum() * (weight * ranks.world_size() / max(part.units, 1)))
-                for name, values in metrics.items():
-                    total = (values.detach() * mask).double().sum()
-                    sums[name] = sums.get(name, 0) + weight * torch.stack((total, mask.double().sum()))
+                learner.engine.backward(losses.sum() * (weight * ranks.world_size() / part.units))
+                found = {name: (torch.where(learned, values, 0.0), learned) for name, values in metrics.items()}
+                found[f"{learner.prefix}loss"] = (losses, weights)
+                for name, (values, counts) in found.items():
+                    total = torch.stack((values.detach().double().sum(), counts.double().sum()))
+                    sums[name] = sums.get(name, 0) + weight * total
         for learner in active:
             learned_before = (learner.first_step - 1) * self.options.updates
             row |= learner.aside(update - learned_before) if learner.aside else {}
         row |= averages(sums) if sums else {}
         for learner in active:
-            name = "" if learner is self.learners[0] else "critic_"
-            row[f"{name}learning_rate"] = learner.engine.learning_rate()
-            row[f"{name}skipped_update"] = float(not learner.engine.step())
-            norm = learner.engine.gradient_norm()
-            row |= {} if norm is None else {f"{name}gradient_norm": norm}
+            row |= take_step(learner.engine, learner.prefix)
         if self.ema and self.learners[0] in active:
             self.ema.update(self.engine)
         return row
@@ -191,6 +195,7 @@ class OnlineTrainer:
             )
         experience = gathered(self.roll(slots, store, prompts, self.roll.evaluation_sampling)[0])
         measured = {f"eval/{name}": value for name, value in facts_of(experience).items()}
+        refuse_rollout(self.run, step, measured, experience)
         say(f"evaluation at step {step}: " + "  ".join(f"{k[5:]} {v:.4g}" for k, v in measured.items()), style="cyan")
         return measured
 

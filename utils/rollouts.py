@@ -19,6 +19,7 @@ from utils.arguments.ppo import PPOArguments
 from utils.engine import Engine
 from utils.errors import UserError
 from utils.experience import Experience, Rollout
+from utils.finite import refuse_nonfinite
 from utils.generation import Completion, Sampling, generate
 from utils.groups import Group, group
 from utils.measuring import measure
@@ -37,16 +38,11 @@ class Roller:
 
     def __init__(
         self, engine: Engine, policy: Policy, renderer: Any, options: PPOArguments, longest: int, seed: int,
-        batch_size: int, reference: tuple[Any, bool] | None, critic: tuple[Any, bool] | None, reward: Reward,
+        limits: dict[str, int], reference: tuple[Any, bool] | None, critic: tuple[Any, bool] | None, reward: Reward,
         truth: Reward | None, with_text: bool, held: Callable[[Any], Any],
     ) -> None:  # fmt: skip
-        self.engine, self.policy, self.renderer, self.options, self.batch_size = (
-            engine,
-            policy,
-            renderer,
-            options,
-            batch_size,
-        )
+        self.engine, self.policy, self.renderer, self.options = engine, policy, renderer, options
+        self.limits = limits  # of forward passes, as measure() takes them
         self.reference, self.critic, self.reward, self.truth = reference, critic, reward, truth
         self.with_text, self.held = with_text or truth is not None, held
         cut = (options.truncate_at,) if options.truncate_at else ()
@@ -101,15 +97,17 @@ class Roller:
     def _measure(self, found: list[Rollout], prompts: Prompts) -> None:
         groups = [r.group for r in found]
         if self.options.old_logprobs == "forward":
-            self._note(found, "old", measure(self.engine, self.policy.packed, groups, self.batch_size))
+            self._note(found, "old", measure(self.engine, groups, packed=self.policy.packed, **self.limits))
         if self.reference is None:
             with self.policy.model.disable_adapter():
-                self._note(found, "reference", measure(self.engine, self.policy.packed, groups, self.batch_size))
+                self._note(found, "reference", measure(self.engine, groups, packed=self.policy.packed, **self.limits))
         else:
-            with self.held(self.reference[0]):
-                self._note(found, "reference", measure(*self.reference, groups, self.batch_size))
+            model, packed = self.reference
+            with self.held(model):
+                self._note(found, "reference", measure(model, groups, packed=packed, **self.limits))
         if self.critic is not None:
-            self._note(found, "values", measure(*self.critic, groups, self.batch_size))
+            model, packed = self.critic
+            self._note(found, "values", measure(model, groups, packed=packed, **self.limits))
         judged = [
             Judged(r.group, prompts.record(r.row, r.texts, r.finished) if self.with_text else None) for r in found
         ]
@@ -165,18 +163,11 @@ def show(run: Run, renderer: Any, step: int, experience: Experience) -> None:
         write_jsonl(run.folder / f"samples-step-{step}.jsonl", rows)
 
 
-def refuse_nonfinite(run: Run, step: int, row: dict[str, float], experience: Experience) -> None:
-    """Raises UserError, the rollout written down, when a number of `row` is not finite."""
-    bad = [name for name, value in row.items() if not np.isfinite(value)]
-    if not bad:
-        return
-    rollouts = [
+def refuse_rollout(run: Run, step: int, row: dict[str, float], experience: Experience, skipped: int = 0) -> None:
+    """refuse_nonfinite() of what a rollout gave, with the rollout written down."""
+    rollouts = lambda: [  # noqa: E731 (made only when it is written)
         {"prompt": r.group.prompt.tolist(), "answers": [a.tolist() for a in r.group.answers], "scores": str(r.scores)}
         for r in experience.rollouts
     ]
-    metrics = {name: str(value) for name, value in row.items()}
-    run.report.write_json("nonfinite.json", {"step": step, "metrics": metrics, "rollouts": rollouts})
-    raise UserError(
-        f"step {step}: {bad[0]} is not finite; the rollout is in {run.folder / 'nonfinite.json'}; lower "
-        f"--learning_rate or --critic_learning_rate, or clip scores (--score_clip)"
-    )
+    remedy = "lower --learning_rate or --critic_learning_rate, or clip scores (--score_clip)"
+    refuse_nonfinite(run, step, row, lambda: {"rollouts": rollouts()}, remedy, skipped)

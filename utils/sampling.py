@@ -41,7 +41,7 @@ class Sampler:
             top_p=self.options.sample_top_p, seed=self.args.seed,
             stop_token_ids=tuple(self.renderer.stop_token_ids), stop_strings=tuple(self.renderer.stop_strings),
         )  # fmt: skip
-        with engine.whole_weights():
+        with engine.flipped():
             size = self.args.per_device_eval_batch_size
             found = generate(engine.module.model, self.renderer, self.prompts, sampling, size, spread=True)
         completions = [samples[0] for samples in found]

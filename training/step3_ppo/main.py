@@ -25,6 +25,7 @@ from utils.losses.policy import (
     kl_estimate,
     leave_one_out,
     relative_to_group,
+    standard_deviation,
     whitened,
 )
 from utils.online import Learner, OnlineTrainer, steps_of
@@ -70,7 +71,7 @@ def main(argv: list[str] | None = None) -> None:  # noqa: PLR0915 (the algorithm
             relative = leave_one_out if ppo.advantage == "rloo" else relative_to_group
             totals_A = scores_A + x.sums(rewards_N)
             x.advantages = x.of_tokens(torch.cat([relative(k) for k in totals_A.split(x.sizes)]))
-        seen = {"advantage_mean": float(x.advantages.mean()), "advantage_std": float(x.advantages.std())}
+        seen = {"advantage_mean": float(x.advantages.mean()), "advantage_std": standard_deviation(x.advantages)}
         if ppo.whiten_advantages:
             x.advantages = whitened(x.advantages, x.weights)
         seen |= {"kl_coef": controller.coefficient, **facts_of(x)}
@@ -82,6 +83,7 @@ def main(argv: list[str] | None = None) -> None:  # noqa: PLR0915 (the algorithm
     def teach_actor(model, batch, x):
         logprobs_N, entropy_N = model(batch, entropy=True) if ppo.entropy_coef else (model(batch), None)
         old_N, advantages_N = x.of(batch, x.old), x.of(batch, x.advantages)
+        logprobs_N = x.where_learned(batch, logprobs_N, old_N)
         losses_N = clipped_policy_losses(logprobs_N, old_N, advantages_N, ppo.policy_clip)
         log_ratio_N = logprobs_N - old_N
         metrics = {
@@ -98,15 +100,16 @@ def main(argv: list[str] | None = None) -> None:  # noqa: PLR0915 (the algorithm
         return losses_N, metrics
 
     def teach_critic(model, batch, x):
-        values_N, returns_N = model(batch), x.of(batch, x.returns)
-        losses_N = clipped_value_losses(values_N, x.of(batch, x.values), returns_N, ppo.value_clip)
+        old_N, returns_N = x.of(batch, x.values), x.of(batch, x.returns)
+        values_N = x.where_learned(batch, model(batch), old_N)
+        losses_N = clipped_value_losses(values_N, old_N, returns_N, ppo.value_clip)
         return losses_N, {"value_loss": losses_N, "value": values_N}
 
     # 4. Answer, judge, learn, again; save.
     aside = ptx(actor, renderer, data_args, model_args, args, ppo) if ppo.ptx_coef else None
     learners = [Learner(actor, teach_actor, ppo.value_warmup + 1, aside)]
     if players.critic:
-        learners.append(Learner(players.critic, teach_critic))
+        learners.append(Learner(players.critic, teach_critic, prefix="critic_"))
     OnlineTrainer(
         run, ppo, learners, players.roller(data_args.max_answer_seq_len), players.train, players.held_out, renderer,
         judge, {"controller": controller, "running": running}, players.folders,

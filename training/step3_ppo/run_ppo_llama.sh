@@ -28,7 +28,6 @@ launch \
     --value_warmup 5 \
     --kl_coef 0.05 \
     --normalize_scores \
-    --enable_hybrid_engine \
     --offload_reference_and_reward \
     --gradient_checkpointing \
     --data_split 4,3,3 \

@@ -24,7 +24,6 @@ launch \
     --lr_scheduler_type linear \
     --warmup_steps 10 \
     --kl_coef 0.05 \
-    --enable_hybrid_engine \
     --max_steps 18 \
     --bf16 \
     --checkpoint_every 10 \

@@ -9,16 +9,19 @@ from typing import Literal, Optional
 from utils.arguments.options import NOT_NEGATIVE, expect, option
 from utils.errors import UserError
 
+GRPO = dict(kl_coef=0.04, kl_in="loss", advantage="group", loss_average="answer", gamma=1.0, gae_lambda=1.0, policy_clip=0.2, value_clip=0.2,
+            whiten_advantages=False, score_clip=0.0, ppo_epochs=1, minibatches=1)
 PRESETS = {
     # Huang et al. 2024, arXiv:2403.17031
-    "plumbline": dict(advantage="gae", kl_coef=0.05, kl_estimate="k1", kl_in="reward", gamma=1.0, gae_lambda=0.95, policy_clip=0.2, value_clip=0.2,
+    "plumbline": dict(advantage="gae", kl_coef=0.05, kl_in="reward", loss_average="token", gamma=1.0, gae_lambda=0.95, policy_clip=0.2, value_clip=0.2,
                       whiten_advantages=True, score_clip=0.0, ppo_epochs=2, minibatches=4),
     # DeepSpeed-Chat's constants; its EMA is --ema_decay 0.992
-    "dschat": dict(advantage="gae", kl_coef=0.1, kl_estimate="k1", kl_in="reward", gamma=1.0, gae_lambda=0.95, policy_clip=0.2, value_clip=0.2,
+    "dschat": dict(advantage="gae", kl_coef=0.1, kl_in="reward", loss_average="token", gamma=1.0, gae_lambda=0.95, policy_clip=0.2, value_clip=0.2,
                    whiten_advantages=False, score_clip=5.0, ppo_epochs=1, minibatches=1),
-    # group-relative advantages, the KL in the loss: Shao et al. 2024, arXiv:2402.03300
-    "grpo": dict(kl_coef=0.04, kl_estimate="k3", kl_in="loss", advantage="group", gamma=1.0, gae_lambda=1.0, policy_clip=0.2, value_clip=0.2,
-                 whiten_advantages=False, score_clip=0.0, ppo_epochs=1, minibatches=1),
+    # group-relative advantages, the KL in the loss, the mean of answers' means (eq. 3): Shao et al. 2024, arXiv:2402.03300
+    "grpo": GRPO,
+    # the same with the token-level loss of DAPO, Yu et al. 2025, arXiv:2503.14476, §3.3; here over the minibatch, there over a prompt's answers
+    "grpo_token": {**GRPO, "loss_average": "token"},
 }
 FROM_PRESET = "; None: the preset's"
 
@@ -50,7 +53,7 @@ class RewardArguments:
 
 @dataclass
 class PPOArguments(RewardArguments):
-    preset: Literal["plumbline", "dschat", "grpo"] = option("plumbline", help="constants by name; a flag wins over them (utils/arguments/ppo.py)")
+    preset: Literal["plumbline", "dschat", "grpo", "grpo_token"] = option("plumbline", help="constants by name; a flag wins over them (utils/arguments/ppo.py)")
     advantage: Optional[Literal["gae", "rloo", "group"]] = option(help="GAE with a critic; or, without one, against the prompt's other answers (rloo, group)" + FROM_PRESET)
     prompts_per_rollout: int = option(64, help="prompts answered between updates, over all ranks")
     samples_per_prompt: int = option(4, help="answers to each")
@@ -58,13 +61,13 @@ class PPOArguments(RewardArguments):
     ppo_epochs: Optional[int] = option(help="passes over a rollout" + FROM_PRESET)
     temperature: float = option(1.0, help="of rollouts; log-probs are those of the distribution drawn from")
     generation_backend: Literal["shared", "hf", "hybrid"] = option("shared", help="what computes rollouts (utils/generation)")
-    enable_hybrid_engine: bool = option(False, help="ZeRO-3: gather the weights once a rollout and release them, instead of step by step")
+    enable_hybrid_engine: bool = option(True, help="ZeRO-3: gather the weights once per rollout and release them; off: they stay sharded, less memory and far slower")
     generation_batch_size: int = option(64, help="prompts answered at a time on a rank")
     critic_model_name_or_path: Optional[str] = option(help="what the critic starts from; None: the reward model, or the actor where there is none")
     critic_learning_rate: Optional[float] = option(help="None: twice --learning_rate")
     value_warmup: int = option(0, help="rollouts at the start from which only the critic learns")
     kl_coef: Optional[float] = option(help="weight of the KL to the reference" + FROM_PRESET)
-    kl_estimate: Optional[Literal["k1", "k2", "k3"]] = option(help="how the KL of a token is estimated" + FROM_PRESET)
+    kl_estimate: Optional[Literal["k1", "k2", "k3"]] = option(help="how the KL of a token is estimated; None: k1 in the reward, k3 in the loss (where the expected gradient of k1 is zero)")
     kl_in: Optional[Literal["reward", "loss"]] = option(help="where it is counted: in the reward of a token, or in the loss" + FROM_PRESET)
     kl_target: Optional[float] = option(help="adapt the coefficient towards this KL, nats of an answer; None: fixed")
     kl_horizon: int = option(10_000, help="answers over which it adapts")
@@ -75,6 +78,7 @@ class PPOArguments(RewardArguments):
     value_clip: Optional[float] = option(help="values move by at most this from the rollout's; 0 does not clip" + FROM_PRESET)
     whiten_advantages: Optional[bool] = option(help="mean 0 and variance 1 over a rollout" + FROM_PRESET)
     whiten_rewards: bool = option(False, help="variance 1, mean kept, before advantages are computed")
+    loss_average: Optional[Literal["token", "answer"]] = option(help="token: the mean over all tokens of a minibatch; answer: over each answer's tokens, then over answers" + FROM_PRESET)
     entropy_coef: float = option(0.0, help="reward for entropy")
     old_logprobs: Literal["forward", "decoding"] = option("forward", help="log-probs that ratios start from: of the training forward, or those noted while drawing (one pass less)")
     ptx_data_path: list[str] = option([], help="demonstrations or texts that are learned along the way")
@@ -88,6 +92,9 @@ class PPOArguments(RewardArguments):
         for name, value in PRESETS[self.preset].items():
             if getattr(self, name) is None:
                 setattr(self, name, value)
+        if self.kl_estimate == "k1" and self.kl_in == "loss":
+            raise UserError("--kl_estimate k1 with --kl_in loss: the expected gradient of log π − log ρ is zero, so it does not hold the policy; give k3 or k2, or --kl_in reward")
+        self.kl_estimate = self.kl_estimate or ("k3" if self.kl_in == "loss" else "k1")
         expect(self, "1 or more", "prompts_per_rollout", "samples_per_prompt", "minibatches", "ppo_epochs",
                "generation_batch_size", "kl_horizon", "ptx_batch_size", "table_every")
         expect(self, "above 0", "temperature", "kl_target", "stop_update_kl", "critic_learning_rate", "policy_clip")

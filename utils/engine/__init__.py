@@ -78,6 +78,7 @@ class Engine:
             model=module, optimizer=optimizer, lr_scheduler=schedule, config=config, dist_init_required=False
         )
         self.module, self.config, self.total_steps = module, config, total_steps
+        self.skipped_in_a_row = 0  # updates
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.deepspeed(*args, **kwargs)
@@ -88,7 +89,9 @@ class Engine:
     def step(self) -> bool:
         """Reduce, clip, update, advance the schedule. False when a non-finite gradient made DeepSpeed skip it."""
         self.deepspeed.step()
-        return self.deepspeed.was_step_applied()
+        applied = self.deepspeed.was_step_applied()
+        self.skipped_in_a_row = 0 if applied else self.skipped_in_a_row + 1
+        return applied
 
     def learning_rate(self) -> float:
         """The rate that the next step will use."""
@@ -123,10 +126,11 @@ class Engine:
     def _whole_tensors(self) -> Iterator[tuple[str, Tensor]]:
         import deepspeed
 
-        for name, parameter in self.module.named_parameters(remove_duplicate=False):
-            with deepspeed.zero.GatheredParameters([parameter], enabled=self.stage == 3):
-                yield name, parameter.data
         persistent = self.module.state_dict().keys()
+        for name, parameter in self.module.named_parameters(remove_duplicate=False):
+            if name in persistent:
+                with deepspeed.zero.GatheredParameters([parameter], enabled=self.stage == 3):
+                    yield name, parameter.data
         yield from ((name, buffer) for name, buffer in self.module.named_buffers() if name in persistent)
 
     def gathered(self, update: Callable[[str, Tensor], None]) -> None:
@@ -138,18 +142,14 @@ class Engine:
                 with deepspeed.zero.GatheredParameters([parameter], enabled=self.stage == 3):
                     update(name, parameter.data)
 
-    def whole_weights(self):
-        """Context in which the module's weights are whole on every rank: for generating with a ZeRO-3 model."""
-        import deepspeed
-
-        return deepspeed.zero.GatheredParameters(list(self.module.parameters()), enabled=self.stage == 3)
-
     @contextlib.contextmanager
     def flipped(self) -> Iterator[None]:
         """Context in which the module generates: whole weights on every rank, gathered once and released, and none of
         DeepSpeed's hooks, which would gather and release them layer by layer, each rank at the others' pace."""
+        import deepspeed
+
         hooks = getattr(self.deepspeed.optimizer, "parameter_offload", None) if self.stage == 3 else None
-        with self.whole_weights():
+        with deepspeed.zero.GatheredParameters(list(self.module.parameters()), enabled=self.stage == 3):
             if hooks is not None:
                 for parameter in self.module.parameters():
                     parameter.ds_active_sub_modules.clear()

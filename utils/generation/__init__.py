@@ -48,7 +48,8 @@ def generate(
     not on its batch, not on the number of processes (sampled beams do depend on their batch). The model may be in
     training: its mode, attention and generation config are put back, and no global random state is touched.
     spread: the ranks share the prompts, and each gets every completion (a collective). synced: the weights are sharded
-    (ZeRO-3), so all ranks take every step together.
+    (ZeRO-3), so all ranks take every step together (a collective); they may hold different numbers of prompts, but each
+    at least one.
     Raises UserError when a prompt and its answer exceed the model's positions.
     """
     rows = range(len(prompts)) if rows is None else rows
@@ -56,14 +57,20 @@ def generate(
     chunks = [range(i, min(i + batch_size, len(prompts))) for i in range(0, len(prompts), batch_size)]
     world, rank = (ranks.world_size(), ranks.rank()) if spread else (1, 0)
     found: dict[int, list[Completion]] = {}
-    with generating(model), progress(title, -(-len(chunks) // world)) as advance:
-        for turn in range(0, len(chunks), world):
-            if turn + rank < len(chunks) or synced:
-                chunk = chunks[min(turn + rank, len(chunks) - 1)]
+    turns = -(-len(chunks) // world)
+    if synced:
+        turns = max(ranks.gather_objects(turns))
+    with generating(model), progress(title, turns) as advance:
+        for turn in range(turns):
+            number = turn * world + rank
+            if number < len(chunks) or synced:
+                # a rank without a chunk repeats its last, and drops the answers: collectives match
+                chunk = chunks[min(number, len(chunks) - 1)]
                 answers = complete(
                     model, renderer, [prompts[i] for i in chunk], sampling, [rows[i] for i in chunk], synced, backend
                 )
-                found.update(zip(chunk, answers, strict=True))
+                if number < len(chunks):
+                    found.update(zip(chunk, answers, strict=True))
             advance()
     for part in ranks.gather_objects(found) if spread else ():
         found |= part

@@ -10,7 +10,7 @@ from torch import nn
 from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
 from transformers.generation.streamers import BaseStreamer
 
-from utils.decoding import Draw, StopStrings, hashed, processors_of
+from utils.decoding import Draw, Finite, StopStrings, hashed, processors_of
 from utils.generation.request import Completion, Request
 from utils.lora import plain
 
@@ -27,7 +27,9 @@ def complete(model: nn.Module, request: Request) -> list[list[Completion]]:
         do_sample=beams > 1 and sampling.temperature > 0, output_logits=beams > 1,
     )  # fmt: skip
     processors = processors_of(sampling, mask, request.stops)
-    if beams == 1:
+    if beams > 1:
+        processors.insert(0, Finite())
+    else:
         draw = Draw(processors, request.uniforms(ids.device))
         processors = LogitsProcessorList([draw])
     strings = request.strings

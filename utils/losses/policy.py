@@ -64,10 +64,13 @@ def relative_to_group(scores_K: Tensor) -> Tensor:
 
 
 def whitened(values_N: Tensor, weights_N: Tensor, keep_mean: bool = False) -> Tensor:
-    """Mean 0 (or kept) and variance 1 over the tokens of weight 1."""
-    total = weights_N.sum()
-    mean = (values_N * weights_N).sum() / total
-    variance = ((values_N - mean).square() * weights_N).sum() / total
+    """Mean 0 (or kept) and variance 1 over the tokens of weight above 0; zeros when there is none."""
+    kept_N = weights_N > 0
+    total = kept_N.sum()
+    if not total:
+        return torch.zeros_like(values_N)
+    mean = torch.where(kept_N, values_N, 0.0).sum() / total
+    variance = torch.where(kept_N, (values_N - mean).square(), 0.0).sum() / total
     scaled = (values_N - mean) * torch.rsqrt(variance + 1e-8)
     return scaled + mean if keep_mean else scaled
 
@@ -90,7 +93,12 @@ def clipped_value_losses(values_N: Tensor, old_N: Tensor, returns_N: Tensor, cli
 def explained_variance(values_N: Tensor, returns_N: Tensor) -> float:
     """1 − Var(R − V) / Var(R): 1 is a perfect critic, 0 one that says the mean; 0 where returns are constant."""
     spread = returns_N.var(correction=0)
-    return float(1 - (returns_N - values_N).var(correction=0) / spread) if spread > 0 else 0.0
+    return 0.0 if spread == 0 else float(1 - (returns_N - values_N).var(correction=0) / spread)
+
+
+def standard_deviation(values_N: Tensor) -> float:
+    """The unbiased estimate; 0 of a single value."""
+    return float(values_N.std()) if len(values_N) > 1 else 0.0
 
 
 class KLController:
