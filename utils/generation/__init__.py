@@ -2,7 +2,6 @@
 
 shared   each prompt is read once for all its answers, finished answers leave (the default)
 hf       transformers' model.generate, the reference; beams, sharded weights and what `shared` cannot read go here
-hybrid   DeepSpeed's kernel-injecting engine, where its probe passes
 vllm     the vllm package, for a model in a folder
 """
 
