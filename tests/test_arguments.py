@@ -94,7 +94,10 @@ def test_intervals():
 @pytest.mark.parametrize("group", [PPOArguments, PplArguments, GenerateArguments, ChatArguments])
 def test_the_back_end_that_is_gone_says_where_to_read_why(group):
     needed = ["--reward_fn", "m:f"] if group is PPOArguments else []
-    said = {"hybrid": r"--generation_backend hybrid: .*docs/hybrid_engine\.md", "x": "x is unknown; expected shared or hf"}
+    said = {
+        "hybrid": r"--generation_backend hybrid: .*docs/hybrid_engine\.md",
+        "x": "x is unknown; expected shared or hf",
+    }
     for name, words in said.items():
         with pytest.raises(UserError, match=words):
             parse([group], [*needed, "--generation_backend", name])
