@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import os
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,9 @@ import transformers
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+from transformers.integrations import deepspeed as hf
 
+from utils import ranks
 from utils.arguments.options import ModelArguments
 from utils.errors import UserError
 from utils.lora import DTYPES, add_lora, merged, plain
@@ -38,15 +42,16 @@ def load_tokenizer(name: str, cache_dir: str | None = None):
     return tokenizer
 
 
-def load_causal_lm(args: ModelArguments, tokenizer, bf16: bool = False) -> nn.Module:
-    """A language model to train or to read; raises UserError for a reward model or a folder without weights."""
+def load_causal_lm(args: ModelArguments, tokenizer, bf16: bool = False, offload: bool = False) -> nn.Module:
+    """A language model to train or to read, on this rank's device (offload: on the CPU; under ZeRO-3 in shards). Raises
+    UserError for a reward model or a folder without weights."""
     config = _config(args)
     if any("SequenceClassification" in name for name in config.architectures or []):
         raise UserError(f"{args.model_name_or_path} is a reward model; a language model is wanted here")
-    return _load(AutoModelForCausalLM, config, args, tokenizer, bf16)
+    return _load(AutoModelForCausalLM, config, args, tokenizer, bf16, offload)
 
 
-def load_reward_model(args: ModelArguments, tokenizer, bf16: bool = False) -> nn.Module:
+def load_reward_model(args: ModelArguments, tokenizer, bf16: bool = False, offload: bool = False) -> nn.Module:
     """The backbone of a language model (or a trained reward model) with one output, read at an answer's last token.
 
     A pad token that differs from every end token is added where there is none, so that plain transformers, which finds
@@ -63,7 +68,7 @@ def load_reward_model(args: ModelArguments, tokenizer, bf16: bool = False) -> nn
     if tokenizer.pad_token_id in (None, tokenizer.eos_token_id):
         tokenizer.add_special_tokens({"pad_token": "<|pad|>"})
     config.get_text_config().pad_token_id = tokenizer.pad_token_id
-    model = _load(AutoModelForSequenceClassification, config, args, tokenizer, bf16)
+    model = _load(AutoModelForSequenceClassification, config, args, tokenizer, bf16, offload)
     model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
     return model
 
@@ -86,7 +91,7 @@ def _config(args: ModelArguments):
     return config
 
 
-def _load(kind, config, args: ModelArguments, tokenizer, bf16: bool) -> nn.Module:
+def _load(kind, config, args: ModelArguments, tokenizer, bf16: bool, offload: bool) -> nn.Module:
     name, dtype = args.model_name_or_path, torch.bfloat16 if bf16 else torch.float32
     if args.from_scratch:
         with _whole_models():
@@ -96,11 +101,16 @@ def _load(kind, config, args: ModelArguments, tokenizer, bf16: bool) -> nn.Modul
             raise UserError(
                 f"{name}: no weights in this folder (*.safetensors); --from_scratch starts from random ones"
             )
-        model, info = _from(kind, name, config=config, dtype=dtype, cache_dir=args.cache_dir, output_loading_info=True)
+        placed = _placement(offload)
+        model, info = _from(
+            kind, name, config=config, dtype=dtype, cache_dir=args.cache_dir, output_loading_info=True, **placed
+        )
         new_head = not any("SequenceClassification" in architecture for architecture in config.architectures or [])
         lost = [key for key in info["missing_keys"] if not (new_head and key.startswith("score."))]
         if lost:
             raise UserError(f"{name}: its files lack {len(lost)} of the model's weights, the first {sorted(lost)[0]}")
+        if placed:
+            _draw_on_cpu(model, info["missing_keys"])
     if len(tokenizer) > model.get_input_embeddings().num_embeddings:
         model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
     if args.gradient_checkpointing:
@@ -112,6 +122,22 @@ def _load(kind, config, args: ModelArguments, tokenizer, bf16: bool) -> nn.Modul
         model = add_lora(model, args)
         say(model.trained_share)
     return model
+
+
+def _placement(offload: bool) -> dict[str, Any]:
+    """Options of from_pretrained: weights go straight to this rank's GPU, instead of a whole copy on the CPU for each
+    rank. None where they stay on the CPU or, at ZeRO-3, are sharded as they load."""
+    if ranks.device().type == "cpu" or offload or hf.is_deepspeed_zero3_enabled():
+        return {}
+    return {"device_map": {"": ranks.device()}}
+
+
+def _draw_on_cpu(model: nn.Module, names: Iterable[str]) -> None:
+    """Draw the weights that no file has (a new head) as a model on the CPU does: GPUs draw other numbers."""
+    for owner in sorted({name.rpartition(".")[0] for name in names}):
+        fresh = copy.deepcopy(model.get_submodule(owner)).to("cpu")
+        model._init_weights(fresh)
+        model.get_submodule(owner).load_state_dict(fresh.state_dict())
 
 
 def _from(kind, name: str, **options: Any):
@@ -132,14 +158,10 @@ class _whole_models:  # noqa: N801 - used as a function
     """Inside, models are made whole even when ZeRO-3 is on (DeepSpeed shards them when training starts)."""
 
     def __enter__(self) -> None:
-        from transformers.integrations import deepspeed as hf
-
         self._held = hf._hf_deepspeed_config_weak_ref
         hf._hf_deepspeed_config_weak_ref = None
 
     def __exit__(self, *_: Any) -> None:
-        from transformers.integrations import deepspeed as hf
-
         hf._hf_deepspeed_config_weak_ref = self._held
 
 

@@ -83,8 +83,9 @@ class Players:
         if not other and model_args.from_scratch:
             raise UserError("--from_scratch: random weights are no reference; start from a model of step 1")
         tokenizer = self.renderer.tokenizer
-        reference = Policy(models.load_causal_lm(theirs, tokenizer, self.args.bf16), options.temperature)
-        return frozen(reference, self.args, options.offload_reference_and_reward), reference.packed
+        offload = options.offload_reference_and_reward
+        reference = Policy(models.load_causal_lm(theirs, tokenizer, self.args.bf16, offload), options.temperature)
+        return frozen(reference, self.args, offload), reference.packed
 
     def _reward(self, model_args: ModelArguments):
         options = self.options

@@ -66,7 +66,7 @@ def reward_model(path: str, renderer, model_args: ModelArguments, args: Training
     theirs, ours = tokenizer.get_vocab(), renderer.tokenizer.get_vocab()
     if any(theirs.get(token) != number for token, number in ours.items()):
         raise UserError(f"{path}: its tokenizer is not the policy's; score with inference/chatbot.py --mode rm instead")
-    reward = RewardModel(models.load_reward_model(without_adapter(model_args, path), tokenizer, args.bf16))
+    reward = RewardModel(models.load_reward_model(without_adapter(model_args, path), tokenizer, args.bf16, offload))
     return frozen(reward, args, offload), reward.packed
 
 

@@ -41,6 +41,17 @@ def expect(group, expected: str, *names: str) -> None:
             raise UserError(f"--{name} is {value}; expected {expected}")
 
 
+def expect_backend(name: str, *known: str) -> None:
+    """Refuse a generation back end that is not among `known`."""
+    if name == "hybrid":
+        raise UserError(
+            "--generation_backend hybrid: DeepSpeed's kernels can read no model family of this transformers version; "
+            "use shared (docs/hybrid_engine.md)"
+        )
+    if name not in known:
+        raise UserError(f"--generation_backend {name} is unknown; expected {' or '.join(known)}")
+
+
 @dataclass
 class ModelArguments:
     model_name_or_path: str = required("Hugging Face name or local folder of the model to start from")

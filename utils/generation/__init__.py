@@ -2,7 +2,6 @@
 
 shared   each prompt is read once for all its answers, finished answers leave (the default)
 hf       transformers' model.generate, the reference; beams, sharded weights and what `shared` cannot read go here
-hybrid   DeepSpeed's kernel-injecting engine, where its probe passes
 vllm     the vllm package, for a model in a folder
 """
 
@@ -20,6 +19,7 @@ from utils.attention import PACKED
 from utils.decoding import Sampling
 from utils.errors import UserError
 from utils.generation.backends import BACKENDS, choose
+from utils.generation.graphs import release
 from utils.generation.request import Completion, Request
 from utils.lora import plain
 from utils.reporting import progress
@@ -105,6 +105,7 @@ def generating(model: nn.Module) -> Iterator[None]:
     finally:
         if strict:
             torch.use_deterministic_algorithms(True)
+        release(base)
         base.generation_config = defaults
         if attention == PACKED:
             base.set_attn_implementation(PACKED)
