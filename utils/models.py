@@ -169,7 +169,7 @@ def save(model: nn.Module, state: dict[str, Tensor], renderer, folder: Path) -> 
             base.generation_config.eos_token_id = list(renderer.stop_token_ids)
             base.generation_config.pad_token_id = tokenizer.pad_token_id
         with _whole_models():
-            base.save_pretrained(partial, state_dict=whole)
+            base.save_pretrained(partial, state_dict=dict(whole))  # it empties the dict that it is given
         tokenizer.chat_template = renderer.chat_template  # a named template goes along as the tokenizer's own
         tokenizer.save_pretrained(partial)
         _compare(type(base), partial, whole)
