@@ -71,7 +71,8 @@ def ppl(args: PplArguments) -> None:
             new = [n for n in batch if sizes[n]]
             answered = dict(zip(new, answer(new), strict=True)) if new else {}
             full = [answered.get(n, rows[n]) for n in batch]
-            nlls = reader.scores([row.record for row in full], args.max_seq_len, args.max_prompt_seq_len)
+            limits = (args.max_seq_len, args.max_prompt_seq_len)
+            nlls = reader.scores([row.record for row in full], *limits, budget=args.tokens_per_batch)
             return [row.with_likelihood(nll) for row, nll in zip(full, nlls, strict=True)]
 
         return work, sizes

@@ -79,9 +79,7 @@ def main():
         config_of = engines.config_of
         engines.config_of = lambda *a: config_of(*a) | {"zero_allow_untested_optimizer": True}
     groups = toy_groups(options.groups)
-    tokens = [g.tokens for g in groups]
-    units = [g.trained_tokens if options.stage == "sft" else len(g.pairs) for g in groups]
-    plan = make_plan(tokens, units, args)
+    plan = make_plan(groups, args, unit="token" if options.stage == "sft" else "pair")
     engine = engines.Engine(scorer, args, plan.total_steps)
     before = engine.full_state_dict()
     trainer = Trainer(Run(args, [args]), engine, plan, groups, learner(options.stage), None, None)

@@ -24,7 +24,7 @@ LAYERS = [
         "charts",
         "tables",
     ],
-    ["raw_datasets", "templates", "models", "engine", "checkpoints", "attention", "decoding", "shards", "page"]
+    ["raw_datasets", "templates", "models", "engine", "checkpoints", "attention", "head", "decoding", "shards", "page"]
     + ["providers", "serving", "truth"],
     ["batches", "cascade", "token_store", "run", "answer_rows", "ledger", "formats"]
     + ["prompt_sources", "grouping", "tutor_turns"],

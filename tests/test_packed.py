@@ -8,7 +8,8 @@ from toys import tiny_lm, tiny_rm
 from utils.attention import why_not_packed
 from utils.batches import collate
 from utils.groups import group
-from utils.scoring import Policy, RewardModel, self_test, token_logprobs
+from utils.head import logprobs_of_logits
+from utils.scoring import Policy, RewardModel, self_test
 
 EXACT = ["llama", "qwen3", "mistral", "gemma2", "gpt2", "gpt_neox", "opt"]
 PADDED = ["falcon", "mamba"]
@@ -113,7 +114,7 @@ def test_the_self_test_catches_a_family_that_the_gate_lets_through(capsys):
 def test_token_logprobs_by_hand_and_gradient():
     logits = torch.tensor([[0.0, 1.0, 2.0], [1.0, 1.0, 1.0]], dtype=torch.float64, requires_grad=True)
     rows, targets = torch.tensor([0, 0, 1]), torch.tensor([2, 0, 1])
-    out = token_logprobs(logits, rows, targets)
+    out, _ = logprobs_of_logits(logits, rows, targets)
     # log-sum-exp of (0, 1, 2) is 2.4076060; of three ones 1 + log 3
     assert out.tolist() == pytest.approx([-0.4076060, -2.4076060, -1.0986123], abs=1e-6)
     weights = torch.tensor([1.0, 2.0, -0.5])

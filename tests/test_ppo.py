@@ -118,15 +118,15 @@ def test_dropout_would_break_the_first_ratios(learn, monkeypatch):
 
     forward = Policy.forward
 
-    def dropping(self, batch, entropy=False):
+    def dropping(self, batch, **options):
         if torch.is_grad_enabled():
             embeddings = self.model.get_input_embeddings()
             hook = embeddings.register_forward_hook(lambda m, i, out: torch.nn.functional.dropout(out, 0.1))
             try:
-                return forward(self, batch, entropy)
+                return forward(self, batch, **options)
             finally:
                 hook.remove()
-        return forward(self, batch, entropy)
+        return forward(self, batch, **options)
 
     monkeypatch.setattr(Policy, "forward", dropping)
     assert learn("dropped", steps=1)[0]["first_ratio_gap"] > 1e-3

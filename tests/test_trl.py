@@ -25,9 +25,9 @@ def our_losses(name, groups, folder):
     )  # fmt: skip
     policy = Policy(small_llama(VOCABULARY, hidden=64, layers=2))
     engines.start(args)
-    plan = make_plan([g.tokens for g in groups], [1] * len(groups), args)
+    plan = make_plan(groups, args, unit="pair")
     engine = engines.Engine(policy, args, plan.total_steps)
-    reference = reference_logprobs(engine, True, groups, folder, "toy", 4)
+    reference = reference_logprobs(engine, True, groups, folder, "toy", count=4, budget=0)
 
     def learn(model, batch):
         ratio = batch.sum_per_answer(model(batch)) - reference.of(batch)
@@ -63,7 +63,7 @@ def our_reward_losses(groups, folder):
     )  # fmt: skip
     reward = RewardModel(small_reward_model(VOCABULARY))
     engines.start(args)
-    plan = make_plan([g.tokens for g in groups], [1] * len(groups), args)
+    plan = make_plan(groups, args, unit="pair")
     engine = engines.Engine(reward, args, plan.total_steps)
 
     def learn(model, batch):

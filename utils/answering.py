@@ -10,16 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from utils import models, ranks
 from utils.answer_rows import AnswerRow, content_hash, input_files, output_file, part_of, read_rows
 from utils.arguments.inference import AnswerArguments, FileArguments, ReaderArguments
 from utils.arguments.options import ModelArguments
-from utils.batches import collate
+from utils.batches import Batch
 from utils.decoding import Sampling
 from utils.errors import UserError
 from utils.generation import check_positions, complete, generating
 from utils.groups import Group, group
+from utils.measuring import Passes
 from utils.records import Answer, Record
 from utils.reporting import say
 from utils.scoring import Policy, RewardModel
@@ -89,16 +91,22 @@ class Reader:
         limits = Limits(min(total, max_prompt_seq_len), total, total, "keep_end")
         return fit(self.renderer, row, whole, limits, self.tally)
 
-    def scores(self, records: Sequence[Record], *limits: int) -> list[list[float]]:
+    def scores(
+        self, records: Sequence[Record], max_seq_len: int, max_prompt_seq_len: int = NO_LIMIT, *, budget: int = 0
+    ) -> list[list[float]]:
         """Of every answer: a reward model's scores, or a language model's mean negative log-likelihood of a token (its
-        end token counts if it ended). All answers of a record stand in one packed row. limits: as of group()."""
-        groups = [self.group(record, *limits) for record in records]
-        batch = collate(groups, packed=self.scorer.packed).to(ranks.device())
+        end token counts if it ended). All answers of a record stand in one packed row, or in several where they exceed
+        `budget` tokens. Lengths: as of group()."""
+        groups = [self.group(record, max_seq_len, max_prompt_seq_len) for record in records]
+
+        def score(batch: Batch) -> Tensor:
+            if isinstance(self.scorer, Policy):
+                return batch.sum_per_answer(-self.scorer(batch)) / batch.answer_tokens
+            return self.scorer(batch)
+
+        passes = Passes(groups, len(groups), budget, packed=self.scorer.packed)
         with torch.no_grad():
-            found = self.scorer(batch)
-        if isinstance(self.scorer, Policy):
-            found = batch.sum_per_answer(-found) / batch.answer_tokens
-        values = iter(found.tolist())
+            values = iter([value for batch in passes for value in score(batch).tolist()])
         return [[next(values) for _ in record.answers] for record in records]
 
     def answers(self, prompts: Sequence[Sequence[int]], rows: Sequence[int], how: Sequence[Sampling]):
@@ -198,7 +206,7 @@ def score_rows(rows: Sequence[AnswerRow], args: Any, output: Path, finish=Answer
         reader = Reader(args, reward=True)
 
         def work(batch: Sequence[int]) -> list[Any]:
-            found = reader.scores([rows[n].record for n in batch], args.max_seq_len)
+            found = reader.scores([rows[n].record for n in batch], args.max_seq_len, budget=args.tokens_per_batch)
             return [finish(rows[n], scores, reader.name) for n, scores in zip(batch, found, strict=True)]
 
         return work, [0] * len(rows)

@@ -37,6 +37,7 @@ class Batch:
     winners: Tensor  # [M] answers
     losers: Tensor  # [M]
     rows: tuple[int, ...]
+    parts: tuple[tuple[int, ...] | None, ...]  # of each group, which of its answers are here; None: all
     tokens: int
     weight: float = 1.0
 
@@ -73,6 +74,7 @@ def collate(groups: Sequence[Group], rows: Sequence[int] = (), packed: bool = Tr
         winners=t([first + w for g, first in _with_first_answer(groups) for w, _ in g.pairs]),
         losers=t([first + l for g, first in _with_first_answer(groups) for _, l in g.pairs]),
         rows=tuple(rows),
+        parts=tuple(g.part for g in groups),
         tokens=sum(g.tokens for g in groups),
         weight=weight,
     )
@@ -147,10 +149,20 @@ def _with_first_answer(groups: Sequence[Group]):
 
 
 @dataclass(frozen=True)
-class Step:
-    """One optimizer step: for each forward pass of one rank its groups' numbers and weight (0 fills a short rank)."""
+class MicroBatch:
+    """One forward and backward pass: the numbers of its groups, its weight (0 fills the turn of a rank that has fewer),
+    and, where a single group exceeds the token budget, which part of that group."""
 
-    micro_batches: list[tuple[list[int], float]]
+    rows: tuple[int, ...]
+    weight: float = 1.0
+    part: int | None = None
+
+
+@dataclass(frozen=True)
+class Step:
+    """One optimizer step of one rank."""
+
+    micro_batches: list[MicroBatch]
     units: int  # what the loss is averaged over, of all ranks together
     tokens: int  # the same, packed tokens
 
@@ -161,12 +173,16 @@ class Plan:
     backward.
 
     Epochs are permutations; a step takes the next `per_step` groups (the last of an epoch takes what is left); ranks
-    get equal counts, balanced by tokens; forward passes hold `per_device` groups, or as many as fit `token_budget`.
+    get equal counts, balanced by tokens; forward passes hold `per_device` groups, or as many as fit `token_budget`, and
+    a group that exceeds it is split (Group.split), keep_pairs so that no pair is divided.
     """
 
-    def __init__(self, tokens, units, *, per_device, accumulation, token_budget, world, seed, epochs, max_steps,
-                 per_step=None):  # fmt: skip
+    def __init__(self, groups, tokens, units, *, per_device, accumulation, token_budget, world, seed, epochs, max_steps,
+                 per_step=None, keep_pairs=False):  # fmt: skip
+        self.groups, self.keep_pairs = groups, keep_pairs
         self.tokens, self.units = np.asarray(tokens), np.asarray(units)
+        large = np.flatnonzero(self.tokens > token_budget).tolist() if token_budget else []
+        self.parts = {row: len(groups[row].split(token_budget, keep_pairs)) for row in large}
         self.per_device, self.token_budget, self.world, self.seed = per_device, token_budget, world, seed
         self.per_step = per_step or per_device * accumulation * world
         self.steps_per_epoch = max(1, -(-len(self.tokens) // self.per_step))
@@ -189,8 +205,15 @@ class Plan:
         shares = [self._micro_batches(share) for share in self._deal(chosen)]
         count = max(map(len, shares))
         smallest = int(chosen[self.tokens[chosen].argmin()])
-        mine = [(rows, 1.0) for rows in shares[rank]] + [([smallest], 0.0)] * (count - len(shares[rank]))
-        return Step(mine, int(self.units[chosen].sum()), int(self.tokens[chosen].sum()))
+        part = 0 if smallest in self.parts else None
+        filling = [MicroBatch((smallest,), 0.0, part)] * (count - len(shares[rank]))
+        return Step(shares[rank] + filling, int(self.units[chosen].sum()), int(self.tokens[chosen].sum()))
+
+    def batch(self, micro: MicroBatch, packed: bool) -> Batch:
+        groups = [self.groups[row] for row in micro.rows]
+        if micro.part is not None:
+            groups = [groups[0].split(self.token_budget, self.keep_pairs)[micro.part]]
+        return collate(groups, micro.rows, packed, micro.weight)
 
     def _deal(self, chosen: np.ndarray) -> list[list[int]]:
         """To each rank, longest first, to the one with the fewest tokens that still has room."""
@@ -202,15 +225,19 @@ class Plan:
             load[taker] += self.tokens[row]
         return shares
 
-    def _micro_batches(self, share: list[int]) -> list[list[int]]:
+    def _micro_batches(self, share: list[int]) -> list[MicroBatch]:
         if not self.token_budget:
-            return [share[i : i + self.per_device] for i in range(0, len(share), self.per_device)]
+            starts = range(0, len(share), self.per_device)
+            return [MicroBatch(tuple(share[i : i + self.per_device])) for i in starts]
+        split = [MicroBatch((row,), 1.0, part) for row in share for part in range(self.parts.get(row, 0))]
         bins: list[tuple[int, list[int]]] = []
         for row in share:  # first fit, longest first
+            if row in self.parts:
+                continue
             size = int(self.tokens[row])
             fits = next((i for i, (used, _) in enumerate(bins) if used + size <= self.token_budget), None)
             if fits is None:
                 bins.append((size, [row]))
             else:
                 bins[fits] = (bins[fits][0] + size, [*bins[fits][1], row])
-        return [rows for _, rows in bins]
+        return split + [MicroBatch(tuple(rows)) for _, rows in bins]

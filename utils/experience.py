@@ -81,7 +81,11 @@ class Experience:
 
     def of(self, batch: Batch, values_N: Tensor) -> Tensor:
         """The numbers of a batch's tokens, in the order of its targets; batch.rows are numbers of rollouts."""
-        return torch.cat([self.of_rollout(row, values_N) for row in batch.rows]).to(batch.targets.device)
+        found: list[Tensor] = []
+        for row, part in zip(batch.rows, batch.parts, strict=True):
+            of_answers = self.of_rollout(row, values_N).split([len(a) for a in self.rollouts[row].group.answers])
+            found += of_answers if part is None else [of_answers[k] for k in part]
+        return torch.cat(found).to(batch.targets.device)
 
     def where_learned(self, batch: Batch, values_N: Tensor, rollout_N: Tensor) -> Tensor:
         """The model's numbers of tokens that are learned from, the rollout's of the others: no gradient flows through

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -18,12 +18,13 @@ from torch import Tensor
 
 from utils import checkpoints, models, ranks
 from utils.arguments.options import Interval, TrainingArguments
-from utils.batches import Batch, Plan, collate
+from utils.batches import Batch, Plan
 from utils.engine import Engine
 from utils.errors import UserError
 from utils.finite import refuse_nonfinite, take_step
-from utils.groups import Group
+from utils.groups import Group, sizes_of
 from utils.lora import plain
+from utils.measuring import Passes, limits_of
 from utils.reporting import progress, say, write_json
 from utils.run import Run
 from utils.speed import Meter
@@ -31,8 +32,8 @@ from utils.speed import Meter
 Learn = Callable[[Any, Batch], tuple[Tensor, dict[str, Tensor]]]
 
 
-def make_plan(tokens, units, args: TrainingArguments) -> Plan:
-    """The plan of a training set whose groups have these sizes."""
+def make_plan(groups: Sequence[Group], args: TrainingArguments, unit: Literal["token", "pair"]) -> Plan:
+    """The plan of a training set whose loss is averaged over trained tokens, or over pairs."""
     accumulation = args.gradient_accumulation_steps or 1
     if args.global_batch_size is not None:
         at_once = args.per_device_train_batch_size * ranks.world_size()
@@ -42,10 +43,12 @@ def make_plan(tokens, units, args: TrainingArguments) -> Plan:
                 f"--global_batch_size {args.global_batch_size} is not a multiple of --per_device_train_batch_size "
                 f"{args.per_device_train_batch_size} x {ranks.world_size()} ranks = {at_once}"
             )
+    tokens, trained_tokens, pairs = sizes_of(groups)
     return Plan(
-        tokens, units, per_device=args.per_device_train_batch_size, accumulation=accumulation,
+        groups, tokens, pairs if unit == "pair" else trained_tokens,
+        per_device=args.per_device_train_batch_size, accumulation=accumulation,
         token_budget=args.tokens_per_micro_batch, world=ranks.world_size(), seed=args.seed,
-        epochs=args.num_train_epochs, max_steps=args.max_steps,
+        epochs=args.num_train_epochs, max_steps=args.max_steps, keep_pairs=unit == "pair",
     )  # fmt: skip
 
 
@@ -106,9 +109,8 @@ class Trainer:
         """One optimizer step: forward and backward over this rank's share, reduce, update."""
         step = self.plan.step(number, ranks.rank())
         sums: dict[str, Tensor] = {}
-        for rows, weight in step.micro_batches:
-            groups = [self.groups[r] for r in rows]
-            batch = collate(groups, rows, self.engine.module.packed, weight).to(ranks.device())
+        for micro in step.micro_batches:
+            batch, weight = self.plan.batch(micro, self.engine.module.packed).to(ranks.device()), micro.weight
             losses, metrics = self.learn(self.engine, batch)
             # DeepSpeed averages over ranks: x world turns its mean of local sums into the global sum
             self.engine.backward(losses.sum() * (weight * ranks.world_size() / step.units))
@@ -128,10 +130,9 @@ class Trainer:
         return row
 
     def _refuse_nonfinite(self, number: int, row: dict[str, float], micro_batches: list) -> None:
-        refuse_nonfinite(
-            self.run, number, row, lambda: {"rows": micro_batches}, "look at its rows, or lower --learning_rate",
-            self.engine.skipped_in_a_row,
-        )  # fmt: skip
+        rows = lambda: {"rows": [micro.rows for micro in micro_batches]}  # noqa: E731 (made only when it is written)
+        remedy = "look at its rows, or lower --learning_rate"
+        refuse_nonfinite(self.run, number, row, rows, remedy, self.engine.skipped_in_a_row)
 
     def _evaluate(self, step: int, epoch: int | None) -> dict[str, float]:
         self.engine.module.eval()
@@ -185,18 +186,17 @@ class Trainer:
         return found
 
 
-def evaluate(model, scorer, groups: Sequence[Group], learn: Learn, batch_size: int) -> dict[str, np.ndarray]:
+def evaluate(model, scorer, groups: Sequence[Group], learn: Learn, args: TrainingArguments) -> dict[str, np.ndarray]:
     """`learn` over all groups without training: every number, in row order, gathered from all ranks."""
-    chunks = [range(i, min(i + batch_size, len(groups))) for i in range(0, len(groups), batch_size)]
-    turns = -(-len(chunks) // ranks.world_size())
+    passes = Passes(groups, **limits_of(args), packed=scorer.packed, keep_pairs=True)
+    turns = -(-len(passes) // ranks.world_size())
     found: list[tuple[int, dict[str, np.ndarray]]] = []
     with torch.no_grad(), progress("evaluation", turns) as advance:
         for turn in range(turns):
             number = turn * ranks.world_size() + ranks.rank()
-            rows = chunks[min(number, len(chunks) - 1)]  # a rank without a chunk repeats the last: collectives match
-            batch = collate([groups[r] for r in rows], tuple(rows), scorer.packed).to(ranks.device())
-            losses, metrics = learn(model, batch)
-            if number < len(chunks):
+            # a rank without a pass repeats the last: collectives match
+            losses, metrics = learn(model, passes[min(number, len(passes) - 1)])
+            if number < len(passes):
                 found.append((number, {k: v.double().cpu().numpy() for k, v in {"loss": losses, **metrics}.items()}))
             advance()
     ordered = [

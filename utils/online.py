@@ -19,7 +19,7 @@ from torch import Tensor
 from utils import checkpoints, models, ranks
 from utils.arguments.options import Interval
 from utils.arguments.ppo import PPOArguments
-from utils.batches import Batch, Plan, collate
+from utils.batches import Batch, Plan, Step
 from utils.engine import Engine
 from utils.errors import UserError
 from utils.experience import Experience, facts_of
@@ -132,8 +132,7 @@ class OnlineTrainer:
         """Every PPO epoch's minibatches; the means of their metrics."""
         args, options = self.run.args, self.options
         plan = Plan(
-            [r.group.tokens for r in experience.rollouts],
-            experience.units,
+            [r.group for r in experience.rollouts], [r.group.tokens for r in experience.rollouts], experience.units,
             per_device=args.per_device_train_batch_size, accumulation=1, token_budget=args.tokens_per_micro_batch,
             world=ranks.world_size(), seed=args.seed + step, epochs=options.ppo_epochs, max_steps=-1,
             per_step=-(-len(experience.rollouts) // options.minibatches),
@@ -142,7 +141,7 @@ class OnlineTrainer:
         empty = 0
         for number in range(1, plan.total_steps + 1):
             part = plan.step(number, ranks.rank())
-            row = self._minibatch(step, (step - 1) * options.updates + number, part, experience)
+            row = self._minibatch(step, (step - 1) * options.updates + number, plan, part, experience)
             skipped = max(learner.engine.skipped_in_a_row for learner in self.learners)
             refuse_rollout(self.run, step, row, experience, skipped)
             rows.append(row)
@@ -153,15 +152,15 @@ class OnlineTrainer:
         first = {f"first_{name}": rows[0][name] for name in ("ratio_gap",) if name in rows[0]}
         return means | first | {"updates": float(len(rows)), "empty_updates": float(empty)}
 
-    def _minibatch(self, step: int, update: int, part, experience: Experience) -> dict[str, float]:
+    def _minibatch(self, step: int, update: int, plan: Plan, part: Step, experience: Experience) -> dict[str, float]:
         """One update. A learner without a token to learn from, and without a further loss, takes no optimizer step."""
         sums: dict[str, Tensor] = {}
         row: dict[str, float] = {}
         active = [learner for learner in self.learners if step >= learner.first_step and (part.units or learner.aside)]
-        for rows, weight in part.micro_batches if part.units else ():
-            groups = [experience.rollouts[r].group for r in rows]
+        for micro in part.micro_batches if part.units else ():
+            weight = micro.weight
             read = {learner.engine.module.packed for learner in active}  # one way, unless the critic's family cannot
-            batches = {packed: collate(groups, rows, packed, weight).to(ranks.device()) for packed in read}
+            batches = {packed: plan.batch(micro, packed).to(ranks.device()) for packed in read}
             for learner in active:
                 batch = batches[learner.engine.module.packed]
                 learned, weights = (experience.of(batch, x) for x in (experience.learned, experience.weights))

@@ -11,10 +11,11 @@ import torch
 from utils import models, ranks
 from utils.arguments.options import DataArguments, ModelArguments, TrainingArguments
 from utils.arguments.ppo import PPOArguments
-from utils.batches import Plan, collate
+from utils.batches import Plan
 from utils.engine import Engine, frozen
 from utils.errors import UserError
 from utils.groups import group
+from utils.measuring import limits_of
 from utils.reporting import say
 from utils.rewards import Prompts, at_hand, of_function, of_model, of_service, reward_model, without_adapter
 from utils.rollouts import Roller
@@ -98,7 +99,7 @@ class Players:
             self.args,
             options.offload_reference_and_reward,
         )
-        return of_model(model, packed, self.args.per_device_eval_batch_size)
+        return of_model(model, packed, limits_of(self.args))
 
     @property
     def folders(self) -> dict[str, tuple[Engine, Any]]:
@@ -116,7 +117,7 @@ class Players:
         with_text = bool(options.reward_fn or options.reward_url)
         return Roller(
             self.actor, self.policy, self.renderer, options, longest, self.args.seed,
-            self.args.per_device_eval_batch_size, self.reference, critic, self.reward, self.truth, with_text, at_hand,
+            limits_of(self.args), self.reference, critic, self.reward, self.truth, with_text, at_hand,
         )  # fmt: skip
 
 
@@ -127,7 +128,7 @@ def ptx(actor: Engine, renderer: Any, data_args: DataArguments, model_args: Mode
     theirs = dataclasses.replace(data_args, data_path=options.ptx_data_path, eval_data_path=[])
     store = prepare(theirs, "train", 1, "demonstrations", renderer, cache_folder(model_args), args.seed)
     plan = Plan(
-        store.tokens, store.trained_tokens, per_device=args.per_device_train_batch_size, accumulation=1,
+        store, store.tokens, store.trained_tokens, per_device=args.per_device_train_batch_size, accumulation=1,
         token_budget=args.tokens_per_micro_batch, world=ranks.world_size(), seed=args.seed, epochs=1.0,
         max_steps=actor.total_steps, per_step=options.ptx_batch_size,
     )  # fmt: skip
@@ -136,12 +137,12 @@ def ptx(actor: Engine, renderer: Any, data_args: DataArguments, model_args: Mode
         part = plan.step(update, ranks.rank())
         left = 1 - (update - 1) / plan.total_steps if options.ptx_decay else 1.0
         total = torch.zeros((), dtype=torch.float64)
-        for rows, weight in part.micro_batches:
-            batch = collate([store[r] for r in rows], rows, actor.module.packed, weight).to(ranks.device())
+        for micro in part.micro_batches:
+            batch = plan.batch(micro, actor.module.packed).to(ranks.device())
             losses_N = -actor(batch, temperature=1.0)  # demonstrations were not drawn at --temperature
-            scale = options.ptx_coef * left * weight * ranks.world_size() / part.units
+            scale = options.ptx_coef * left * micro.weight * ranks.world_size() / part.units
             actor.backward(losses_N.sum() * scale)
-            total += weight * losses_N.detach().double().sum().cpu()
+            total += micro.weight * losses_N.detach().double().sum().cpu()
         return {"ptx_loss": sum(ranks.gather_objects(float(total))) / part.units}
 
     return learn

@@ -18,15 +18,16 @@ from torch import Tensor
 
 from utils import models, ranks
 from utils.arguments.options import ModelArguments, TrainingArguments
-from utils.batches import Batch, collate
+from utils.batches import Batch
 from utils.engine import frozen
 from utils.errors import UserError
 from utils.groups import Group
+from utils.measuring import Passes, limits_of
 from utils.reporting import progress, say
 from utils.run import cache_folder
 from utils.scoring import Policy
 
-CODE_VERSION = 1  # raise it when the numbers would change
+CODE_VERSION = 2  # raise it when the numbers would change
 
 
 class Reference:
@@ -37,7 +38,9 @@ class Reference:
 
     def of(self, batch: Batch) -> Tensor:
         """log ρ of each answer of the batch, float32 [A]."""
-        return torch.from_numpy(np.concatenate([self._sums[r] for r in batch.rows])).to(batch.targets.device)
+        known = (self._sums[row] for row in batch.rows)
+        parts = [s if part is None else s[list(part)] for s, part in zip(known, batch.parts, strict=True)]
+        return torch.from_numpy(np.concatenate(parts)).to(batch.targets.device)
 
 
 def references(engine, policy: Policy, stores, model_args: ModelArguments, args: TrainingArguments, model_hash: str,
@@ -57,7 +60,7 @@ def references(engine, policy: Policy, stores, model_args: ModelArguments, args:
     elif model_args.from_scratch:
         model_hash += f"-scratch{args.seed}"
     name, folder = f"{model_hash}-{args.dtype_name}", cache_folder(model_args) / "reference"
-    return [reference_logprobs(model, packed, store, folder, name, args.per_device_eval_batch_size) for store in stores]
+    return [reference_logprobs(model, packed, store, folder, name, **limits_of(args)) for store in stores]
 
 
 def check_first_step(at_start: float, args: TrainingArguments, other: str | None):
@@ -75,32 +78,39 @@ def check_first_step(at_start: float, args: TrainingArguments, other: str | None
 
 
 def reference_logprobs(
-    model, packed: bool, groups: Sequence[Group], folder: Path, name: str, batch_size: int
+    model, packed: bool, groups: Sequence[Group], folder: Path, name: str, count: int, budget: int
 ) -> Reference:
     """The Reference of `groups` under `model` (the engine, before its first step). `name` says which model and dtype it
-    is: the cache file's name. A collective: every rank calls it, each computes its share of what is missing."""
+    is: the cache file's name. count, budget: the most groups and tokens of a forward pass. A collective: every rank
+    calls it, each computes its share of what is missing; rank 0 alone writes, since nodes may share the folder."""
     path = folder / f"{name}-v{CODE_VERSION}.sqlite"
     keys = [[g.answer_key(k) for k in range(len(g.answers))] for g in groups]
     known = ranks.from_rank_0(lambda: _read(path))  # while another rank still writes, each would read something else
-    chunks = [range(i, min(i + batch_size, len(groups))) for i in range(0, len(groups), batch_size)]
-    missing = [chunk for chunk in chunks if any(key not in known for row in chunk for key in keys[row])]
+    passes = Passes(groups, count, budget, packed=packed)
+    missing = [i for i in range(len(passes)) if any(key not in known for row in passes.rows(i) for key in keys[row])]
     total = sum(map(len, keys))
-    absent = sum(len(keys[row]) for chunk in missing for row in chunk)
+    absent = sum(key not in known for row in keys for key in row)
     say(f"reference log-probs: {total - absent:,} of {total:,} answers known, {absent:,} to compute ({path})")
     world = ranks.world_size()
     with torch.no_grad(), progress("reference", len(missing)) as advance:
         for start in range(0, len(missing), world):
-            chunk = missing[min(start + ranks.rank(), len(missing) - 1)]  # a rank too many repeats the last
-            batch = collate([groups[r] for r in chunk], tuple(chunk), packed).to(ranks.device())
-            sums = batch.sum_per_answer(model(batch)).cpu().numpy()
-            mine = dict(zip((key for row in chunk for key in keys[row]), sums.tolist(), strict=True))
+            batch = passes[missing[min(start + ranks.rank(), len(missing) - 1)]]  # a rank too many repeats the last
+            sums = batch.sum_per_answer(model(batch)).tolist()
+            mine = dict(zip(_keys_in(batch, keys), sums, strict=True))
             new = {key: value for part in ranks.gather_objects(mine) for key, value in part.items()}
             new = {key: value for key, value in new.items() if key not in known}
-            if ranks.local_rank() == 0:
+            if ranks.rank() == 0:
                 _write(path, new)
             known |= new
             advance(min(world, len(missing) - start))
     return Reference([np.asarray([known[key] for key in row], np.float32) for row in keys])
+
+
+def _keys_in(batch: Batch, keys: list[list[bytes]]) -> list[bytes]:
+    found = []
+    for row, part in zip(batch.rows, batch.parts, strict=True):
+        found += keys[row] if part is None else [keys[row][k] for k in part]
+    return found
 
 
 def _read(path: Path) -> dict[bytes, float]:

@@ -78,12 +78,12 @@ def without_adapter(model_args: ModelArguments, path: str) -> ModelArguments:
     )  # fmt: skip
 
 
-def of_model(model: Any, packed: bool, batch_size: int) -> Reward:
-    """Scores of a reward model. A collective under ZeRO-3."""
+def of_model(model: Any, packed: bool, limits: dict[str, int]) -> Reward:
+    """Scores of a reward model; limits: of forward passes, as measure() takes them. A collective under ZeRO-3."""
 
     def scores(judged: Sequence[Judged]) -> list[list[float]]:
         with at_hand(model):
-            found = measure(model, packed, [j.group for j in judged], batch_size, per_answer=True)
+            found = measure(model, [j.group for j in judged], packed=packed, per_answer=True, **limits)
         return [values.tolist() for values in found]
 
     return scores

@@ -38,16 +38,11 @@ class Roller:
 
     def __init__(
         self, engine: Engine, policy: Policy, renderer: Any, options: PPOArguments, longest: int, seed: int,
-        batch_size: int, reference: tuple[Any, bool] | None, critic: tuple[Any, bool] | None, reward: Reward,
+        limits: dict[str, int], reference: tuple[Any, bool] | None, critic: tuple[Any, bool] | None, reward: Reward,
         truth: Reward | None, with_text: bool, held: Callable[[Any], Any],
     ) -> None:  # fmt: skip
-        self.engine, self.policy, self.renderer, self.options, self.batch_size = (
-            engine,
-            policy,
-            renderer,
-            options,
-            batch_size,
-        )
+        self.engine, self.policy, self.renderer, self.options = engine, policy, renderer, options
+        self.limits = limits  # of forward passes, as measure() takes them
         self.reference, self.critic, self.reward, self.truth = reference, critic, reward, truth
         self.with_text, self.held = with_text or truth is not None, held
         cut = (options.truncate_at,) if options.truncate_at else ()
@@ -102,15 +97,17 @@ class Roller:
     def _measure(self, found: list[Rollout], prompts: Prompts) -> None:
         groups = [r.group for r in found]
         if self.options.old_logprobs == "forward":
-            self._note(found, "old", measure(self.engine, self.policy.packed, groups, self.batch_size))
+            self._note(found, "old", measure(self.engine, groups, packed=self.policy.packed, **self.limits))
         if self.reference is None:
             with self.policy.model.disable_adapter():
-                self._note(found, "reference", measure(self.engine, self.policy.packed, groups, self.batch_size))
+                self._note(found, "reference", measure(self.engine, groups, packed=self.policy.packed, **self.limits))
         else:
-            with self.held(self.reference[0]):
-                self._note(found, "reference", measure(*self.reference, groups, self.batch_size))
+            model, packed = self.reference
+            with self.held(model):
+                self._note(found, "reference", measure(model, groups, packed=packed, **self.limits))
         if self.critic is not None:
-            self._note(found, "values", measure(*self.critic, groups, self.batch_size))
+            model, packed = self.critic
+            self._note(found, "values", measure(model, groups, packed=packed, **self.limits))
         judged = [
             Judged(r.group, prompts.record(r.row, r.texts, r.finished) if self.with_text else None) for r in found
         ]

@@ -14,40 +14,53 @@ from utils.attention import PACKED, why_not_packed
 from utils.batches import Batch, collate
 from utils.errors import UserError
 from utils.groups import Group
+from utils.head import Head, logprobs_of_logits
 from utils.lora import plain
 from utils.ranks import device
 from utils.reporting import say, warn
 
-ROWS_AT_ONCE = 512  # float32 copies of logits are made for so many positions at a time
-
 
 class Policy(nn.Module):
-    """A causal language model that answers a Batch with float32 log-probs of its trained tokens, [N]."""
+    """A causal language model that answers a Batch with float32 log-probs of its trained tokens, [N].
+
+    `head` computes them from hidden states, chunk by chunk; None where the model must make its logits itself.
+    """
 
     def __init__(self, model: nn.Module, temperature: float = 1.0) -> None:
         super().__init__()
-        self.model, self.packed, self.temperature = model, _choose_rows(model), temperature
+        self.model, self.packed, self.temperature, self.head = model, _choose_rows(model), temperature, _head_of(model)
 
     def forward(
-        self, batch: Batch, entropy: bool = False, temperature: float | None = None
+        self, batch: Batch, *, entropy: bool = False, temperature: float | None = None, distributions: bool = False
     ) -> Tensor | tuple[Tensor, Tensor]:
-        """entropy: (log-probs, the entropy in nats of the distribution that each token was drawn from), [N] each.
-        temperature: of that distribution; None: the policy's own."""
+        """Return log-probs of the batch's trained tokens, [N].
+
+        entropy: also the entropy in nats of the distribution of each token, [N]. temperature: of the distribution; None
+        is the policy's own. distributions: return instead the log-probs of all words at the batch's logit positions,
+        float32 [L, V], without gradients: for few positions.
+        """
         temperature = self.temperature if temperature is None else temperature
-        _read_rows(self.model, batch)
-        if batch.layout is not None:
-            output = self.model(
-                input_ids=batch.input_ids, position_ids=batch.position_ids, layout=batch.layout, use_cache=False,
-                logits_to_keep=batch.logit_positions,
-            )  # fmt: skip
-            logits_LV = output.logits[0]
+        if self.head is not None:
+            make, values_LX = self.head, hidden_states(self.model, batch)[batch.logit_positions]
         else:
+            make, values_LX = logprobs_of_logits, self._logits(batch)
+        rows_N = batch.logit_rows
+        if distributions:
+            return make(values_LX, rows_N, batch.targets, distributions=True)
+        logprobs_N, entropy_L = make(values_LX, rows_N, batch.targets, temperature=temperature, entropy=entropy)
+        return (logprobs_N, entropy_L[rows_N]) if entropy else logprobs_N
+
+    def _logits(self, batch: Batch) -> Tensor:
+        """[L, V], as the model's own forward makes them."""
+        _read_rows(self.model, batch)
+        if batch.layout is None:
             output = self.model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False)
-            logits_LV = output.logits.flatten(0, 1)[batch.logit_positions]
-        if temperature != 1:
-            logits_LV = logits_LV / temperature
-        logprobs_N = token_logprobs(logits_LV, batch.logit_rows, batch.targets)
-        return (logprobs_N, token_entropies(logits_LV)[batch.logit_rows]) if entropy else logprobs_N
+            return output.logits.flatten(0, 1)[batch.logit_positions]
+        output = self.model(
+            input_ids=batch.input_ids, position_ids=batch.position_ids, layout=batch.layout, use_cache=False,
+            logits_to_keep=batch.logit_positions,
+        )  # fmt: skip
+        return output.logits[0]
 
 
 class RewardModel(nn.Module):
@@ -61,16 +74,8 @@ class RewardModel(nn.Module):
         return self._scores_at(batch, batch.answer_ends)
 
     def _scores_at(self, batch: Batch, positions: Tensor) -> Tensor:
-        _read_rows(self.model, batch)
-        model = plain(self.model)
-        body = getattr(model, model.base_model_prefix)
-        if batch.layout is not None:
-            output = body(
-                input_ids=batch.input_ids, position_ids=batch.position_ids, layout=batch.layout, use_cache=False
-            )
-        else:
-            output = body(input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False)
-        return model.score(output.last_hidden_state.flatten(0, 1)[positions]).squeeze(-1).float()
+        hidden_PD = hidden_states(self.model, batch)[positions]
+        return plain(self.model).score(hidden_PD).squeeze(-1).float()
 
 
 class Critic(RewardModel):
@@ -80,38 +85,24 @@ class Critic(RewardModel):
         return self._scores_at(batch, batch.logit_positions)[batch.logit_rows]
 
 
-class _TokenLogProbs(torch.autograd.Function):
-    """log P of chosen entries of rows of logits. Keeps the logits in their own dtype, never a float32 copy of all."""
-
-    @staticmethod
-    def forward(ctx, logits_LV: Tensor, rows_N: Tensor, targets_N: Tensor) -> Tensor:
-        lse_L = torch.cat([chunk.float().logsumexp(-1) for chunk in logits_LV.split(ROWS_AT_ONCE)])
-        ctx.save_for_backward(logits_LV, lse_L, rows_N, targets_N)
-        return logits_LV[rows_N, targets_N].float() - lse_L[rows_N]
-
-    @staticmethod
-    def backward(ctx, grad_N: Tensor):
-        logits_LV, lse_L, rows_N, targets_N = ctx.saved_tensors
-        # d log P(target) / d logits = onehot(target) − softmax; several targets may share a row of logits
-        weight_L = torch.zeros_like(lse_L).index_add_(0, rows_N, grad_N)
-        grad_LV = torch.empty_like(logits_LV)
-        for start in range(0, len(logits_LV), ROWS_AT_ONCE):
-            part = slice(start, start + ROWS_AT_ONCE)
-            probs = torch.exp_(logits_LV[part].float() - lse_L[part, None])
-            grad_LV[part] = probs.mul_(-weight_L[part, None]).to(grad_LV.dtype)
-        grad_LV.index_put_((rows_N, targets_N), grad_N.to(grad_LV.dtype), accumulate=True)
-        return grad_LV, None, None
+def hidden_states(model: nn.Module, batch: Batch) -> Tensor:
+    """What the model's body gives at every position of the batch's flattened input_ids, [T, D]."""
+    _read_rows(model, batch)
+    base = plain(model)
+    body = getattr(base, base.base_model_prefix)
+    if batch.layout is not None:
+        output = body(input_ids=batch.input_ids, position_ids=batch.position_ids, layout=batch.layout, use_cache=False)
+    else:
+        output = body(input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False)
+    return output.last_hidden_state.flatten(0, 1)
 
 
-def token_entropies(logits_LV: Tensor) -> Tensor:
-    """−Σ p log p of each row of logits, float32 [L]."""
-    logprobs_LV = logits_LV.float().log_softmax(-1)
-    return -(logprobs_LV.exp() * logprobs_LV).sum(-1)
-
-
-def token_logprobs(logits_LV: Tensor, rows_N: Tensor, targets_N: Tensor) -> Tensor:
-    """float32 log P of token targets[n] under logits[rows[n]], [N]: the logit minus the row's log-sum-exp."""
-    return _TokenLogProbs.apply(logits_LV, rows_N, targets_N)
+def _head_of(model: nn.Module) -> Head | None:
+    try:
+        return Head(plain(model))
+    except ValueError as error:
+        warn(f"whole rows of logits instead of chunks (more memory, the same numbers): {error}")
+        return None
 
 
 def _choose_rows(model: nn.Module) -> bool:

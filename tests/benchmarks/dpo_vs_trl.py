@@ -67,13 +67,13 @@ def our_steps(groups, steps, folder, bf16=True, rate=1e-5):
     )  # fmt: skip
     policy = Policy(small_llama(VOCABULARY))
     engines.start(args)
-    plan = make_plan([g.tokens for g in groups], [1] * len(groups), args)
+    plan = make_plan(groups, args, unit="pair")
     engine = engines.Engine(policy, args, plan.total_steps)
     with torch.no_grad():
         engine(collate(groups[:PAIRS]))  # warm up
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as cache:
-        reference = reference_logprobs(engine, True, groups, Path(cache), "benchmark", 4 * PAIRS)
+        reference = reference_logprobs(engine, True, groups, Path(cache), "benchmark", count=4 * PAIRS, budget=0)
     per_step = (time.perf_counter() - start) * PAIRS / len(groups)
 
     def learn(model, batch):

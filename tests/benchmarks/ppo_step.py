@@ -53,10 +53,12 @@ class Side:
         groups = [group(p, [c.tokens for c in several]) for p, several in zip(prompts, answered, strict=True)]
         lengths = [len(a) for g in groups for a in g.answers]
         old, reference, values = (
-            torch.from_numpy(np.concatenate(measure(m, self.packed, groups, BATCH)))
+            torch.from_numpy(np.concatenate(measure(m, groups, packed=self.packed, count=BATCH, budget=0)))
             for m in (self.actor, self.reference, self.critic)
         )
-        scores = torch.from_numpy(np.concatenate(measure(self.reward, self.packed, groups, BATCH, per_answer=True)))
+        scores = torch.from_numpy(
+            np.concatenate(measure(self.reward, groups, packed=self.packed, count=BATCH, budget=0, per_answer=True))
+        )
         rewards = -0.05 * (old - reference)
         rewards[torch.tensor(lengths).cumsum(0) - 1] += scores
         advantages = generalised_advantages(rewards, values, lengths, 1.0, 0.95)

@@ -35,7 +35,7 @@ def main(argv: list[str] | None = None) -> None:
     begin(run, model_args, args, train)
     policy = Policy(models.load_causal_lm(model_args, renderer.tokenizer, args.bf16))
     models.check_length(policy.model, max(train.longest, held_out.longest))
-    plan = make_plan(train.tokens, train.trained_tokens, args)
+    plan = make_plan(train, args, unit="token")
     engine = Engine(policy, args, plan.total_steps)
     self_test(engine, policy, train, args.dtype_name)
 
@@ -47,7 +47,7 @@ def main(argv: list[str] | None = None) -> None:
 
     def evaluation(step, epoch):
         sampler(engine, step)
-        nll = evaluate(engine, policy, held_out, learn, args.per_device_eval_batch_size)["loss"].mean()
+        nll = evaluate(engine, policy, held_out, learn, args)["loss"].mean()
         return {"loss": nll, "perplexity": np.exp(nll)}
 
     # 4. Train, save.

@@ -38,7 +38,7 @@ def main(argv: list[str] | None = None) -> None:
     begin(run, model_args, args, train)
     reward = RewardModel(models.load_reward_model(model_args, renderer.tokenizer, args.bf16))
     models.check_length(reward.model, max(train.longest, held_out.longest))
-    plan = make_plan(train.tokens, train.pairs, args)
+    plan = make_plan(train, args, unit="pair")
     engine = Engine(reward, args, plan.total_steps)
     self_test(engine, reward, train, args.dtype_name)
 
@@ -56,7 +56,7 @@ def main(argv: list[str] | None = None) -> None:
         return bradley_terry(chosen_M, rejected_M), metrics
 
     def evaluation(step, epoch):
-        measured = evaluate(engine, reward, held_out, learn, args.per_device_eval_batch_size)
+        measured = evaluate(engine, reward, held_out, learn, args)
         means = {name: values.mean() for name, values in measured.items()}
         margin_M = measured["margin"]  # the model is this sure of its verdict, and is it right?
         return means | calibration(1 / (1 + np.exp(-np.abs(margin_M))), margin_M > 0)._asdict()

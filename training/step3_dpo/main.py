@@ -66,7 +66,7 @@ def main(argv: list[str] | None = None) -> None:
     model_hash = begin(run, model_args, args, train)
     policy = Policy(models.load_causal_lm(model_args, renderer.tokenizer, args.bf16))
     models.check_length(policy.model, max(train.longest, held_out.longest))
-    plan = make_plan(train.tokens, train.pairs, args)
+    plan = make_plan(train, args, unit="pair")
     engine = Engine(policy, args, plan.total_steps)
     self_test(engine, policy, train, args.dtype_name)
     sampler = Sampler(sampling_args, model_args, args, held_out, renderer, run.folder)
@@ -93,9 +93,7 @@ def main(argv: list[str] | None = None) -> None:
         }
 
     def evaluation(step, epoch):
-        measured = evaluate(
-            engine, policy, held_out, lambda m, b: learn(m, b, reference[1]), args.per_device_eval_batch_size
-        )
+        measured = evaluate(engine, policy, held_out, lambda m, b: learn(m, b, reference[1]), args)
         return {name: values.mean() for name, values in measured.items()} | sampler(engine, step, epoch)
 
     # 4. Train, save.

@@ -74,6 +74,9 @@ class LengthArguments:
     max_seq_len: int = option(
         0, help="longest prompt with one answer in tokens; prompts lose their start; 0: the model's limit"
     )
+    tokens_per_batch: int = option(
+        16_384, help="most tokens of a forward pass; a prompt with many answers is split; 0: no limit"
+    )
 
 
 @dataclass

@@ -112,7 +112,8 @@ class TrainingArguments:
     per_device_eval_batch_size: int = option(16, help="the same, in evaluation and the reference pass")
     gradient_accumulation_steps: Optional[int] = option(help="forward passes per optimizer step; None: 1, or what --global_batch_size needs")
     global_batch_size: Optional[int] = option(help="prompts per optimizer step over all devices, instead of accumulation steps")
-    tokens_per_micro_batch: int = option(0, help="form forward passes by a budget of tokens instead of a count of prompts; 0: by count")
+    tokens_per_micro_batch: int = option(0, help="form forward passes by a budget of tokens instead of a count of prompts, and split a prompt with many answers; 0: by count")
+    tokens_per_eval_batch: int = option(16_384, help="most tokens of a forward pass in evaluation, scoring and the reference; a prompt with many answers is split; 0: no limit")
     learning_rate: float = option(1e-5, help="peak learning rate")
     weight_decay: float = option(0.0, help="AdamW weight decay (not on biases and norms)")
     adam_beta1: float = option(0.9, help="AdamW beta 1")
@@ -142,7 +143,7 @@ class TrainingArguments:
         expect(self, "1 or more", "per_device_train_batch_size", "per_device_eval_batch_size", "logging_steps",
                "keep_last", "gradient_accumulation_steps", "global_batch_size")  # fmt: skip
         expect(self, NOT_NEGATIVE, "learning_rate", "weight_decay", "gradient_clipping", "warmup_steps", "seed",
-               "tokens_per_micro_batch", "checkpoint_every")  # fmt: skip
+               "tokens_per_micro_batch", "tokens_per_eval_batch", "checkpoint_every")  # fmt: skip
         expect(self, BELOW_ONE, "adam_beta1", "adam_beta2", "ema_decay")
         expect(self, "0 to 1", "warmup_ratio")
         expect(self, "above 0", "num_train_epochs")

@@ -134,10 +134,11 @@ class Engine:
     def _whole_tensors(self) -> Iterator[tuple[str, Tensor]]:
         import deepspeed
 
-        for name, parameter in self.module.named_parameters(remove_duplicate=False):
-            with deepspeed.zero.GatheredParameters([parameter], enabled=self.stage == 3):
-                yield name, parameter.data
         persistent = self.module.state_dict().keys()
+        for name, parameter in self.module.named_parameters(remove_duplicate=False):
+            if name in persistent:
+                with deepspeed.zero.GatheredParameters([parameter], enabled=self.stage == 3):
+                    yield name, parameter.data
         yield from ((name, buffer) for name, buffer in self.module.named_buffers() if name in persistent)
 
     def gathered(self, update: Callable[[str, Tensor], None]) -> None:
