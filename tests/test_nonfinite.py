@@ -177,7 +177,7 @@ def small_run(folder, zero_stage):
                              report_to=["none"])  # fmt: skip
     engines.start(args)
     groups = [group([5, 6, 7], [[8, 9, 2]]) for _ in range(8)]
-    plan = make_plan([g.tokens for g in groups], [3] * 8, args)
+    plan = make_plan(groups, args, "token")
     engine = engines.Engine(Policy(tiny_lm(vocab_size=64)), args, plan.total_steps)
     trainer = Trainer(Run(args, [args]), engine, plan, groups, broken_gradient, None, None)
     trainer.ema = None
