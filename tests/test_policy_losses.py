@@ -17,6 +17,7 @@ from utils.losses.policy import (
     kl_estimate,
     leave_one_out,
     relative_to_group,
+    standard_deviation,
     whitened,
 )
 
@@ -86,6 +87,16 @@ def test_whitening_counts_only_what_is_learned():
     assert float(done.mean()) == pytest.approx(0, abs=1e-5) and float(done.std()) == pytest.approx(1, abs=1e-2)
 
 
+def test_whitening_nothing_gives_zeros_and_masked_numbers_do_not_leak():
+    close(whitened(T([3.0, math.nan]), torch.zeros(2)), [0.0, 0.0])
+    close(whitened(T([1.0, 3.0, math.nan]), T([0.5, 0.25, 0.0]))[:2], [-1.0, 1.0])
+    assert whitened(T([1.0, math.nan]), torch.ones(2)).isnan().all()
+
+
+def test_the_spread_of_a_single_number_is_zero():
+    assert standard_deviation(T([4.0])) == 0 and standard_deviation(T([1.0, 3.0])) == pytest.approx(2**0.5)
+
+
 def test_clipped_losses():
     old, logprobs = torch.zeros(4), T([1.5, 1.5, 0.5, 0.5]).log()
     advantages = T([1.0, -1.0, 1.0, -1.0])
@@ -105,6 +116,7 @@ def test_explained_variance():
     assert explained_variance(returns, returns) == 1
     assert explained_variance(torch.full((3,), 9.0), returns) == pytest.approx(0)
     assert explained_variance(returns, torch.ones(3)) == 0
+    assert math.isnan(explained_variance(returns, T([1.0, math.nan, 3.0])))
 
 
 def test_the_coefficient_is_led_towards_its_target():

@@ -234,6 +234,8 @@ def test_a_service_that_answers_wrongly_is_named(learn, service, capsys):
         ("yes", ("--ptx_coef", "1"), "--ptx_data_path and --ptx_coef belong together"),
         ("yes", ("--advantage", "group", "--value_warmup", "2"), "--value_warmup is the critic's"),
         ("yes", ("--kl_in", "somewhere"), "invalid choice"),
+        ("yes", ("--kl_in", "loss", "--kl_estimate", "k1"), "the expected gradient of log π − log ρ is zero"),
+        ("yes", ("--no_enable_hybrid_engine",), "--no_enable_hybrid_engine is for ZeRO-3"),
         ("yes", ("--old_logprobs", "decoding", "--temperature", "0.7"), "notes log-probs at temperature 1"),
         ("yes", ("--gradient_accumulation_steps", "2"), "--minibatches"),
     ],
