@@ -100,8 +100,8 @@ def test_bfloat16_averages_the_float32_master_weights(world, tmp_path):
 @pytest.mark.parametrize("flags, ranks", [((), 1), (("--zero_stage", "3", "--lora_dim", "4"), 2)])
 def test_ppo_averages_its_policy(world, tmp_path, flags, ranks):
     """One update a step, the first of them after a step in which the critic alone learns."""
-    rollouts = ("--prompts_per_rollout", "8", "--samples_per_prompt", "2", "--minibatches", "1", "--value_warmup", "1",
-                "--max_answer_seq_len", "6", "--unfinished", "keep",
+    rollouts = ("--prompts_per_rollout", "8", "--samples_per_prompt", "2", "--minibatches", "1", "--ppo_epochs", "1",
+                "--value_warmup", "1", "--max_answer_seq_len", "6", "--unfinished", "keep",
                 "--reward_fn", f"{world / 'rewards.py'}:one")  # fmt: skip
     out = tmp_path / "out"
     train(PPO, world, out, *rollouts, *flags, ranks=ranks)
