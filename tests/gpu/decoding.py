@@ -15,10 +15,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from gpu.common import Part, device, on_gpu
+from torch import nn
 from toy_folders import peaked
 from toy_folders import toy_tokenizer as byte_tokenizer
 from toys import tiny_lm
-from torch import nn
 
 from utils.batches import collate
 from utils.decoding import Sampling, draw, uniforms
@@ -92,7 +92,7 @@ def compare(model: nn.Module, renderer: Renderer, case: Case, mine, theirs) -> d
     gap, ties, tokens = 0.0, 0, 0
     for number, (prompt, several, others) in enumerate(zip(prompts, mine, theirs, strict=True)):
         for copy_number, (a, b) in enumerate(zip(several, others, strict=True)):
-            same = next((i for i, (x, y) in enumerate(zip(a.tokens, b.tokens)) if x != y), None)
+            same = next((i for i, (x, y) in enumerate(zip(a.tokens, b.tokens, strict=False)) if x != y), None)
             if same is None:
                 assert (len(a.tokens), a.finished) == (len(b.tokens), b.finished), f"prompt {number}: lengths differ"
                 same = len(a.tokens)

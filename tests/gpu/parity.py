@@ -92,7 +92,8 @@ def compare(kind: type, key_heads: int, window: int | None, answers: int) -> dic
         rows: [off(a, b) for a, b in zip(values_and_gradients(low, groups, rows == "packed"), exact, strict=True)]
         for rows in ("padded", "packed")
     }
-    for name, padded_error, packed_error in zip(("bf16", "bf16_gradient"), errors["padded"], errors["packed"]):
+    for i, name in enumerate(("bf16", "bf16_gradient")):
+        padded_error, packed_error = errors["padded"][i], errors["packed"][i]
         found[name], found[f"{name}_padded"] = packed_error, padded_error
         assert 0 < packed_error <= WORSE * padded_error, (
             f"{name}: packed rows are {packed_error:.2g} off float32, padded ones {padded_error:.2g}"
