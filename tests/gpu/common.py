@@ -7,8 +7,8 @@ and the results say which.
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
-import os
 import resource
 import signal
 import statistics
@@ -21,6 +21,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 from peer import word_tokenizer
 from toys import ROOT
@@ -112,8 +113,8 @@ def _shape(layers: int, hidden: int, heads: tuple[int, int], inner: int, vocabul
     )  # fmt: skip
 
 
-# The shapes are those of Qwen2.5-0.5B, Qwen2.5-1.5B and Llama-3-8B (their config.json), all in Llama's code: for a qwen2
-# folder transformers takes Qwen's own tokenizer, whatever the folder holds. Qwen's biases are left out with that.
+# The shapes are those of Qwen2.5-0.5B, Qwen2.5-1.5B and Llama-3-8B (their config.json), all in Llama's code (so without
+# Qwen's biases): for a qwen2 folder transformers takes Qwen's own tokenizer, whatever the folder holds.
 SIZES = {
     size.name: size
     for size in (
@@ -272,6 +273,7 @@ def read(results: Path) -> dict[str, Any]:
     return json.loads(results.read_text(encoding="utf-8")) if results.is_file() else {}
 
 
+@functools.cache
 def facts() -> dict[str, Any]:
     """What a number depends on besides the code measured."""
     found = {"device": device_name(), "cuda": torch.version.cuda, "threads": torch.get_num_threads()}
@@ -302,17 +304,25 @@ def _short(row: dict[str, Any]) -> str:
     return "  ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in shown.items())
 
 
+def kill(process: subprocess.Popen) -> None:
+    """SIGKILL for a process and all that it has started (torchrun gives its workers sessions of their own)."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        launcher = psutil.Process(process.pid)
+        for one in (launcher, *launcher.children(recursive=True)):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                one.kill()
+    process.wait()
+
+
 def run_quietly(words: Sequence[str], log: Path, timeout: float, **options: Any) -> None:
     """A program with its children; all of them end when it fails, when time is up, or when this process is stopped.
     Raises RuntimeError with the end of its output when it does not exit with 0."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("w", encoding="utf-8") as out:
-        process = subprocess.Popen(words, stdout=out, stderr=out, start_new_session=True, **options)
+        process = subprocess.Popen(words, stdout=out, stderr=out, **options)
         try:
             code = process.wait(timeout)
         finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+            kill(process)
     if code:
         raise RuntimeError(f"exit {code}: {log.read_text(encoding='utf-8', errors='replace')[-1800:]}")

@@ -113,7 +113,8 @@ def compare(model: nn.Module, renderer: Renderer, case: Case, mine, theirs) -> d
 def _tie(model, ids: list[int], one: int, other: int, case: Case, key: tuple, place: int) -> bool:
     """Are both tokens right within rounding, by a plain forward pass over the row so far? Tokens that processors
     (top-k, a penalty) have changed the odds of are never a tie."""
-    logits_V = model(torch.tensor([ids], device=model.device)).logits[0, -1].float()
+    with generating(model):
+        logits_V = model(torch.tensor([ids], device=model.device)).logits[0, -1].float()
     how = case.sampling
     if not how.temperature:
         return float((logits_V[one] - logits_V[other]).abs()) <= TIE * float(logits_V.abs().max())

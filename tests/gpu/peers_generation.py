@@ -122,7 +122,6 @@ class Sides:
         groups = [group(p, [c.tokens for c in several]) for p, several in zip(prompts, found, strict=True)]
         with torch.no_grad():
             right = Policy(self.model)(collate(groups, packed=False).to(device())).cpu().numpy()
-        self.model.set_attn_implementation("sdpa")
         return float(np.abs(np.concatenate([c.logprobs for several in found for c in several]) - right).mean())
 
 

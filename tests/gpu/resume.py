@@ -5,17 +5,14 @@ On a GPU only the deterministic option promises that; it is given where main.py 
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import os
 import shutil
-import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from gpu.common import Part
+from gpu.common import Part, kill
 from gpu.stages import command_of, flags_of, run, toys
 from stages import environment, metrics
 from toys import ROOT
@@ -42,9 +39,7 @@ def deterministic() -> tuple[str, ...]:
 def kill_after(line: str, words: list[str], stage: str, log: Path, timeout: float) -> None:
     """Start the program, wait until it prints `line`, kill it and its children with SIGKILL."""
     with log.open("w", encoding="utf-8") as out:
-        process = subprocess.Popen(
-            words, cwd=ROOT / "training" / stage, env=environment(), stdout=out, stderr=out, start_new_session=True
-        )
+        process = subprocess.Popen(words, cwd=ROOT / "training" / stage, env=environment(), stdout=out, stderr=out)
         deadline = time.monotonic() + timeout
         try:
             while process.poll() is None and line not in log.read_text(encoding="utf-8", errors="replace"):
@@ -53,9 +48,7 @@ def kill_after(line: str, words: list[str], stage: str, log: Path, timeout: floa
                 time.sleep(0.002)
             alive = process.poll() is None
         finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+            kill(process)
     text = log.read_text(encoding="utf-8", errors="replace")
     assert line in text, f"it ended before {line!r}: {text[-1800:]}"
     assert alive, f"it had ended before it could be killed at {line!r}"
