@@ -1,4 +1,4 @@
-"""Checkpoints: small with LoRA, checked by every rank, refused on another base; ranks wait long enough for each other."""
+"""Checkpoints: small with LoRA, checked by every rank, refused on another base; ranks wait for each other."""
 
 import json
 import os
