@@ -56,7 +56,7 @@ def model(folder, kind="LlamaForCausalLM"):
 
 def test_the_literal_command_says_what_to_run_first(tmp_path):
     line = refusal(tmp_path, DPO_LLAMA, cwd=ROOT / "training" / "step3_dpo")
-    assert f"{tmp_path}/output/sft_llama: no such folder; run training/step1_sft/run_llama.sh first, or set MODEL" in line
+    assert f"{tmp_path}/output/sft_llama: no such folder; run training/step1_sft/run_llama.sh first, or set" in line
     assert "8 GPUs asked, 0 found; GPUS=1 trains on the CPU" in line and "DS_ACCELERATOR=cpu" in line
 
 
@@ -84,7 +84,7 @@ def test_gpus_is_a_number(tmp_path, gpus):
         ({"GPUS": "4", "gpus": 4}, "--num_gpus 4"),
         ({"GPUS": "2", "gpus": 4, "CUDA_VISIBLE_DEVICES": "1,3,2"}, "--include localhost:1,3"),
         ({"GPUS": "2", "DS_ACCELERATOR": "cpu"}, "--num_gpus 2 --no_python env CUDA_VISIBLE_DEVICES= python"),
-        ({"GPUS": "2", "DS_ACCELERATOR": "cpu", "gpus": 4}, "--num_gpus 2 --no_python env CUDA_VISIBLE_DEVICES= python"),
+        ({"GPUS": "2", "DS_ACCELERATOR": "cpu", "gpus": 4}, "--num_gpus 2 --no_python env CUDA_VISIBLE_DEVICES="),
         ({"HOSTFILE": "hosts"}, "--hostfile hosts"),
     ],
 )
@@ -138,7 +138,8 @@ def test_the_built_in_world_names_what_makes_it(tmp_path):
     said = refusal(tmp_path, "step1_sft/run_tiny.sh")
     assert f"{world}/sft: no such file or folder; run `python data_collect/make_world.py --output_dir {world}`" in said
     said = refusal(tmp_path, "step3_dpo/run_tiny.sh")
-    assert "run training/step1_sft/run_tiny.sh first" in said and "feedback: no such file or folder; run `bash run" in said
+    assert "run training/step1_sft/run_tiny.sh first" in said
+    assert "feedback: no such file or folder; run `bash run.sh` first, or set DATA" in said
 
 
 def test_a_finished_run_needs_nothing(tmp_path):

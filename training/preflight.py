@@ -2,8 +2,8 @@
 
     GPUS=8 OUTPUT_ROOT=output python training/preflight.py training/step1_sft/main.py --model_name_or_path … -- …
 
-What follows is what main.py will get: the script's flags, `--`, and those of the command line, which win. All that would
-stop the run is said in one line, with exit code 2, before anything is written. Otherwise prints three lines for
+What follows is what main.py will get: the script's flags, `--`, and those of the command line, which win. All that
+would stop the run is said in one line, with exit code 2, before anything is written. Otherwise prints three lines for
 launch.sh: how many ranks, on what (`gpu` or `cpu`), and the folder of the run.
 """
 
@@ -53,7 +53,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UserError(f"{given['output_dir'].name} is empty; expected the folder of the run")
     folder = Path(given["output_dir"].values[0])
     outputs = Path(os.environ.get("OUTPUT_ROOT") or ROOT / "output")
-    found = [] if (folder / "finished.json").is_file() else [*missing_inputs(stage, given, outputs)]  # then nothing is read
+    finished = (folder / "finished.json").is_file()  # nothing will be read
+    found = [] if finished else [*missing_inputs(stage, given, outputs)]
     try:
         ranks, device = devices(os.environ)
     except UserError as error:
@@ -80,8 +81,8 @@ def settings(words: Sequence[str]) -> dict[str, Setting]:
 
 
 def devices(environment: Mapping[str, str]) -> tuple[int, str]:
-    """(ranks, `gpu` or `cpu`). Raises UserError where more GPUs are asked for than there are; DS_ACCELERATOR=cpu asks for
-    none. With a HOSTFILE, its lines decide."""
+    """(ranks, `gpu` or `cpu`). Raises UserError where more GPUs are asked for than there are; DS_ACCELERATOR=cpu asks
+    for none. With a HOSTFILE, its lines decide."""
     asked = environment.get("GPUS") or ""
     if asked and not (asked.isdecimal() and int(asked) >= 1):
         raise UserError(f"GPUS is {asked!r}; expected a whole number, 1 or more")
@@ -123,7 +124,8 @@ def missing_inputs(stage: str, given: Mapping[str, Setting], outputs: Path) -> I
     for flag in DATA:
         for text in given[flag].values if flag in given else ():
             path = Spec.of(text).path
-            if path not in NAMED and not Path(path).expanduser().exists() and (is_path(path) or path.endswith(SUFFIXES)):
+            there = path in NAMED or Path(path).expanduser().exists()
+            if not there and (is_path(path) or path.endswith(SUFFIXES)):
                 yield f"{path}: no such file or folder; {remedy(given[flag], path, outputs)}"
 
 
