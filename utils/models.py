@@ -12,7 +12,13 @@ import torch
 import transformers
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+)
 
 from utils.arguments.options import ModelArguments
 from utils.errors import UserError
@@ -53,6 +59,11 @@ def load_reward_model(args: ModelArguments, tokenizer, bf16: bool = False) -> nn
     the last token by looking for padding, scores a padded batch as this project does.
     """
     config = _config(args)
+    if config.is_encoder_decoder or type(config) in AutoModelForMaskedLM._model_mapping:  # BERT, RoBERTa, T5, …
+        raise UserError(
+            f"{args.model_name_or_path}: {config.model_type} is an encoder family, which is not supported as a reward "
+            f"model yet; start from a causal language model (Llama, Qwen, Mistral, GPT-2, …)"
+        )
     if getattr(config, "num_labels", 1) != 1 and "SequenceClassification" in str(config.architectures):
         raise UserError(f"{args.model_name_or_path} has {config.num_labels} labels; a reward model has one")
     config.num_labels = 1
@@ -64,6 +75,8 @@ def load_reward_model(args: ModelArguments, tokenizer, bf16: bool = False) -> nn
         tokenizer.add_special_tokens({"pad_token": "<|pad|>"})
     config.get_text_config().pad_token_id = tokenizer.pad_token_id
     model = _load(AutoModelForSequenceClassification, config, args, tokenizer, bf16)
+    if not hasattr(plain(model), "score"):
+        raise UserError(f"{config.model_type}: no head `score` that reads the last token; it cannot be a reward model")
     model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
     return model
 

@@ -128,9 +128,9 @@ def _read_rows(model: nn.Module, batch: Batch) -> None:
 
 
 def self_test(model, scorer: Policy | RewardModel, store: Sequence[Group], dtype_name: str) -> None:
-    """Check that packed rows give what padded ones give, and that an answer's numbers do not depend on its batch, on two
-    groups and without dropout. A family that fails the first falls back to padded rows, on all ranks; one that fails
-    the second is refused. `model` is the engine, or the scorer. A collective; raises UserError."""
+    """Check that packed rows give what padded ones give, and that an answer's numbers do not depend on its batch, on
+    two groups and without dropout. A family that fails the first falls back to padded rows, on all ranks; one that
+    fails the second is refused. `model` is the engine, or the scorer. A collective; raises UserError."""
     tolerance = 1e-4 if dtype_name == "fp32" else 0.05  # per token or score; bf16 rounds logits to about 0.4 %
     groups = [store[i] for i in range(min(2, len(store)))]
     kind = plain(scorer.model).config.model_type
@@ -146,8 +146,8 @@ def self_test(model, scorer: Policy | RewardModel, store: Sequence[Group], dtype
     gaps = [gap for gap in gather_objects(_gap(alone, padded)) if not gap <= tolerance]  # NaN is no agreement
     if gaps:
         raise UserError(
-            f"{kind}: an answer's numbers change by {gaps[0]:.2g} with the other rows of its batch; the model reads its "
-            f"padding and cannot be trained here"
+            f"{kind}: an answer's numbers change by {gaps[0]:.2g} with the other rows of its batch; the model reads "
+            f"its padding and cannot be trained here"
         )
     say("self-test: padded rows, independent of their batch")
 
@@ -185,8 +185,8 @@ def _enough_memory(groups: list[Group]) -> Iterator[None]:
             raise
         raise UserError(
             f"the self-test ran out of memory on {len(groups)} prompts with their answers "
-            f"({sum(group.tokens for group in groups):,} tokens); lower --max_prompt_seq_len or --max_answer_seq_len, or "
-            f"shard more: --zero_stage 3, more GPUS, --offload",
+            f"({sum(group.tokens for group in groups):,} tokens); lower --max_prompt_seq_len or --max_answer_seq_len, "
+            f"or shard more: --zero_stage 3, more GPUS, --offload",
             on_this_rank=True,
         ) from error
 
