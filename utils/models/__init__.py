@@ -1,4 +1,4 @@
-"""Tokenizers and models in and out of folders; every `from_pretrained` and `save_pretrained` that needs torch is here."""
+"""Tokenizers and models in and out of folders: every `from_pretrained` and `save_pretrained` that needs torch."""
 
 from __future__ import annotations
 
