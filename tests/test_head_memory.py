@@ -5,7 +5,6 @@ import sys
 
 from toys import ROOT
 
-
 PROGRAM = ROOT / "tests" / "benchmarks" / "head_memory.py"
 ENVIRONMENT = {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 
