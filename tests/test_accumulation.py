@@ -15,8 +15,8 @@ from torch import nn
 from utils import engine
 from utils.arguments.options import TrainingArguments
 
-stage, offload, count = int(sys.argv[1]), sys.argv[2] == "offload", int(sys.argv[3])
-args = TrainingArguments(output_dir="never written", bf16=True, zero_stage=stage, offload=offload, gradient_clipping=0.0)
+stage, offload, count = int(sys.argv[1]), bool(sys.argv[2]), int(sys.argv[3])
+args = TrainingArguments(output_dir="unused", bf16=True, zero_stage=stage, offload=offload, gradient_clipping=0.0)
 engine.start(args)
 
 class Weighted(nn.Module):
@@ -36,7 +36,7 @@ sys.stdout.write(f"{trained.gradient_norm() / float(factors.float().norm())}\\n"
 """
 
 
-@pytest.mark.parametrize("stage, offload", [(1, ""), (2, ""), (3, ""), (1, "offload"), (2, "offload"), (3, "offload")])
+@pytest.mark.parametrize("stage, offload", [(1, ""), (2, ""), (3, ""), (1, "offload")])
 def test_many_micro_batches_give_the_gradient_of_one(stage, offload):
     """A sum in bfloat16 stops growing when a micro-batch is less than half a step of it."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
