@@ -41,11 +41,15 @@ def hh_like_pairs(count: int, vocabulary: int, seed: int = 0, longest: int = 512
     return [group(ids(90), [[*ids(45), EOS], [*ids(35), EOS]], [(0, 1)]) for _ in range(count)]
 
 
+def _text(ids) -> str:
+    return " ".join(f"t{i}" for i in ids)
+
+
 def as_text(groups) -> list[dict[str, str]]:
     """Prompt, chosen, rejected for TRL, which appends the end token itself."""
-    text = lambda ids: " ".join(f"t{i}" for i in ids)  # noqa: E731
+    names = ("chosen", "rejected")
     return [
-        {"prompt": text(g.prompt), "chosen": " " + text(g.answers[0][:-1]), "rejected": " " + text(g.answers[1][:-1])}
+        {"prompt": _text(g.prompt), **{n: " " + _text(a[:-1]) for n, a in zip(names, g.answers, strict=True)}}
         for g in groups
     ]
 
@@ -68,34 +72,51 @@ def small_reward_model(vocabulary: int):
     return AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
 
 
-def trl_reward_trainer(model, groups, vocabulary: int, folder, **options):
-    """A RewardTrainer over `groups` on the CPU; `options` are RewardConfig's."""
+def _settings(folder) -> dict:
+    """What the three trainers of TRL have in common; on the GPU where there is one."""
+    return dict(
+        output_dir=str(folder), report_to="none", use_cpu=not torch.cuda.is_available(), disable_tqdm=True,
+        save_strategy="no", lr_scheduler_type="constant", logging_steps=1, max_length=4096,
+        dataloader_pin_memory=False,
+    )  # fmt: skip
+
+
+def trl_sft_trainer(model, groups, vocabulary: int, folder, callback=None, **options):
+    """An SFTTrainer over the first answers of `groups`, loss on the answer only; `options` are SFTConfig's."""
+    from datasets import Dataset
+    from trl import SFTConfig, SFTTrainer
+
+    rows = [
+        {"prompt": _text(g.prompt), "completion": " " + _text(g.answers[0][:-1])} for g in groups
+    ]  # TRL appends the end token
+    return SFTTrainer(
+        model=model, args=SFTConfig(**_settings(folder), **options), train_dataset=Dataset.from_list(rows),
+        processing_class=word_tokenizer(vocabulary), callbacks=[callback] if callback else None,
+    )  # fmt: skip
+
+
+def trl_reward_trainer(model, groups, vocabulary: int, folder, callback=None, **options):
+    """A RewardTrainer over `groups`; `options` are RewardConfig's."""
     from datasets import Dataset
     from trl import RewardConfig, RewardTrainer
 
-    config = RewardConfig(
-        output_dir=str(folder), report_to="none", use_cpu=True, disable_tqdm=True, save_strategy="no",
-        lr_scheduler_type="constant", logging_steps=1, max_length=4096, dataloader_pin_memory=False, **options,
-    )  # fmt: skip
     return RewardTrainer(
-        model=model, args=config, train_dataset=Dataset.from_list(as_text(groups)),
-        processing_class=word_tokenizer(vocabulary),
+        model=model, args=RewardConfig(**_settings(folder), **options),
+        train_dataset=Dataset.from_list(as_text(groups)), processing_class=word_tokenizer(vocabulary),
+        callbacks=[callback] if callback else None,
     )  # fmt: skip
 
 
 def trl_trainer(model, groups, vocabulary: int, folder, callback=None, **options):
-    """A DPOTrainer over `groups` on the CPU; `options` are DPOConfig's."""
+    """A DPOTrainer over `groups`; `options` are DPOConfig's."""
     from datasets import Dataset
     from trl import DPOConfig, DPOTrainer
 
     model.save_pretrained(f"{folder}/model")  # TRL loads its reference from the policy's folder
+    model.cpu()  # the caller's: its memory is not TRL's
     model = AutoModelForCausalLM.from_pretrained(f"{folder}/model", dtype=torch.float32)
 
-    config = DPOConfig(
-        output_dir=str(folder), report_to="none", use_cpu=True, disable_tqdm=True, save_strategy="no",
-        lr_scheduler_type="constant", logging_steps=1, max_length=4096, dataloader_pin_memory=False, **options,
-    )  # fmt: skip
     return DPOTrainer(
-        model=model, args=config, train_dataset=Dataset.from_list(as_text(groups)),
+        model=model, args=DPOConfig(**_settings(folder), **options), train_dataset=Dataset.from_list(as_text(groups)),
         processing_class=word_tokenizer(vocabulary), callbacks=[callback] if callback else None,
     )  # fmt: skip

@@ -5,7 +5,9 @@ from dataclasses import dataclass
 import pytest
 
 from utils.arguments import parse
+from utils.arguments.inference import ChatArguments, GenerateArguments, PplArguments
 from utils.arguments.options import Interval, ModelArguments, TrainingArguments, option
+from utils.arguments.ppo import PPOArguments
 from utils.errors import UserError
 
 
@@ -87,3 +89,15 @@ def test_intervals():
     assert Interval.of("epoch_2", "x") == Interval(epochs=2) and Interval.of("50", "x") == Interval(steps=50)
     assert [s for s in range(1, 7) if Interval(steps=3).due(s, None)] == [3, 6]
     assert Interval(epochs=2).due(40, 2) and not Interval(epochs=2).due(20, 1) and not Interval().due(1, 1)
+
+
+@pytest.mark.parametrize("group", [PPOArguments, PplArguments, GenerateArguments, ChatArguments])
+def test_the_back_end_that_is_gone_says_where_to_read_why(group):
+    needed = ["--reward_fn", "m:f"] if group is PPOArguments else []
+    said = {
+        "hybrid": r"--generation_backend hybrid: .*docs/hybrid_engine\.md",
+        "x": "x is unknown; expected shared or hf",
+    }
+    for name, words in said.items():
+        with pytest.raises(UserError, match=words):
+            parse([group], [*needed, "--generation_backend", name])

@@ -44,12 +44,14 @@ def kill_at_row(stage, model, data, out, flags, ranks, row, wait=0.0):
     "stage, flags, ranks",
     [
         ("step1_sft", ("--ema_decay", "0.9", "--dropout", "0.1"), 1),
+        ("step1_sft", ("--ema_decay", "0.9", "--bf16", "--zero_stage", "3"), 2),
         ("step2_reward", ("--bf16", "--zero_stage", "2"), 1),
         ("step3_dpo", (), 1),
         ("step3_dpo", ("--bf16", "--zero_stage", "3"), 2),
         ("step3_dpo", ("--lora_dim", "4", "--zero_stage", "2"), 2),
     ],
-    ids=["sft, dropout, ema", "reward, bf16, zero-2", "dpo", "dpo, bf16, zero-3, two ranks", "dpo, lora, two ranks"],
+    ids=["sft, dropout, ema", "sft, ema, bf16, zero-3, two ranks", "reward, bf16, zero-2", "dpo",
+         "dpo, bf16, zero-3, two ranks", "dpo, lora, two ranks"],
 )
 def test_resume_is_bit_identical(world, tmp_path, stage, flags, ranks):
     folder, data = world

@@ -127,18 +127,12 @@ def test_a_back_end_that_disagrees_is_refused(renderer, prompts, capsys, monkeyp
     assert "log-probs differ" in capsys.readouterr().out
 
 
-def test_hybrid_says_why_it_is_not_used(renderer, prompts, capsys):
-    model = model_of(renderer)
-    generate(model, renderer, prompts[:1], Sampling(3, temperature=0), 1, backend="hybrid")
-    assert "hf instead of hybrid" in capsys.readouterr().out
-
-
 def test_vllm_is_imported_only_when_asked_for(renderer, prompts):
     if importlib.util.find_spec("vllm"):
         pytest.skip("vllm is installed here")
     with pytest.raises(UserError, match=r"needs the vllm package .* and a GPU"):
         generate(model_of(renderer), renderer, prompts[:1], Sampling(3, temperature=0), 1, backend="vllm")
-    with pytest.raises(UserError, match="the back end 'vlm' is unknown; known: shared, hf, hybrid, vllm"):
+    with pytest.raises(UserError, match="the back end 'vlm' is unknown; known: shared, hf, vllm"):
         generate(model_of(renderer), renderer, prompts[:1], Sampling(3, temperature=0), 1, backend="vlm")
 
 

@@ -23,6 +23,13 @@ from utils.attention import Layout, packed_attention
 
 CASCADE = "cascade_decoding"
 SHORTEST = 0.75  # of a bucket's longest prompt: shorter ones go to the next bucket
+BLOCK = 64  # the first places of an answer that are made room for
+
+
+def rounded(size: int, least: int = 1) -> int:
+    """The smallest of 1, 2, 4, …, 64, 96, 128, 192, 256, 384, … that is at least `size` and `least`."""
+    size, power = max(size, least), 1 << (max(size, least) - 1).bit_length()
+    return power * 3 // 4 if power > BLOCK and size <= power * 3 // 4 else power
 
 
 @dataclass
@@ -54,7 +61,9 @@ class Bucket:
 
 class Cascade:
     """The keys and values of a batch being decoded. `order[r]` is the number, among all answers, of row r: prompts are
-    sorted by length, longest first, and rows leave."""
+    sorted by length, longest first, and rows leave. The store of the answers grows with the longest of them."""
+
+    exact = True  # `reach` ends at the step's own place: without a window no place of an answer is hidden
 
     def __init__(self, lengths: Sequence[int], copies: int, max_new_tokens: int, device: torch.device) -> None:
         self.lengths, self.copies, self.room, self.device = list(lengths), copies, max_new_tokens, device
@@ -64,7 +73,7 @@ class Cascade:
         self.packed: Layout | None = None  # while prompts are read
         self.read: dict[int, list[tuple[Tensor, Tensor]]] = {}  # layer -> keys and values of packed rows of prompts
         self.buckets: list[Bucket] = []
-        self.keys: dict[int, Tensor] = {}  # layer -> [K, R, room, D]
+        self.keys: dict[int, Tensor] = {}  # layer -> [K, R, reach or more, D]
         self.values: dict[int, Tensor] = {}
         self.step = torch.zeros(1, dtype=torch.int64, device=device)  # the place of the token being computed
         self.reach = 0  # places of an answer that are looked at: step + 1, or more, the rest being masked
@@ -72,25 +81,28 @@ class Cascade:
 
     def fill(self) -> None:
         """Sort the prompts that were read into buckets; keys and values are padded to the longest of a bucket."""
-        pieces: dict[int, list[tuple[Tensor, Tensor]]] = {}
-        for layer, rows in self.read.items():
-            joined = [torch.cat(parts, 1) for parts in zip(*rows, strict=True)]
-            pieces[layer] = list(zip(*(x.split(self.lengths, 1) for x in joined), strict=True))
-        self.read, members, start = {}, [], 0
-        for i in [*self.sorted, None]:
-            if members and (i is None or self.lengths[i] < SHORTEST * self.lengths[members[0]]):
-                stop = start + len(members) * self.copies
-                lengths = torch.tensor([self.lengths[m] for m in members], device=self.device)
-                prompt_of_R = torch.arange(len(members), device=self.device).repeat_interleave(self.copies)
-                bucket = Bucket(lengths, start, stop, prompt_of_R)
-                for layer in sorted(pieces):
-                    for kept, side in ((bucket.keys, 0), (bucket.values, 1)):
-                        kept.append(_padded([pieces[layer][m][side] for m in members]))
-                bucket.arrange()
-                self.buckets.append(bucket)
-                members, start = [], stop
-            members.append(i)
-        self.layers = sorted(pieces)
+        groups: list[list[int]] = []
+        for i in self.sorted:
+            if not groups or self.lengths[i] < SHORTEST * self.lengths[groups[-1][0]]:
+                groups.append([])
+            groups[-1].append(i)
+        for members in groups:
+            start = self.buckets[-1].stop if self.buckets else 0
+            lengths = torch.tensor([self.lengths[m] for m in members], device=self.device)
+            prompt_of_R = torch.arange(len(members), device=self.device).repeat_interleave(self.copies)
+            self.buckets.append(Bucket(lengths, start, start + len(prompt_of_R), prompt_of_R))
+        self.layers = sorted(self.read)
+        for layer in self.layers:
+            keys, values = self._read_of(layer)
+            for bucket, members in zip(self.buckets, groups, strict=True):
+                bucket.keys.append(_padded([keys[m] for m in members]))
+                bucket.values.append(_padded([values[m] for m in members]))
+        for bucket in self.buckets:
+            bucket.arrange()
+
+    def _read_of(self, layer: int) -> list[tuple[Tensor, ...]]:
+        """The keys and the values of each prompt in turn, [K, P, D]; the packed rows of the layer are let go."""
+        return [torch.cat(rows, 1).split(self.lengths, 1) for rows in zip(*self.read.pop(layer), strict=True)]
 
     def at(self, step: int, reach: int) -> None:
         """Go on to place `step` of the answers, looking at `reach` places."""
@@ -122,12 +134,16 @@ class Cascade:
     def append(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         """Put a step's keys and values, [1, K, R, D], at its place; returns all that is looked at, [K, R, reach, D]."""
         for cache, new in ((self.keys, key[0]), (self.values, value[0])):
-            if layer not in cache:
-                cache[layer] = new.new_zeros(new.shape[0], new.shape[1], self.room, new.shape[2])
+            kept = cache.get(layer)
+            if kept is None or kept.shape[2] < self.reach:
+                room = min(rounded(self.reach, BLOCK), self.room)
+                cache[layer] = new.new_zeros(new.shape[0], new.shape[1], room, new.shape[2])
+                if kept is not None:
+                    cache[layer][:, :, : kept.shape[2]] = kept
             cache[layer].index_copy_(2, self.step, new[:, :, None])
         return self.keys[layer][:, :, : self.reach], self.values[layer][:, :, : self.reach]
 
-    def bias_of(self, window: int | None, exact: bool) -> list[tuple[Tensor | None, Tensor | None]]:
+    def bias_of(self, window: int | None) -> list[tuple[Tensor | None, Tensor | None]]:
         """For each bucket what is added to the scores of prompt [r, P] and answer [1, reach]: 0, or −inf where nothing
         stands or the window ends; None where nothing is hidden. Made once a step, read by every layer."""
         if window not in self.bias:
@@ -135,7 +151,7 @@ class Cascade:
             hidden = places > self.step
             if window is not None:
                 hidden |= places <= self.step - window
-            answer = None if exact and (window is None or self.reach <= window) else _minus_infinity(hidden)[None]
+            answer = None if self.exact and (window is None or self.reach <= window) else _minus_infinity(hidden)[None]
             self.bias[window] = [(self._prompt_bias(b, window), answer) for b in self.buckets]
         return self.bias[window]
 
@@ -143,7 +159,7 @@ class Cascade:
         longest = bucket.keys[0].shape[2]
         if window is None and bucket.even:
             return None
-        places, length_R = torch.arange(longest, device=self.device), bucket.lengths_B[bucket.prompt_of_R][:, None]
+        places, length_R = torch.arange(longest, device=self.device), self.length_R[bucket.start : bucket.stop, None]
         hidden = places >= length_R
         if window is not None:
             hidden |= places <= length_R + self.step - window
@@ -180,9 +196,8 @@ def cascade_attention(
     scale = size**-0.5 if scaling is None else scaling
     query_KRGD = (query[0] * scale).view(kept, heads // kept, rows, size).transpose(1, 2)
     sinks = None if s_aux is None else s_aux.view(kept, 1, -1, 1)
-    number, exact = layout.layers.index(module.layer_idx), not query.is_cuda
-    outputs = []
-    for bucket, (prompt_bias, answer_bias) in zip(layout.buckets, layout.bias_of(sliding_window, exact), strict=True):
+    number, outputs = layout.layers.index(module.layer_idx), []
+    for bucket, (prompt_bias, answer_bias) in zip(layout.buckets, layout.bias_of(sliding_window), strict=True):
         here = slice(bucket.start, bucket.stop)
         q, k, v = query_KRGD[:, here], bucket.keys[number], bucket.values[number]
         prompt = _of_rows(bucket, _by_prompt(bucket, q) @ k.transpose(-1, -2), q.shape)
@@ -200,7 +215,7 @@ def _by_prompt(bucket: Bucket, x_KRGX: Tensor) -> Tensor:
     """[K, r, G, X] -> [K, B, n·G, X]: the rows of a prompt beside each other, for one product with its keys."""
     if bucket.slots_BN is not None:
         x_KRGX = x_KRGX[:, bucket.slots_BN]
-    return x_KRGX.reshape(x_KRGX.shape[0], len(bucket.lengths_B), -1, x_KRGX.shape[-1])
+    return x_KRGX.reshape(x_KRGX.shape[0], bucket.keys[0].shape[1], -1, x_KRGX.shape[-1])
 
 
 def _of_rows(bucket: Bucket, x_KBNX: Tensor, like: torch.Size) -> Tensor:

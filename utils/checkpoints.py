@@ -1,7 +1,8 @@
 """Checkpoints to continue from: everything a run is, so that a kill at any moment costs nothing.
 
-checkpoints/step-00000200/ holds DeepSpeed's state (weights, optimizer, schedule), per rank the random generators and
-whatever else the stage carries, and manifest.json with the size and hash of each file. It is written beside and
+checkpoints/step-00000200/ holds DeepSpeed's state (trained weights, optimizer, schedule), per rank the random
+generators and whatever else the stage carries, and manifest.json with the size and hash of each file and with what the
+run is, the hash of its starting model included: that model's frozen weights are not written. It is written beside and
 renamed; the newest intact one is taken.
 """
 
@@ -40,8 +41,8 @@ def save(engine, folder: Path, step: int, facts: dict[str, Any], extra: Any, kee
             other.save_states(partial, name, {})
         torch.save({"random": _random_states(), "extra": extra}, partial / f"rank-{ranks.rank()}.pt")
         ranks.barrier()
-        files = sorted(p.relative_to(partial) for p in partial.rglob("*") if p.is_file())
-        mine = {str(f): _digest(partial / f) for f in files[ranks.rank() :: ranks.world_size()]}
+        sizes = ranks.from_rank_0(lambda: _sizes(partial))
+        mine = {name: _digest(partial / name) for name in shared_out(sizes)[ranks.rank()]}
         manifest = {name: digest for part in ranks.gather_objects(mine) for name, digest in part.items()}
         if ranks.rank() == 0:
             for name in manifest:
@@ -87,9 +88,19 @@ def read(path: Path) -> Any:
 
 
 def newest(folder: Path) -> tuple[int, dict[str, Any]] | None:
-    """(step, facts) of the newest intact checkpoint, None when there is none. All ranks take the same one."""
-    found = _newest_intact(folder) if ranks.rank() == 0 else None
-    return ranks.gather_objects(found)[0]
+    """(step, facts) of the newest intact checkpoint, None when there is none. A collective: each rank checks its share
+    of the files, and all take the same checkpoint."""
+    damaged = []
+    for tag in ranks.from_rank_0(lambda: _steps(folder)):
+        manifest = ranks.from_rank_0(lambda at=folder / tag: _manifest(at))
+        fault = "its manifest.json cannot be read" if manifest is None else _fault(folder / tag, manifest["files"])
+        if fault is None:
+            return int(tag.removeprefix("step-")), manifest["facts"]
+        warn(f"{folder / tag}: {fault}; taking an earlier checkpoint")
+        damaged.append(tag)
+    if damaged:
+        raise UserError(f"{folder}: no checkpoint is intact ({', '.join(damaged)}); remove that folder to start again")
+    return None
 
 
 def load(engine, folder: Path, step: int, others=None) -> Any:
@@ -99,38 +110,47 @@ def load(engine, folder: Path, step: int, others=None) -> Any:
     engine.load_states(folder, tag)
     for name, other in (others or {}).items():
         other.load_states(folder / tag, name)
-    mine = torch.load(folder / tag / f"rank-{ranks.rank()}.pt", weights_only=False)
+    mine = torch.load(folder / tag / f"rank-{ranks.rank()}.pt", weights_only=False, map_location="cpu")
     _restore_random(mine["random"])
     return mine["extra"]
 
 
-def _newest_intact(folder: Path) -> tuple[int, dict[str, Any]] | None:
-    damaged = []
-    for tag in _steps(folder):
-        fault = _fault(folder / tag)
-        if fault is None:
-            facts = json.loads((folder / tag / "manifest.json").read_text())["facts"]
-            return int(tag.removeprefix("step-")), facts
-        warn(f"{folder / tag}: {fault}; taking an earlier checkpoint")
-        damaged.append(tag)
-    if damaged:
-        raise UserError(f"{folder}: no checkpoint is intact ({', '.join(damaged)}); remove that folder to start again")
-    return None
-
-
-def _fault(checkpoint: Path) -> str | None:
+def _manifest(checkpoint: Path) -> dict[str, Any] | None:
     try:
-        files = json.loads((checkpoint / "manifest.json").read_text())["files"]
-    except (OSError, json.JSONDecodeError, KeyError):
-        return "its manifest.json cannot be read"
-    say(f"checking {checkpoint.name} ({sum(size for size, _ in files.values()) / 1e6:,.0f} MB)")
-    for name, (size, digest) in files.items():
-        path = checkpoint / name
-        if not path.is_file():
-            return f"{name} is missing"
-        if path.stat().st_size != size or _digest(path)[1] != digest:
-            return f"{name} is damaged"
-    return None
+        manifest = json.loads((checkpoint / "manifest.json").read_text())
+    except (OSError, json.JSONDecodeError):
+        return None
+    return manifest if manifest.keys() >= {"facts", "files"} else None
+
+
+def _fault(checkpoint: Path, files: dict[str, tuple[int, str]]) -> str | None:
+    """What is wrong with a checkpoint: the first fault that any rank finds in its share, by the files' names."""
+    sizes = {name: size for name, (size, _) in files.items()}
+    say(f"checking {checkpoint.name} ({sum(sizes.values()) / 1e6:,.0f} MB)")
+    mine = {name: _fault_of(checkpoint / name, *files[name]) for name in shared_out(sizes)[ranks.rank()]}
+    faults = {name: fault for part in ranks.gather_objects(mine) for name, fault in part.items() if fault}
+    return next((f"{name} {faults[name]}" for name in sorted(faults)), None)
+
+
+def _fault_of(path: Path, size: int, digest: str) -> str | None:
+    if not path.is_file():
+        return "is missing"
+    return "is damaged" if path.stat().st_size != size or _digest(path)[1] != digest else None
+
+
+def shared_out(sizes: dict[str, int]) -> list[list[str]]:
+    """Names for each rank, of about as many bytes: the largest first, each to the rank that has least (Graham 1969)."""
+    shares: list[list[str]] = [[] for _ in range(ranks.world_size())]
+    loads = [0] * len(shares)
+    for name in sorted(sizes, key=lambda n: (-sizes[n], n)):
+        least = loads.index(min(loads))
+        shares[least].append(name)
+        loads[least] += sizes[name]
+    return shares
+
+
+def _sizes(folder: Path) -> dict[str, int]:
+    return {str(p.relative_to(folder)): p.stat().st_size for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
 def _steps(folder: Path) -> list[str]:

@@ -16,9 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from utils import checkpoints, models, ranks
+from utils import checkpoints, ranks
 from utils.arguments.options import Interval, TrainingArguments
 from utils.batches import Batch, Plan
+from utils.ema import Average
 from utils.engine import Engine
 from utils.errors import UserError
 from utils.finite import refuse_nonfinite, take_step
@@ -27,6 +28,7 @@ from utils.lora import plain
 from utils.measuring import Passes, limits_of
 from utils.reporting import progress, say, write_json
 from utils.run import Run
+from utils.saving import save_model
 from utils.speed import Meter
 
 Learn = Callable[[Any, Batch], tuple[Tensor, dict[str, Tensor]]]
@@ -55,7 +57,7 @@ def make_plan(groups: Sequence[Group], args: TrainingArguments, unit: Literal["t
 @dataclass
 class Trainer:
     """Everything `fit` needs. `evaluate(step, epoch)` returns numbers for the log; `first_step(loss, metrics)` may
-    refuse a run whose first loss is not what it must be."""
+    refuse a run whose first loss is not what it must be; on `held_out` a merged adapter is compared with itself."""
 
     run: Run
     engine: Engine
@@ -65,6 +67,7 @@ class Trainer:
     renderer: Any
     evaluate: Callable[[int, int | None], dict[str, float]]
     first_step: Callable[[float, dict[str, float]], None] = lambda loss, metrics: None
+    held_out: Sequence[Group] = ()
 
     def fit(self) -> None:
         """Train to the end of the plan, from the newest checkpoint if there is one, and save the model."""
@@ -158,18 +161,11 @@ class Trainer:
         if self.run.args.debug:
             say("debug: nothing is saved")
             return
-        for state, place in [(self.engine.full_state_dict(), folder)] + (
-            [(self.ema.whole(self.engine), folder / "ema")] if self.ema else []
-        ):
-            if ranks.rank() == 0:
-                state = {name.removeprefix("model."): tensor for name, tensor in state.items()}
-                models.save(self.engine.module.model, state, self.renderer, place)
-                say(f"saved {place}")
-        ranks.barrier()
+        save_model(self.engine, self.renderer, folder, self.held_out, self.ema)
 
     def _checkpoint(self, step: int) -> None:
         if not self.run.args.debug:
-            extra = self.ema.shadow if self.ema else None
+            extra = vars(self.ema) if self.ema else None
             checkpoints.save(self.engine, self.run.checkpoints, step, self.run.facts, extra, self.run.args.keep_last)
 
     def _resume(self) -> int:
@@ -178,7 +174,7 @@ class Trainer:
         if found:
             extra = checkpoints.load(self.engine, self.run.checkpoints, found)
             if self.ema:
-                self.ema.shadow = extra
+                self.ema.restore(self.engine, extra)
             say(f"continuing after step {found}", style="green")
         else:
             ranks.seed_everything(self.run.args.seed + ranks.rank())  # dropout differs from rank to rank
@@ -211,21 +207,3 @@ def averages(sums: dict[str, Tensor]) -> dict[str, float]:
     if ranks.world_size() > 1:
         torch.distributed.all_reduce(table)
     return {name: total / count for name, (total, count) in zip(sums, table.tolist(), strict=True) if count}
-
-
-class Average:
-    """Exponential moving average of the trained weights, in float32 on every rank's CPU: e <- d e + (1 − d) w."""
-
-    def __init__(self, decay: float) -> None:
-        self.decay, self.shadow = decay, {}
-
-    def update(self, engine: Engine) -> None:
-        def one(name: str, tensor: Tensor) -> None:
-            now = tensor.detach().float().cpu()
-            self.shadow[name] = self.shadow[name].lerp_(now, 1 - self.decay) if name in self.shadow else now.clone()
-
-        engine.gathered(one)
-
-    def whole(self, engine: Engine) -> dict[str, Tensor] | None:
-        state = engine.full_state_dict()
-        return state and {n: self.shadow[n].to(t.dtype) if n in self.shadow else t for n, t in state.items()}

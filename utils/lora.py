@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from utils.errors import UserError
@@ -35,6 +36,7 @@ def add_lora(model: nn.Module, args) -> nn.Module:
     if not args.only_optimize_lora:
         adapted.requires_grad_(True)
     trained = sum(_size(p) for p in adapted.parameters() if p.requires_grad)
+    adapted.merge_dtype = args.merge_dtype
     adapted.trained_share = f"LoRA trains {trained:,} of {sum(map(_size, adapted.parameters())):,} weights"
     return adapted
 
@@ -48,9 +50,12 @@ def plain(model: nn.Module) -> nn.Module:
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
+DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
+
+
 def merged(model: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """`state` (whole tensors by the names of `model`) as the plain model's: adapters added into their weights, in
-    float32. The model itself is not touched."""
+    """`state` (whole tensors by the names of `model`) as the plain model's: adapters added into their weights in
+    float32, then everything in the dtype of --merge_dtype (None: each tensor in its own). The model is not touched."""
     if not hasattr(model, "get_base_model"):
         return state
     state = {name.removeprefix("base_model.model."): tensor for name, tensor in state.items()}
@@ -65,5 +70,9 @@ def merged(model: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
             delta = module.scaling["default"] * (b @ a)
             weight = result[f"{name}.weight"]
             delta = delta.T if getattr(module, "fan_in_fan_out", False) else delta
-            result[f"{name}.weight"] = (weight.float() + delta).to(weight.dtype)
-    return result
+            result[f"{name}.weight"] = (weight.float() + delta).to(DTYPES.get(model.merge_dtype, weight.dtype))
+    if model.merge_dtype is None:
+        return result
+    wanted = DTYPES[model.merge_dtype]
+    cast = {id(t): t.to(wanted) if t.is_floating_point() else t for t in result.values()}  # once for tied weights
+    return {name: cast[id(tensor)] for name, tensor in result.items()}

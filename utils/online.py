@@ -16,18 +16,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from utils import checkpoints, models, ranks
+from utils import checkpoints, ranks
 from utils.arguments.options import Interval
 from utils.arguments.ppo import PPOArguments
 from utils.batches import Batch, Plan, Step
+from utils.ema import Average
 from utils.engine import Engine
 from utils.errors import UserError
 from utils.experience import Experience, facts_of
 from utils.finite import take_step
-from utils.loop import Average, averages
+from utils.loop import averages
 from utils.reporting import progress, say, write_json
 from utils.rollouts import Roller, gathered, refuse_rollout, shared_out, show, slots_of, steps_of
 from utils.run import Run
+from utils.saving import save_model
 
 Learn = Callable[[Engine, Batch, Experience], tuple[Tensor, dict[str, Tensor]]]
 
@@ -204,16 +206,10 @@ class OnlineTrainer:
         if self.run.args.debug:
             say("debug: nothing is saved")
             return
-        wanted = [(self.engine, self.renderer, folder, self.engine.full_state_dict)]
-        if self.ema and self.ema.shadow:
-            wanted.append((self.engine, self.renderer, folder / "ema", lambda: self.ema.whole(self.engine)))
-        wanted += [(e, renderer, folder / name, e.full_state_dict) for name, (e, renderer) in self.folders.items()]
-        for engine, renderer, place, weights in wanted:
-            state = weights()
-            if ranks.rank() == 0:
-                state = {name.removeprefix("model."): tensor for name, tensor in state.items()}
-                models.save(engine.module.model, state, renderer, place)
-                say(f"saved {place}")
+        rows = self.held_out[0]
+        save_model(self.engine, self.renderer, folder, rows, self.ema)
+        for name, (engine, renderer) in self.folders.items():
+            save_model(engine, renderer, folder / name, rows)
         if measured is not None and ranks.rank() == 0:
             write_json(folder / "metrics.json", measured)
         ranks.barrier()
@@ -223,7 +219,7 @@ class OnlineTrainer:
 
     def _checkpoint(self, step: int) -> None:
         if not self.run.args.debug:
-            extra = {"ema": self.ema.shadow if self.ema else None, **{n: vars(o) for n, o in self.state.items()}}
+            extra = {"ema": vars(self.ema) if self.ema else None, **{n: vars(o) for n, o in self.state.items()}}
             checkpoints.save(
                 self.engine, self.run.checkpoints, step, self.run.facts, extra, self.run.args.keep_last, self._others()
             )
@@ -235,7 +231,7 @@ class OnlineTrainer:
             for name, thing in self.state.items():
                 vars(thing).update(extra[name])
             if self.ema:
-                self.ema.shadow = extra["ema"]
+                self.ema.restore(self.engine, extra["ema"])
             say(f"continuing after step {found}", style="green")
         else:
             ranks.seed_everything(self.run.args.seed + ranks.rank())

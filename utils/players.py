@@ -60,7 +60,7 @@ class Players:
     def _critic(self, model_args: ModelArguments) -> Engine:
         """From the reward model (Ziegler et al. 2019), another folder, or the actor's own with a new head."""
         options, args = self.options, self.args
-        name = options.critic_model_name_or_path or options.reward_model_name_or_path or model_args.model_name_or_path
+        name = options.critic_start or model_args.model_name_or_path
         adapted = [suffix for suffix in model_args.lora_target_modules if suffix not in LANGUAGE_HEADS]
         theirs = dataclasses.replace(model_args, model_name_or_path=name, lora_target_modules=adapted)
         if name != model_args.model_name_or_path:
@@ -83,8 +83,9 @@ class Players:
         if not other and model_args.from_scratch:
             raise UserError("--from_scratch: random weights are no reference; start from a model of step 1")
         tokenizer = self.renderer.tokenizer
-        reference = Policy(models.load_causal_lm(theirs, tokenizer, self.args.bf16), options.temperature)
-        return frozen(reference, self.args, options.offload_reference_and_reward), reference.packed
+        offload = options.offload_reference_and_reward
+        reference = Policy(models.load_causal_lm(theirs, tokenizer, self.args.bf16, offload), options.temperature)
+        return frozen(reference, self.args, offload), reference.packed
 
     def _reward(self, model_args: ModelArguments):
         options = self.options

@@ -8,6 +8,7 @@ bits. Nothing in it depends on which data set, template or run asked.
 from __future__ import annotations
 
 import dataclasses
+import gc
 import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +20,7 @@ from torch import Tensor
 from utils import models, ranks
 from utils.arguments.options import ModelArguments, TrainingArguments
 from utils.batches import Batch
-from utils.engine import frozen
+from utils.engine import frozen, release
 from utils.errors import UserError
 from utils.groups import Group
 from utils.measuring import Passes, limits_of
@@ -52,7 +53,7 @@ def references(engine, policy: Policy, stores, model_args: ModelArguments, args:
         model_hash = ranks.from_rank_0(lambda: models.fingerprint(other))
         args_of_other = dataclasses.replace(
             model_args, model_name_or_path=other, from_scratch=False, lora_dim=0, lora_alpha=None,
-            lora_target_modules=[], only_optimize_lora=True,
+            lora_target_modules=[], only_optimize_lora=True, merge_dtype=None,
         )  # fmt: skip
         tokenizer = models.load_tokenizer(model_args.tokenizer_name_or_path or model_args.model_name_or_path)
         reference = Policy(models.load_causal_lm(args_of_other, tokenizer, args.bf16))
@@ -60,7 +61,12 @@ def references(engine, policy: Policy, stores, model_args: ModelArguments, args:
     elif model_args.from_scratch:
         model_hash += f"-scratch{args.seed}"
     name, folder = f"{model_hash}-{args.dtype_name}", cache_folder(model_args) / "reference"
-    return [reference_logprobs(model, packed, store, folder, name, **limits_of(args)) for store in stores]
+    found = [reference_logprobs(model, packed, store, folder, name, **limits_of(args)) for store in stores]
+    if other:
+        release(model)
+        del model, reference
+        gc.collect()  # it holds itself in circles; on a GPU its memory is needed at once
+    return found
 
 
 def check_first_step(at_start: float, args: TrainingArguments, other: str | None):

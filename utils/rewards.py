@@ -66,7 +66,7 @@ def reward_model(path: str, renderer, model_args: ModelArguments, args: Training
     theirs, ours = tokenizer.get_vocab(), renderer.tokenizer.get_vocab()
     if any(theirs.get(token) != number for token, number in ours.items()):
         raise UserError(f"{path}: its tokenizer is not the policy's; score with inference/chatbot.py --mode rm instead")
-    reward = RewardModel(models.load_reward_model(without_adapter(model_args, path), tokenizer, args.bf16))
+    reward = RewardModel(models.load_reward_model(without_adapter(model_args, path), tokenizer, args.bf16, offload))
     return frozen(reward, args, offload), reward.packed
 
 
@@ -74,7 +74,7 @@ def without_adapter(model_args: ModelArguments, path: str) -> ModelArguments:
     """The options of another model, `path`, that is only read."""
     return dataclasses.replace(
         model_args, model_name_or_path=path, from_scratch=False, gradient_checkpointing=False, lora_dim=0,
-        lora_alpha=None, lora_target_modules=[], only_optimize_lora=True,
+        lora_alpha=None, lora_target_modules=[], only_optimize_lora=True, merge_dtype=None,
     )  # fmt: skip
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Set
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ OF_NO_CONSEQUENCE = {
     "output_dir", "run_name", "logging_steps", "checkpoint_every", "keep_last", "report_to", "cache_dir",
     "rebuild_cache",
 }  # fmt: skip
+OF_SAVING = {"merge_dtype"}  # changes what is saved, not what is trained: a checkpoint goes on with another
 
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -38,6 +40,8 @@ class Run:
         self.report = Report(self.folder, args.report_to, args.run_name, enabled=not args.debug)
         self._groups = groups
         options = {k: v for group in groups for k, v in dataclasses.asdict(group).items() if k not in OF_NO_CONSEQUENCE}
+        if options.get("lora_dim") and options["merge_dtype"] is None:
+            options["merge_dtype"] = args.dtype_name
         self.facts: dict[str, Any] = {"options": json.loads(json.dumps(options))}
 
     @property
@@ -51,10 +55,12 @@ class Run:
         say(f"{self.folder}: already finished after {done['steps']} steps; nothing to do")
         return not self.args.debug
 
-    def begin(self, data: str, model: str) -> None:
-        """Fix the run's identity once the hashes of data and starting model are known, and write args.json."""
+    def begin(self, data: str, model: str, **others: str) -> None:
+        """Fix the run's identity once the hashes of data, starting model and `others` (the critic's start, say) are
+        known, and write args.json."""
         self.facts |= {
-            "data": data, "model": model, "world_size": ranks.world_size(), "threads": torch.get_num_threads(),
+            "data": data, "model": model, **others, "world_size": ranks.world_size(),
+            "threads": torch.get_num_threads(),
         }  # fmt: skip
         self.report.write_args(self._groups, **{k: v for k, v in self.facts.items() if k != "options"})
 
@@ -66,11 +72,13 @@ class Run:
         if found is None:
             return 0
         step, facts = found
-        self._refuse_differences(facts["options"], "checkpoint")
-        for name in ("data", "model", "world_size"):
-            if facts[name] != self.facts[name]:
+        self._refuse_differences(facts["options"], "checkpoint", OF_SAVING)
+        for name in sorted(self.facts.keys() - {"options", "threads"}):
+            if facts.get(name) != self.facts[name]:
+                start = self.facts["options"].get("model_name_or_path")
+                what = f"content of --model_name_or_path {start}" if name == "model" else name
                 raise UserError(
-                    f"{self.checkpoints}: this checkpoint was made with another {name} ({facts[name]}, now "
+                    f"{self.checkpoints}: this checkpoint was made with another {what} ({facts.get(name)}, now "
                     f"{self.facts[name]}); restore it, or give another --output_dir"
                 )
         if facts["threads"] != self.facts["threads"]:
@@ -83,9 +91,9 @@ class Run:
             return
         self.report.write_json("finished.json", {"steps": steps, **self.facts})
 
-    def _refuse_differences(self, before: dict[str, Any], what: str) -> None:
+    def _refuse_differences(self, before: dict[str, Any], what: str, but: Set[str] = frozenset()) -> None:
         now = self.facts["options"]
-        changed = sorted(k for k in before.keys() | now.keys() if before.get(k) != now.get(k))
+        changed = sorted(k for k in (before.keys() | now.keys()) - but if before.get(k) != now.get(k))
         if changed and not self.args.debug:
             k = changed[0]
             raise UserError(

@@ -29,9 +29,13 @@ def load_tokens(
     return renderer, train, held_out
 
 
-def begin(run: Run, model_args: ModelArguments, args: TrainingArguments, train: TokenStore) -> str:
-    """Join the other ranks and fix what this run is; returns the hash of the starting model."""
+def begin(
+    run: Run, model_args: ModelArguments, args: TrainingArguments, train: TokenStore, **others: str | None
+) -> str:
+    """Join the other ranks and fix what this run is; returns the hash of the starting model. `others` are further
+    models that it starts from, by their role."""
     start(args)
     model_hash = ranks.from_rank_0(lambda: models.fingerprint(model_args.model_name_or_path))
-    run.begin(data=train.fingerprint, model=model_hash)
+    hashes = ranks.from_rank_0(lambda: {role: models.fingerprint(name) for role, name in others.items() if name})
+    run.begin(data=train.fingerprint, model=model_hash, **hashes)
     return model_hash

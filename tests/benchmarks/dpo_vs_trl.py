@@ -15,79 +15,17 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
-from peer import hh_like_pairs, small_llama, trl_trainer
-from transformers import TrainerCallback
+from peer import hh_like_pairs, small_llama
+from training_steps import our_steps, trl_steps
 
-from utils import engine as engines
 from utils.arguments import parse
-from utils.arguments.options import TrainingArguments, option
-from utils.batches import collate
-from utils.loop import Trainer, make_plan
-from utils.losses.preference import LOSSES, Pairs
-from utils.reference import reference_logprobs
+from utils.arguments.options import option
 from utils.reporting import say
-from utils.run import Run
-from utils.scoring import Policy
 
 VOCABULARY, PAIRS = 8192, 8
-
-
-class Clock(TrainerCallback):
-    def __init__(self):
-        self.seconds = []
-
-    def on_step_begin(self, *_, **__):
-        self.start = time.perf_counter()
-
-    def on_step_end(self, *_, **__):
-        self.seconds.append(time.perf_counter() - self.start)
-
-
-def trl_steps(groups, steps, folder, rate=1e-5, **options):
-    """(seconds per step, losses). The step includes fetching its batch's padding but not tokenising."""
-    clock = Clock()
-    trainer = trl_trainer(
-        small_llama(VOCABULARY), groups, VOCABULARY, folder, clock, per_device_train_batch_size=PAIRS, max_steps=steps,
-        learning_rate=rate, beta=0.1, **options,
-    )  # fmt: skip
-    trainer.train()
-    return clock.seconds, [row["loss"] for row in trainer.state.log_history if "loss" in row]
-
-
-def our_steps(groups, steps, folder, bf16=True, rate=1e-5):
-    """(seconds per step, losses, seconds of the reference pass per step)."""
-    args = TrainingArguments(
-        output_dir=folder, per_device_train_batch_size=PAIRS, per_device_eval_batch_size=4 * PAIRS, max_steps=steps,
-        learning_rate=rate, lr_scheduler_type="constant", adam_beta2=0.999, bf16=bf16, zero_stage=1, report_to=["none"],
-    )  # fmt: skip
-    policy = Policy(small_llama(VOCABULARY))
-    engines.start(args)
-    plan = make_plan(groups, args, unit="pair")
-    engine = engines.Engine(policy, args, plan.total_steps)
-    with torch.no_grad():
-        engine(collate(groups[:PAIRS]))  # warm up
-    start = time.perf_counter()
-    with tempfile.TemporaryDirectory() as cache:
-        reference = reference_logprobs(engine, True, groups, Path(cache), "benchmark", count=4 * PAIRS, budget=0)
-    per_step = (time.perf_counter() - start) * PAIRS / len(groups)
-
-    def learn(model, batch):
-        ratio = batch.sum_per_answer(model(batch)) - reference.of(batch)
-        pairs = Pairs(ratio[batch.winners], ratio[batch.losers], None, None, beta=0.1)
-        return LOSSES["sigmoid"].losses(pairs), {"margin": pairs.delta}
-
-    trainer = Trainer(Run(args, [args]), engine, plan, groups, learn, None, None)
-    trainer.ema, seconds, losses = None, [], []
-    for number in range(1, steps + 1):
-        start = time.perf_counter()
-        losses.append(trainer._step(number)["loss"])
-        seconds.append(time.perf_counter() - start)
-    return seconds, losses, per_step
 
 
 def assert_equal_losses():
@@ -115,16 +53,14 @@ def one_side(options):
             )
             trl = options.side == "trl"
             found = (trl_steps if trl else our_steps)(
-                groups, 3, folder, bf16=options.bf16, rate=1e-4, **(plain if trl else {})
-            )
+                "dpo", small_llama(VOCABULARY), groups, 3, folder, per_step=PAIRS, bf16=options.bf16, rate=1e-4,
+                **(plain if trl else {}),
+            )  # fmt: skip
         else:
             groups, count = hh_like_pairs(PAIRS * (options.steps + 2), VOCABULARY), options.steps + 2
             best = dict(gradient_checkpointing=False, precompute_ref_log_probs=True) if options.best else {}
-            found = (
-                trl_steps(groups, count, folder, bf16=True, **best)
-                if options.side == "trl"
-                else our_steps(groups, count, folder)
-            )
+            steps, more = (trl_steps, best) if options.side == "trl" else (our_steps, {})
+            found = steps("dpo", small_llama(VOCABULARY), groups, count, folder, per_step=PAIRS, bf16=True, **more)
         say(json.dumps(found))
 
 

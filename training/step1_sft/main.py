@@ -52,7 +52,7 @@ def main(argv: list[str] | None = None) -> None:
 
     # 4. Train, save.
     sampler = Sampler(sampling_args, model_args, args, held_out, renderer, run.folder)
-    Trainer(run, engine, plan, train, learn, renderer, evaluation).fit()
+    Trainer(run, engine, plan, train, learn, renderer, evaluation, held_out=held_out).fit()
 
 
 if __name__ == "__main__":

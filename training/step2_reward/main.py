@@ -62,7 +62,7 @@ def main(argv: list[str] | None = None) -> None:
         return means | calibration(1 / (1 + np.exp(-np.abs(margin_M))), margin_M > 0)._asdict()
 
     # 4. Train, save.
-    Trainer(run, engine, plan, train, learn, renderer, evaluation).fit()
+    Trainer(run, engine, plan, train, learn, renderer, evaluation, held_out=held_out).fit()
 
 
 if __name__ == "__main__":

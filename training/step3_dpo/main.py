@@ -99,7 +99,7 @@ def main(argv: list[str] | None = None) -> None:
     # 4. Train, save.
     at_start = LOSSES[dpo_args.loss].at_start(dpo_args.beta, dpo_args.label_smoothing)
     first_step = check_first_step(at_start, args, dpo_args.reference_model_name_or_path)
-    Trainer(run, engine, plan, train, learn, renderer, evaluation, first_step).fit()
+    Trainer(run, engine, plan, train, learn, renderer, evaluation, first_step, held_out=held_out).fit()
 
 
 if __name__ == "__main__":

@@ -48,7 +48,7 @@ def main(argv: list[str] | None = None) -> None:  # noqa: PLR0915 (the algorithm
     renderer, train, held_out = load_tokens(model_args, data_args, args, stage=3, kind="prompts")
 
     # 2. Two models that learn, the actor and its critic; two that judge, the reference and the reward.
-    begin(run, model_args, args, train)
+    begin(run, model_args, args, train, critic=ppo.critic_start)
     policy = Policy(models.load_causal_lm(model_args, renderer.tokenizer, args.bf16), ppo.temperature)
     models.check_length(policy.model, max(train.longest, held_out.longest) + data_args.max_answer_seq_len)
     actor = Engine(policy, args, (steps_of(len(train), args, ppo) - ppo.value_warmup) * ppo.updates)

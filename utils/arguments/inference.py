@@ -7,10 +7,10 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from utils.arguments import parse
-from utils.arguments.options import option
+from utils.arguments.options import expect_backend, option
 from utils.errors import UserError
 
-Backend = Literal["shared", "hf", "hybrid", "vllm"]  # utils/generation
+BACKENDS = ("shared", "hf", "vllm")  # utils/generation
 Mode = Literal["generate", "ppl", "rm", "chat"]
 
 
@@ -58,8 +58,11 @@ class AnswerArguments:
     min_new_tokens: int = option(0, help="no stop token before so many")
     repetition_penalty: float = option(1.0, help="above 1 makes tokens that were said already less likely")
     no_repeat_ngram_size: int = option(0, help="no sequence of so many tokens twice; 0: off")
-    generation_backend: Backend = option("shared", help="what computes the answers (utils/generation)")
+    generation_backend: str = option("shared", help="what computes the answers: shared | hf | vllm (utils/generation)")
     additional_human_stopword: bool = option(False, help='an answer also ends where it goes on with "\\n\\nHuman:"')
+
+    def __post_init__(self) -> None:
+        expect_backend(self.generation_backend, *BACKENDS)
 
 
 @dataclass
@@ -86,6 +89,7 @@ class GenerateArguments(DrawArguments, AnswerArguments, FileArguments, ReaderArg
     temperature: list[float] = option([1.0], help="one or several; below 1 sharpens the distribution")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         self.check_files()
         if self.num_samples < 0:
             raise UserError(f"--num_samples is {self.num_samples}; expected 0 (greedy) or more")
@@ -104,6 +108,7 @@ class PplArguments(LengthArguments, AnswerArguments, FileArguments, ReaderArgume
     mode: Mode = option("ppl", help="generate | ppl | rm | chat")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         self.check_files()
 
 

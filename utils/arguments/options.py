@@ -41,6 +41,17 @@ def expect(group, expected: str, *names: str) -> None:
             raise UserError(f"--{name} is {value}; expected {expected}")
 
 
+def expect_backend(name: str, *known: str) -> None:
+    """Refuse a generation back end that is not among `known`."""
+    if name == "hybrid":
+        raise UserError(
+            "--generation_backend hybrid: DeepSpeed's kernels can read no model family of this transformers version; "
+            "use shared (docs/hybrid_engine.md)"
+        )
+    if name not in known:
+        raise UserError(f"--generation_backend {name} is unknown; expected {' or '.join(known)}")
+
+
 @dataclass
 class ModelArguments:
     model_name_or_path: str = required("Hugging Face name or local folder of the model to start from")
@@ -54,6 +65,7 @@ class ModelArguments:
     lora_dropout: float = option(0.0, help="dropout in front of the adapter")
     lora_target_modules: list[str] = option([], help="modules to adapt, by the end of their name; none: every linear layer but the head")
     only_optimize_lora: bool = option(True, help="False also trains the weights under the adapter")
+    merge_dtype: Optional[Literal["bf16", "fp32"]] = option(help="dtype of the saved weights with the adapter added in; bf16 loses changes under half its step, adapter/ keeps them; None: the run's")
     cache_dir: Optional[str] = option(help="where tokenised data and reference log-probs are kept; None: output/cache")
 
     def __post_init__(self) -> None:
@@ -64,6 +76,8 @@ class ModelArguments:
         expect(self, BELOW_ONE, "dropout", "lora_dropout")
         if self.lora_dim == 0 and (self.lora_alpha is not None or self.lora_dropout or self.lora_target_modules):
             raise UserError("--lora_alpha, --lora_dropout and --lora_target_modules need --lora_dim above 0")
+        if self.lora_dim == 0 and self.merge_dtype is not None:
+            raise UserError("--merge_dtype needs --lora_dim above 0: without an adapter nothing is merged")
         if self.lora_dim == 0 and not self.only_optimize_lora:
             raise UserError("--only_optimize_lora False needs --lora_dim above 0")
 
@@ -124,10 +138,11 @@ class TrainingArguments:
     num_train_epochs: float = option(1.0, help="passes over the data")
     max_steps: int = option(-1, help="stop after so many optimizer steps; -1: every epoch")
     gradient_clipping: float = option(1.0, help="largest gradient norm; 0 does not clip")
-    ema_decay: float = option(0.0, help="keep an exponential moving average of the weights, saved in ema/; 0: off")
+    ema_decay: float = option(0.0, help="keep an exponential moving average of the float32 weights, 4 bytes each, shared out as ZeRO shares the optimizer's; saved in ema/; 0: off")
     bf16: bool = option(False, help="train in bfloat16 with float32 master weights (needs --zero_stage 1 or more)")
     tf32: bool = option(False, help="allow TF32 in float32 matrix products on GPUs that have it")
     zero_stage: Literal[0, 1, 2, 3] = option(0, help="ZeRO: 0 replicas, 1 optimizer states, 2 + gradients, 3 + weights are sharded")
+    deterministic: bool = option(False, help="GPUs: kernels that add up in a fixed order, slower; only so does a resumed run end with the same bits (else it agrees to rounding). CPUs always do")
     offload: bool = option(False, help="optimizer states (and weights at ZeRO-3) live in CPU memory")
     deepspeed: Optional[str] = option(help="DeepSpeed JSON to use instead of ds_configs/; --zero_stage and --offload then come from it")
     seed: int = option(42, help="seed of data order, initialisation and dropout")

@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, Optional
 
-from utils.arguments.options import NOT_NEGATIVE, expect, option
+from utils.arguments.options import NOT_NEGATIVE, expect, expect_backend, option
 from utils.errors import UserError
 
 GRPO = dict(kl_coef=0.04, kl_in="loss", advantage="group", loss_average="answer", gamma=1.0, gae_lambda=1.0, policy_clip=0.2, value_clip=0.2,
@@ -60,7 +60,7 @@ class PPOArguments(RewardArguments):
     minibatches: Optional[int] = option(help="optimizer steps of a pass over a rollout" + FROM_PRESET)
     ppo_epochs: Optional[int] = option(help="passes over a rollout" + FROM_PRESET)
     temperature: float = option(1.0, help="of rollouts; log-probs are those of the distribution drawn from")
-    generation_backend: Literal["shared", "hf", "hybrid"] = option("shared", help="what computes rollouts (utils/generation)")
+    generation_backend: str = option("shared", help="what computes rollouts: shared | hf (utils/generation)")
     enable_hybrid_engine: bool = option(True, help="ZeRO-3: gather the weights once per rollout and release them; off: they stay sharded, less memory and far slower")
     generation_batch_size: int = option(64, help="prompts answered at a time on a rank")
     critic_model_name_or_path: Optional[str] = option(help="what the critic starts from; None: the reward model, or the actor where there is none")
@@ -95,6 +95,7 @@ class PPOArguments(RewardArguments):
         if self.kl_estimate == "k1" and self.kl_in == "loss":
             raise UserError("--kl_estimate k1 with --kl_in loss: the expected gradient of log π − log ρ is zero, so it does not hold the policy; give k3 or k2, or --kl_in reward")
         self.kl_estimate = self.kl_estimate or ("k3" if self.kl_in == "loss" else "k1")
+        expect_backend(self.generation_backend, "shared", "hf")
         expect(self, "1 or more", "prompts_per_rollout", "samples_per_prompt", "minibatches", "ppo_epochs",
                "generation_batch_size", "kl_horizon", "ptx_batch_size", "table_every")
         expect(self, "above 0", "temperature", "kl_target", "stop_update_kl", "critic_learning_rate", "policy_clip")
@@ -120,3 +121,8 @@ class PPOArguments(RewardArguments):
     def updates(self) -> int:
         """Optimizer steps of a rollout."""
         return self.ppo_epochs * self.minibatches
+
+    @property
+    def critic_start(self) -> str | None:
+        """What the critic starts from; None: the actor's model, or there is no critic."""
+        return (self.critic_model_name_or_path or self.reward_model_name_or_path) if self.advantage == "gae" else None

@@ -6,11 +6,12 @@ DeepSpeed runs on GPUs (NCCL) and on CPUs (gloo) alike; nothing is compiled on a
 from __future__ import annotations
 
 import contextlib
+import datetime
 import math
 import os
 import socket
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,15 @@ from torch import Tensor, nn
 
 from utils.arguments.options import TrainingArguments
 from utils.engine.config import config_of
+from utils.engine.freezing import frozen, release
+from utils.engine.masters import Part, assembled, owned
 from utils.errors import UserError
-from utils.ranks import device, local_rank, rank, seed_everything, world_size
+from utils.ranks import local_rank, rank, seed_everything, world_size
 
+__all__ = ["Engine", "Part", "frozen", "release", "start"]
+# How long ranks wait for one of them. Rank 0 alone writes a model and reads it back: 140 GB (70B weights in bf16),
+# twice over a network drive of 0.1 GB/s, take 47 minutes. DEEPSPEED_TIMEOUT (minutes) in the environment overrides it.
+PATIENCE = datetime.timedelta(minutes=60)
 _alive: dict[str, Any] = {}  # transformers reads ZeRO-3 from a config object that somebody must hold
 
 
@@ -29,6 +36,9 @@ def start(args: TrainingArguments) -> None:
     """Join the other ranks (plain `python` is one rank), pick the device, seed every generator. Call it before any
     model is loaded: under ZeRO-3 models load in shards."""
     _quiet()
+    minutes = os.environ.get("DEEPSPEED_TIMEOUT")
+    if minutes is not None and not (minutes.isdecimal() and int(minutes)):
+        raise UserError(f"DEEPSPEED_TIMEOUT is {minutes!r} in the environment; expected a whole number of minutes")
     import deepspeed
 
     for name, value in {"RANK": 0, "WORLD_SIZE": 1, "LOCAL_RANK": 0, "MASTER_ADDR": "127.0.0.1"}.items():
@@ -38,9 +48,10 @@ def start(args: TrainingArguments) -> None:
     if not torch.cuda.is_available():  # DeepSpeed would compile its shared-memory collectives inside init_distributed
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     if not torch.distributed.is_initialized():
-        deepspeed.init_distributed()
+        deepspeed.init_distributed(timeout=datetime.timedelta(minutes=int(minutes)) if minutes else PATIENCE)
     if torch.cuda.is_available():
         torch.cuda.set_device(local_rank())
+        _deterministic(args.deterministic)
     if args.tf32:
         torch.set_float32_matmul_precision("high")
     seed_everything(args.seed)
@@ -112,43 +123,72 @@ class Engine:
         self._broken_gradient = not torch.nn.utils.get_total_norm(gradients).isfinite()
 
     def save_states(self, folder: Path, tag: str, facts: dict[str, Any]) -> None:
-        self.deepspeed.save_checkpoint(str(folder), tag=tag, client_state=facts, save_latest=False)
+        """Write what training changes: frozen weights are left out, the starting model has them."""
+        without = self._frozen_names()
+
+        def leave_out(module: nn.Module, state: dict[str, Tensor], prefix: str, metadata: Any) -> None:
+            for name in without:  # exclude_frozen_parameters alone would keep the second name of a tied weight
+                state.pop(prefix + name, None)
+
+        hook = self.module.register_state_dict_post_hook(leave_out)
+        try:
+            self.deepspeed.save_checkpoint(
+                str(folder), tag=tag, client_state=facts, save_latest=False, exclude_frozen_parameters=bool(without)
+            )
+        finally:
+            hook.remove()
 
     def load_states(self, folder: Path, tag: str) -> dict[str, Any]:
-        """Returns the facts that save_states was given."""
-        path, facts = self.deepspeed.load_checkpoint(str(folder), tag=tag)
+        """Returns the facts that save_states was given. Frozen weights stay as they are."""
+
+        def load(src: dict[str, Tensor], dst: nn.Module) -> None:
+            found = dst.load_state_dict(src, strict=False)
+            strange = (set(found.missing_keys) ^ self._frozen_names()) | set(found.unexpected_keys)
+            if strange:
+                raise UserError(
+                    f"{folder / tag}: this checkpoint is of other weights than this run trains (the first: "
+                    f"{min(strange)}); give another --output_dir"
+                )
+
+        path, facts = self.deepspeed.load_checkpoint(str(folder), tag=tag, custom_load_fn=load)
         if path is None:
             raise UserError(
                 f"{folder / tag}: DeepSpeed cannot load this checkpoint; remove the folder to go on without it"
             )
         return facts
 
-    def full_state_dict(self) -> dict[str, Tensor] | None:
-        """Every weight whole, on the CPU of rank 0 (None elsewhere); a collective under ZeRO-3."""
-        state = {}
-        for name, tensor in self._whole_tensors():
+    def _frozen_names(self) -> set[str]:
+        return {n for n, p in self._saved_parameters() if not p.requires_grad}
+
+    def _saved_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Every name that a parameter is saved under: two for a tied weight, none for a module that only borrows it."""
+        saved = self.module.state_dict().keys()
+        return ((n, p) for n, p in self.module.named_parameters(remove_duplicate=False) if n in saved)
+
+    def owned_weights(self) -> Iterator[tuple[str, Part]]:
+        """The float32 master weights that this rank holds, by the names of the module."""
+        return owned(self.module, self.stage)
+
+    def full_state_dict(self, parts: dict[str, Part] | None = None) -> dict[str, Tensor] | None:
+        """Every weight whole, on the CPU of rank 0 (None elsewhere); names of one tied weight share one tensor. The
+        trained weights are made of `parts`, this rank's by name, if given. A collective."""
+        import deepspeed
+
+        state: dict[str, Tensor] = {}
+        names: dict[nn.Parameter, str] = {}
+        for name, parameter in self._saved_parameters():
+            if (known := names.setdefault(parameter, name)) != name:
+                whole = state.get(known)
+            elif parts is not None and parameter.requires_grad:
+                whole = assembled(parameter, parts.get(name)).cpu()
+            else:
+                with deepspeed.zero.GatheredParameters([parameter], enabled=self.stage == 3):
+                    whole = parameter.detach().to("cpu", copy=True) if rank() == 0 else None
             if rank() == 0:
-                state[name] = tensor.detach().cpu().clone()
-        return state if rank() == 0 else None
-
-    def _whole_tensors(self) -> Iterator[tuple[str, Tensor]]:
-        import deepspeed
-
+                state[name] = whole
         persistent = self.module.state_dict().keys()
-        for name, parameter in self.module.named_parameters(remove_duplicate=False):
-            if name in persistent:
-                with deepspeed.zero.GatheredParameters([parameter], enabled=self.stage == 3):
-                    yield name, parameter.data
-        yield from ((name, buffer) for name, buffer in self.module.named_buffers() if name in persistent)
-
-    def gathered(self, update: Callable[[str, Tensor], None]) -> None:
-        """Call update(name, whole tensor) for each trained parameter on every rank, one gathered at a time."""
-        import deepspeed
-
-        for name, parameter in self.module.named_parameters():
-            if parameter.requires_grad:
-                with deepspeed.zero.GatheredParameters([parameter], enabled=self.stage == 3):
-                    update(name, parameter.data)
+        state |= {n: buffer.detach().cpu().clone() for n, buffer in self.module.named_buffers() if n in persistent}
+        return state if rank() == 0 else None
 
     @contextlib.contextmanager
     def flipped(self) -> Iterator[None]:
@@ -171,19 +211,14 @@ class Engine:
                     hooks._register_deepspeed_module(hooks.module)
 
 
-def frozen(module: nn.Module, args: TrainingArguments, offload: bool = False) -> Any:
-    """A module that is only read: sharded under ZeRO-3, else whole on this rank's device (offload: on the CPU; under
-    ZeRO-3 its shards). Call it like the module."""
-    import deepspeed
-
-    module.eval().requires_grad_(False)
-    config = config_of(args, world_size())
-    if config["zero_optimization"]["stage"] < 3:
-        return module.to("cpu" if offload else device())
-    if offload:
-        config["zero_optimization"]["offload_param"] = {"device": "cpu"}
-    engine, *_ = deepspeed.initialize(model=module, config=config, dist_init_required=False)
-    return engine
+def _deterministic(wanted: bool) -> None:
+    """Kernels on GPUs that add up in a fixed order, or refuse."""
+    if wanted:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS's condition; the other value is slower
+        torch.utils.deterministic.fill_uninitialized_memory = False  # finds errors in programs, and takes time
+        torch.backends.cudnn.benchmark = False  # it would choose kernels by a clock
+    torch.backends.cudnn.deterministic = wanted
+    torch.use_deterministic_algorithms(wanted)
 
 
 def _parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:

@@ -2,7 +2,6 @@
 
 shared   each prompt is read once for all its answers, finished answers leave (the default)
 hf       transformers' model.generate, the reference; beams, sharded weights and what `shared` cannot read go here
-hybrid   DeepSpeed's kernel-injecting engine, where its probe passes
 vllm     the vllm package, for a model in a folder
 """
 
@@ -20,6 +19,7 @@ from utils.attention import PACKED
 from utils.decoding import Sampling
 from utils.errors import UserError
 from utils.generation.backends import BACKENDS, choose
+from utils.generation.graphs import release
 from utils.generation.request import Completion, Request
 from utils.lora import plain
 from utils.reporting import progress
@@ -96,10 +96,16 @@ def generating(model: nn.Module) -> Iterator[None]:
     if attention == PACKED:
         base.set_attn_implementation("sdpa" if base._supports_sdpa else "eager")
     base.generation_config = GenerationConfig()
+    strict = torch.are_deterministic_algorithms_enabled() and not torch.is_deterministic_algorithms_warn_only_enabled()
+    if strict:  # sampling sums probabilities along the vocabulary, which PyTorch has no deterministic kernel for
+        torch.use_deterministic_algorithms(True, warn_only=True)
     try:
         with torch.no_grad():
             yield
     finally:
+        if strict:
+            torch.use_deterministic_algorithms(True)
+        release(base)
         base.generation_config = defaults
         if attention == PACKED:
             base.set_attn_implementation(PACKED)

@@ -13,7 +13,7 @@ from utils.attention import why_not_packed
 from utils.cascade import why_not_shared
 from utils.decoding import Sampling
 from utils.errors import UserError
-from utils.generation import hf, hybrid, shared, vllm
+from utils.generation import hf, shared, vllm
 from utils.generation.request import Completion, Request
 from utils.lora import plain
 from utils.reporting import say, warn
@@ -22,7 +22,6 @@ Backend = Callable[[nn.Module, Request], list[list[Completion]]]
 BACKENDS: dict[str, Backend] = {
     "shared": shared.complete,
     "hf": hf.complete,
-    "hybrid": hybrid.complete,
     "vllm": vllm.complete,
 }
 PROBE_TOKENS = 8
@@ -52,11 +51,7 @@ def choose(model: nn.Module, request: Request, wanted: str) -> Backend:
 def why_not(model: nn.Module, request: Request, wanted: str) -> str | None:
     """None if the back end can read the model and agrees with `hf` on the first prompts, else the reason."""
     base = plain(model)
-    if wanted == "hybrid":
-        reason = hybrid.why_not(base)
-    else:
-        reason = why_not_packed(base) or why_not_shared(base)
-    return reason or _probe(model, request, BACKENDS[wanted])
+    return why_not_packed(base) or why_not_shared(base) or _probe(model, request, BACKENDS[wanted])
 
 
 def _probe(model: nn.Module, request: Request, backend: Backend) -> str | None:

@@ -6,6 +6,8 @@ where a stop string may have ended.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -13,30 +15,39 @@ from torch import Tensor, nn
 from utils.attention import Layout
 from utils.cascade import CASCADE, Cascade
 from utils.decoding import StopTokens, draw, processors_of
-from utils.generation.graphs import step_of
+from utils.generation.graphs import Eager, Record, Recorded, kept_for
 from utils.generation.request import Completion, Request
+from utils.generation.slots import Slots
 from utils.lora import plain
 
 PROMPT_TOKENS = 16_384  # read in one forward pass
 LEAVE = 0.75  # when at most this share of the rows is still being written, the others leave
 
 
-def complete(model: nn.Module, request: Request) -> list[list[Completion]]:
-    """Inside `generating(model)`."""
+def complete(
+    model: nn.Module, request: Request, make_record: Callable[[], Record] | None = None
+) -> list[list[Completion]]:
+    """Inside `generating(model)`. make_record: makes what records a step and repeats it (utils/generation/graphs.py);
+    None: CUDA graphs on CUDA, nothing elsewhere."""
     base = plain(model)
     before = base.config._attn_implementation
     base.set_attn_implementation(CASCADE)
     try:
-        return _Decoder(base, request).run()
+        return _Decoder(base, request, make_record).run()
     finally:
         base.set_attn_implementation(before)
 
 
 class _Decoder:
-    def __init__(self, model: nn.Module, request: Request) -> None:
+    def __init__(self, model: nn.Module, request: Request, make_record: Callable[[], Record] | None) -> None:
         self.model, self.request, self.how, device = model, request, request.sampling, model.device
-        self.cascade = Cascade([len(p) for p in request.prompts], request.copies, self.how.max_new_tokens, device)
-        rows, room = len(self.cascade.order), self.how.max_new_tokens
+        lengths, room = [len(p) for p in request.prompts], self.how.max_new_tokens
+        self.kept = kept_for(model, lengths, make_record)
+        if self.kept:
+            self.cascade = Slots(lengths, request.copies, room, device, self.kept.arena)
+        else:
+            self.cascade = Cascade(lengths, request.copies, room, device)
+        rows = len(self.cascade.order)
         self.uniforms_RT = request.uniforms(device)
         self.tokens_RT = torch.zeros(rows, room, dtype=torch.int64, device=device)
         self.logprobs_RT = torch.zeros(rows, room, device=device)
@@ -49,7 +60,10 @@ class _Decoder:
     def run(self) -> list[list[Completion]]:
         cascade = self.cascade
         logits_RV = self._read_prompts()[cascade.order // self.request.copies]
-        advance = step_of(self.model, cascade)
+        if self.kept:
+            advance = Recorded(self.model, cascade, self.kept, logits_RV)
+        else:
+            advance = Eager(self.model, cascade)
         for step in range(self.how.max_new_tokens):
             tokens_R = self._take(logits_RV.float(), step)
             if self.request.stream:

@@ -1,0 +1,64 @@
+"""Where weights go when a model is loaded. Only a GPU shows the memory; what is asked of transformers shows here."""
+
+import pytest
+import torch
+from toy_folders import lm_folder, rm_folder
+from transformers.integrations import HfDeepSpeedConfig
+
+from utils import models
+from utils.arguments.options import ModelArguments
+
+
+@pytest.fixture
+def second_gpu(monkeypatch):
+    monkeypatch.setattr(models.ranks, "device", lambda: torch.device("cuda", 1))
+
+
+def test_weights_go_straight_to_the_ranks_gpu(second_gpu):
+    assert models._placement(offload=False) == {"device_map": {"": torch.device("cuda", 1)}}
+    assert models._placement(offload=True) == {}
+
+
+def test_at_zero_3_they_are_sharded_as_they_load(second_gpu):
+    config = HfDeepSpeedConfig({"zero_optimization": {"stage": 3}})
+    assert config.is_zero3() and models._placement(offload=False) == {}
+    del config
+    assert models._placement(offload=False) != {}
+
+
+def test_without_a_gpu_nothing_is_asked_for():
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    assert models._placement(offload=False) == {}
+
+
+def test_the_place_is_asked_for_and_the_model_is_the_same(tmp_path, monkeypatch):
+    path = rm_folder(tmp_path / "model")
+    tokenizer, kind = models.load_tokenizer(path), models.AutoModelForSequenceClassification
+    asked, real = [], kind.from_pretrained
+
+    def watched(name, **options):
+        asked.append(options.get("device_map"))
+        return real(name, **options)
+
+    monkeypatch.setattr(kind, "from_pretrained", watched)
+    plain = models.load_reward_model(ModelArguments(path), tokenizer).state_dict()
+    place = {"": torch.device("cpu")}
+    monkeypatch.setattr(models, "_placement", lambda offload: {} if offload else {"device_map": place})
+    placed = models.load_reward_model(ModelArguments(path), tokenizer).state_dict()
+    models.load_reward_model(ModelArguments(path), tokenizer, offload=True)
+    assert asked == [None, place, None]
+    assert plain.keys() == placed.keys() and all(torch.equal(plain[name], placed[name]) for name in plain)
+
+
+def test_a_new_head_has_the_numbers_of_the_cpu(tmp_path):
+    """Those that loading on the CPU gives it, and the generator goes on from the same state."""
+    path = lm_folder(tmp_path / "model")
+    torch.manual_seed(7)
+    model = models.load_reward_model(ModelArguments(path), models.load_tokenizer(path))
+    drawn, following = model.score.weight.detach().clone(), torch.rand(3)
+    model.score.weight.data.zero_()  # as if a GPU had drawn it
+    torch.manual_seed(7)
+    models._draw_on_cpu(model, ["score.weight"])
+    assert torch.equal(model.score.weight, drawn) and drawn.std() > 0
+    assert torch.equal(torch.rand(3), following)
