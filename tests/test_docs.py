@@ -78,7 +78,7 @@ def all_flags() -> frozenset[str]:
 @functools.cache
 def source() -> str:
     """All that a name in a document may refer to."""
-    patterns = ("utils/**/*.py", "tests/*.py", "training/**/*.sh*", "ds_configs/*.json", "*.sh", "pyproject.toml")
+    patterns = ("utils/**/*.py", "tests/**/*.py", "training/**/*.sh*", "ds_configs/*.json", "*.sh", "pyproject.toml")
     files = [*PROGRAMS, *itertools.chain.from_iterable(map(ROOT.glob, patterns))]
     return "\n".join(f.read_text(encoding="utf-8") for f in files if f.name != "test_docs.py")
 
