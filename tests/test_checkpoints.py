@@ -1,4 +1,4 @@
-"""Checkpoints: small with LoRA, checked by every rank, refused on another base; ranks wait long enough for each other."""
+"""Checkpoints: small with LoRA, checked by every rank, refused on another base; and how long ranks wait."""
 
 import json
 import os
