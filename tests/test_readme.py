@@ -41,8 +41,8 @@ def checkout(tmp_path_factory):
         answered.append(Record(record.prompt, answers))
     write_jsonl(tutor / "answers/for_feedback_train.jsonl", answered)
     for name in ("sft", "dpo", "reward"):
-        toy_model(tutor / name)
-    tiny_rm(vocab_size=64).save_pretrained(tutor / "reward")
+        toy_model(tutor / name, max_position_embeddings=1024)
+    tiny_rm(vocab_size=64, max_position_embeddings=1024).save_pretrained(tutor / "reward")
     write_jsonl(home / "prompts.jsonl", [Record(r.prompt) for r in answered[:3]])
     return home
 
