@@ -25,7 +25,7 @@ from utils.raw_datasets.spec import Spec
 from utils.reporting import run_program
 
 ROOT = Path(__file__).resolve().parents[1]
-LANGUAGE, REWARD = "language model", "reward model"
+LANGUAGE, REWARD, CRITIC = "language model", "reward model", "critic of a PPO run"
 VARIABLES = {  # of a run_*.sh
     "model_name_or_path": "MODEL", "data_path": "DATA", "output_dir": "OUTPUT", "reward_model_name_or_path": "REWARD",
 }  # fmt: skip
@@ -140,6 +140,7 @@ def model_complaint(name: str, wanted: str | None) -> str | None:
     except (OSError, ValueError) as error:
         return f"{folder / 'config.json'}: cannot be read: {error}"
     kind = REWARD if "SequenceClassification" in str(config.get("architectures")) else LANGUAGE
+    kind = CRITIC if config.get("is_critic") else kind
     return f"{name} is a {kind}; a {wanted} is wanted here" if wanted not in (None, kind) else None
 
 

@@ -30,7 +30,7 @@ from utils.models.writing import save
 __all__ = [
     "check_length",
     "fingerprint",
-    "is_reward_model",
+    "require_reward_model",
     "load_causal_lm",
     "load_reward_model",
     "load_tokenizer",
@@ -63,9 +63,12 @@ def load_causal_lm(args: ModelArguments, tokenizer, bf16: bool = False, offload:
     return _load(AutoModelForCausalLM, config, args, tokenizer, bf16, offload)
 
 
-def load_reward_model(args: ModelArguments, tokenizer, bf16: bool = False, offload: bool = False) -> nn.Module:
+def load_reward_model(
+    args: ModelArguments, tokenizer, bf16: bool = False, offload: bool = False, critic: bool = False
+) -> nn.Module:
     """The backbone of a language model (or a trained reward model) with one output, read at an answer's last token.
 
+    critic: its config says from now on that it is one, so that it is never taken for a reward model.
     A pad token that differs from every end token is added where there is none, so that plain transformers, which finds
     the last token by looking for padding, scores a padded batch as this project does.
     """
@@ -78,6 +81,7 @@ def load_reward_model(args: ModelArguments, tokenizer, bf16: bool = False, offlo
     if getattr(config, "num_labels", 1) != 1 and "SequenceClassification" in str(config.architectures):
         raise UserError(f"{args.model_name_or_path} has {config.num_labels} labels; a reward model has one")
     config.num_labels = 1
+    config.is_critic = critic
     if type(config) not in AutoModelForSequenceClassification._model_mapping:
         raise UserError(
             f"{config.model_type} has no sequence classification model in transformers; it cannot be a reward model"
@@ -92,8 +96,14 @@ def load_reward_model(args: ModelArguments, tokenizer, bf16: bool = False, offlo
     return model
 
 
-def is_reward_model(name: str) -> bool:
-    return any("SequenceClassification" in kind for kind in read(AutoConfig, name).architectures or [])
+def require_reward_model(name: str) -> None:
+    """Raise UserError unless `name` is a model that scores answers: a critic has the same head, but it predicts what an
+    unfinished answer will be worth to PPO."""
+    config = read(AutoConfig, name)
+    if not any("SequenceClassification" in kind for kind in config.architectures or []):
+        raise UserError(f"{name} is a language model; a reward model is wanted here (step 2 makes one)")
+    if getattr(config, "is_critic", False):
+        raise UserError(f"{name} is the critic of a PPO run; a reward model is wanted here (step 2 makes one)")
 
 
 def _config(args: ModelArguments):
