@@ -30,6 +30,7 @@ from utils.providers import open_provider
 from utils.raw_datasets.spec import renaming
 from utils.reporting import progress, run_program, say
 
+LONGEST_REPLY = 4096  # tokens where money is limited: what the oldest listed models can write at most
 ALIASES = {"gpt4": "gpt-4o", "chatgpt": "gpt-4o-mini", "claude": "claude-sonnet-4-20250514"}
 
 
@@ -56,7 +57,7 @@ class RequestArguments:
     prompt_file: list[str] = option([], help="prompts of your own in place of those in data_collect/prompts")
     ledger: str | None = option(help="where replies are kept; None: <output_file>.ledger")
     temperature: float = option(0.0, help="sampling temperature")
-    max_tokens: int | None = option(help="longest reply; None: the provider's own limit")
+    max_tokens: int | None = option(help="longest reply in tokens; None: the provider's own limit, with --max_usd 4096")
     structured: bool = option(False, help="JSON replies by a schema, where the server has them (not for free texts)")
     scale: str | None = option(help="rating: lowest and highest; None: 1,7")
     orders: Literal["both", "random", "fixed"] | None = option(
@@ -123,6 +124,8 @@ class RequestLimits(Limits):
 
 def main(argv: list[str] | None = None) -> None:
     args, label, limits = parse([RequestArguments, LabelArguments, RequestLimits], argv, description=__doc__)
+    if limits.max_usd is not None and args.max_tokens is None:
+        args.max_tokens = LONGEST_REPLY  # a reply without a limit may cost anything
     cases, output = cases_of(args, label), output_of(args, label)
     if any(Path(path).resolve() == output.resolve() for path in [*args.input_files, *args.prompt_file]):
         raise UserError(f"--output_file {output} is a file that is read; give another name")
@@ -132,7 +135,7 @@ def main(argv: list[str] | None = None) -> None:
         args.orders, args.listwise, args.structured, args.temperature, args.max_tokens,
     )  # fmt: skip
     expect_questions(cases, asker)
-    provider = open_provider(args.provider, args.base_url)
+    provider = open_provider(args.provider, args.base_url, asks=not limits.dry_run)
     with Ledger(args.ledger or f"{output}.ledger") as ledger:
 
         def outcome_of(question: Question) -> Outcome:

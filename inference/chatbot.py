@@ -127,8 +127,12 @@ def summarise(shards: Shards, column: str, scorer: str, title: str) -> float:
 
 
 def newest_reward_model() -> Path:
+    """The newest folder of a reward model; PPO's critic, which lies in critic/ of its run, is none."""
     configs = [
-        f for f in _under_output("config.json") if "SequenceClassification" in str(_json(f).get("architectures"))
+        file
+        for file in _under_output("config.json")
+        if "SequenceClassification" in str(_json(file).get("architectures"))
+        and not (_json(file).get("is_critic") or file.parent.name == "critic")
     ]
     return _newest(configs, "reward model", "--model_name_or_path", "output/tutor/reward").parent
 

@@ -113,6 +113,7 @@ def trl_trainer(model, groups, vocabulary: int, folder, callback=None, **options
     from trl import DPOConfig, DPOTrainer
 
     model.save_pretrained(f"{folder}/model")  # TRL loads its reference from the policy's folder
+    model.cpu()  # the caller's: its memory is not TRL's
     model = AutoModelForCausalLM.from_pretrained(f"{folder}/model", dtype=torch.float32)
 
     return DPOTrainer(

@@ -122,6 +122,27 @@ def test_offset_and_fraction_and_many_files(folder, here):
         lm(folder, "generate", *words, "--offset", 12, "--overwrite")
 
 
+def test_files_of_other_things_are_one_short_line(folder, here):
+    """A completions file has a prompt to each key; a folder may hold anything."""
+    whole = {f"Do thing number {n}, please, and then say that it is done.": ["a", "b"] for n in range(500)}
+    (here / "completions.json").write_text(json.dumps(whole))
+    (here / "wide.jsonl").write_text(json.dumps(dict.fromkeys(whole, 1)))
+    folders = {"logs/metrics.jsonl": b'{"step": 1}', "bytes/x.jsonl": b"\xff\xfe", "pictures/x.png": b""}
+    for name, content in folders.items():
+        (here / name).parent.mkdir()
+        (here / name).write_bytes(content)
+    for path, message in [
+        ("completions.json", "found one object of 500 prompts with their answers.*convert.py --from completions"),
+        ("wide.jsonl", "found the columns Do thing number 0, please, .* and 492 more, which fit no class"),
+        ("logs", "metrics.jsonl:1: found the columns step, which fit no class"),
+        ("bytes", "x.jsonl: cannot be read as text"),
+        ("pictures", "no .jsonl or .txt files there; expected at least one"),
+    ]:
+        with pytest.raises(UserError, match=message) as found:
+            lm(folder, "generate", "--input_file", here / path)
+        assert str(found.value).count("Do thing") <= 8
+
+
 def test_a_finished_output_is_left_alone_and_another_command_refused(folder, here, capsys):
     words = ["--data_path", here / "plain.txt", "--max_new_tokens", 3]
     lm(folder, "generate", *words)

@@ -1,5 +1,6 @@
 """chatbot.py --mode rm: the scores of answers, where they stand, and what it reads when nothing is named."""
 
+import json
 import os
 
 import numpy as np
@@ -59,6 +60,13 @@ def test_rm_with_nothing_after_it_takes_the_newest(folder, here, monkeypatch, ca
     for n, name in enumerate(("old", "new")):
         rm_folder(here / "output" / name, seed=n + 1)
         os.utime(here / "output" / name / "config.json", (1000 + n, 1000 + n))
+    for n, critic in enumerate(("ppo/critic", "marked")):  # newer than any reward model; the first is not marked
+        rm_folder(here / "output" / critic)
+        config = here / "output" / critic / "config.json"
+        config.write_text(json.dumps(json.loads(config.read_text()) | ({"is_critic": True} if n else {})))
+    answered = write_rows(here / "answered.jsonl", [{"prompt": "hello", "greedy": "yes"}])
+    with pytest.raises(UserError, match="marked is the critic of a PPO run; a reward model is wanted"):
+        chat("--mode", "rm", "--model_name_or_path", here / "output" / "marked", *HUMAN, "--data_path", answered)
     with pytest.raises(UserError, match="no generated answers under"):
         chat("--mode", "rm", *HUMAN)
     lm(

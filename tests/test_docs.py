@@ -19,7 +19,7 @@ from utils.losses import preference
 from utils.templates import wording
 
 STAGES = ("step1_sft", "step2_reward", "step3_dpo", "step3_ppo")
-READMES = [ROOT / "README.md", ROOT / "inference/README.md", *ROOT.glob("training/*/README.md")]
+READMES = [ROOT / f"{top}README.md" for top in ("", "inference/", "ds_configs/")] + [*ROOT.glob("training/*/README.md")]
 DOCUMENTS = sorted([*READMES, *(ROOT / "docs").glob("*.md")])
 PROGRAMS = [p for top in ("training", "inference", "data_collect") for p in sorted((ROOT / top).rglob("*.py"))]
 TOPS = "training|inference|data_collect|utils|ds_configs|docs|tests"
@@ -78,7 +78,7 @@ def all_flags() -> frozenset[str]:
 @functools.cache
 def source() -> str:
     """All that a name in a document may refer to."""
-    patterns = ("utils/**/*.py", "tests/*.py", "training/**/*.sh*", "ds_configs/*.json", "*.sh", "pyproject.toml")
+    patterns = ("utils/**/*.py", "tests/**/*.py", "training/**/*.sh*", "ds_configs/*.json", "*.sh", "pyproject.toml")
     files = [*PROGRAMS, *itertools.chain.from_iterable(map(ROOT.glob, patterns))]
     return "\n".join(f.read_text(encoding="utf-8") for f in files if f.name != "test_docs.py")
 

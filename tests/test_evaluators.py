@@ -161,10 +161,29 @@ def test_rw_eval_counts_who_wins(folder, tmp_path):
         start(rw_eval, *words, single)
 
 
-def test_rw_eval_has_pairs_of_its_own(folder, tmp_path, monkeypatch):
+def test_rw_eval_has_pairs_of_its_own(folder, tmp_path, monkeypatch, capsys):
+    """Shown, and written only where --output_path says so; both with the same numbers."""
     monkeypatch.chdir(tmp_path)
     start(rw_eval, "--model_name_or_path", folder / "rm", *HUMAN)
-    assert json.loads((tmp_path / "rw_eval-scored-metrics.json").read_text())["accuracy"]["n"] == len(rw_eval.BUILT_IN)
+    shown = capsys.readouterr().out
+    assert not list(tmp_path.iterdir()) and all(question in shown for question, _, _ in rw_eval.BUILT_IN)
+    start(rw_eval, "--model_name_or_path", folder / "rm", *HUMAN, "--output_path", "out/pairs.jsonl")
+    assert json.loads((tmp_path / "out/pairs-metrics.json").read_text())["accuracy"]["n"] == len(rw_eval.BUILT_IN)
+    assert shown.splitlines()[-2:] == capsys.readouterr().out.splitlines()[-2:]
+
+
+def test_prompt_eval_writes_nothing_unasked(folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    data = write_rows(tmp_path / "p.jsonl", [{"prompt": f"hello {n}"} for n in range(7)])
+    words = ["--model_name_or_path_baseline", folder / "lm", *HUMAN, "--max_new_tokens", 2]
+    start(prompt_eval, *words)
+    start(prompt_eval, *words, "--local_data_files", data)
+    shown = capsys.readouterr().out
+    assert list(tmp_path.iterdir()) == [data] and "written" not in shown
+    assert all(f"prompt: {text}" in shown for text in (*prompt_eval.PROMPTS["English"], "hello 0", "hello 6"))
+    start(prompt_eval, *words, "--output_path", "mine.json")
+    assert len(json.loads((tmp_path / "mine.json").read_text())) == 2
+    assert "written to mine.json" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -217,4 +236,4 @@ def test_evaluators_stay_short():
         "training/step1_sft/prompt_eval.py",
         "training/step2_reward/rw_eval.py",
     ):
-        assert len((ROOT / path).read_text(encoding="utf-8").splitlines()) < 100
+        assert len((ROOT / path).read_text(encoding="utf-8").splitlines()) < 120

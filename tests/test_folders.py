@@ -259,7 +259,7 @@ def test_a_script_as_it_stands(world, long_llama, trained, tmp_path, script, gpu
     path = f"{os.path.dirname(sys.executable)}:{os.environ['PATH']}"
     done = subprocess.run(
         ["bash", str(script), *flags], cwd=script.parent, capture_output=True, text=True,
-        env=environment(**settings, PATH=path, MASTER_PORT=free_port()),
+        env=environment(**settings, PATH=path, MASTER_PORT=free_port(), DS_ACCELERATOR="cpu"),
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     out = tmp_path / "out"

@@ -26,6 +26,9 @@ class Remembers:
 
     recorded = 0
 
+    def __init__(self, device):
+        self.device = device
+
     def __call__(self, run):
         Remembers.recorded += 1
         return run
@@ -202,7 +205,7 @@ def test_what_cannot_be_recorded_is_computed_with_the_reason(renderer, prompts, 
     model, how = model_of(renderer), Sampling(70, num_samples=6, seed=3, stop_token_ids=STOPS)
     request = Request(renderer, prompts, how, range(len(prompts)))
 
-    class Refuses:
+    class Refuses(Remembers):
         def __call__(self, run):
             raise CannotRecord("called a synchronizing CUDA operation")
 

@@ -10,7 +10,7 @@ from toys import tiny_lm
 from utils.batches import collate
 from utils.head import Head, logprobs
 from utils.lora import add_lora
-from utils.scoring import Policy
+from utils.scoring import Policy, self_test
 
 FAMILIES = ["llama", "qwen3", "mistral", "gemma2", "gpt2", "gpt_neox", "opt", "cohere", "granite", "phi", "gptj"]
 CHANGES = {
@@ -64,7 +64,7 @@ def test_chunks_give_the_numbers_of_whole_logits(family, packed, small_chunks):
     batch = collate(random_groups(), packed=packed and policy.packed)
     assert policy.head is not None and len(batch.logit_positions) > 32
     found = teach(policy, batch, entropy=True)
-    policy.head = None
+    policy.chunked = False
     assert_equal(found, teach(policy, batch, entropy=True))
 
 
@@ -82,7 +82,7 @@ def test_a_head_with_an_adapter(tied, all_weights, small_chunks, lora_args):
     found = teach(policy, batch, entropy=True)
     with model.disable_adapter():
         without = policy(batch)
-    policy.head = None
+    policy.chunked = False
     assert_equal(found, teach(policy, batch, entropy=True))
     with model.disable_adapter():
         torch.testing.assert_close(without, policy(batch), atol=1e-5, rtol=1e-5)
@@ -111,6 +111,22 @@ def test_what_is_unknown_is_left_to_the_model(capsys):
     model = tiny_lm("llama")
     model.lm_head = torch.nn.Sequential(model.lm_head)
     assert Policy(model).head is None and "Sequential" in capsys.readouterr().out
+
+
+def test_the_self_test_finds_a_family_that_does_more_to_its_logits(capsys):
+    model = tiny_lm("llama")
+    forward = model.forward
+
+    def sharper(*args, **kwargs):
+        output = forward(*args, **kwargs)
+        output.logits = output.logits * 3
+        return output
+
+    model.forward = sharper
+    policy, batch = Policy(model), collate(random_groups())
+    self_test(policy, policy, random_groups(), "fp32")
+    assert not policy.chunked and policy.packed and "log-probs differ" in capsys.readouterr().out
+    torch.testing.assert_close(policy(batch), policy(collate(random_groups(), packed=False)), atol=1e-5, rtol=1e-5)
 
 
 class _OneLayer:

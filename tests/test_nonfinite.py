@@ -90,6 +90,30 @@ def test_demonstrations_do_not_depend_on_the_temperature_of_rollouts(world, tmp_
     assert plain == pytest.approx(cold, rel=1e-6)
 
 
+def test_an_infinite_ratio_in_an_unfinished_answer_teaches_nothing(world, tmp_path):
+    """The rollout that a run had finished is read again with such log-probs: the weights end as they did."""
+    flags = ("--unfinished", "mask", "--prompts_per_rollout", "32", "--max_steps", "2", "--checkpoint_every", "1")
+    out = tmp_path / "out"
+    ppo(world, out, *flags)
+    whole = weights(out)
+    (out / "finished.json").unlink()
+    kept = out / "checkpoints" / "rollout-00000002.pt"
+    rollouts = torch.load(kept, weights_only=False)
+    changed = 0
+    for r in rollouts["rollouts"]:
+        of_answers = torch.from_numpy(r.old).split([len(answer) for answer in r.group.answers])
+        for finished, old in zip(r.finished, of_answers, strict=True):
+            if not finished:
+                old.fill_(-200.0)  # e^200 is infinite in float32
+                changed += 1
+    assert 0 < changed < 64
+    torch.save(rollouts, kept)
+    rows = ppo(world, out, *flags)
+    assert rows[1]["entropy"] > 100
+    after = weights(out)
+    assert all(torch.equal(after[n], whole[n]) for n in whole)
+
+
 # ------------------------------------------------------------------------------------------- masked numbers, one update
 
 

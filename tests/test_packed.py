@@ -1,12 +1,17 @@
 """A prompt computed once for its k answers gives what padded rows give: log-probs, scores, gradients."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
-from toys import tiny_lm, tiny_rm
+from stages import environment
+from toys import ROOT, tiny_lm, tiny_rm
 
 from utils.attention import why_not_packed
 from utils.batches import collate
+from utils.errors import UserError
 from utils.groups import group
 from utils.head import logprobs_of_logits
 from utils.scoring import Policy, RewardModel, self_test
@@ -109,6 +114,45 @@ def test_the_self_test_catches_a_family_that_the_gate_lets_through(capsys):
     attention.forward = forgets_the_prompt
     self_test(policy, policy, random_groups(), "fp32")
     assert not policy.packed and "differs from padded" in capsys.readouterr().out
+
+
+def test_the_self_test_reads_without_dropout_and_leaves_the_modes_alone(capsys):
+    """--from_scratch --dropout 0.5: a model that is made from a config is in train mode."""
+    policy = Policy(tiny_lm())
+    for layer in policy.model.model.layers:
+        layer.mlp = torch.nn.Sequential(layer.mlp, torch.nn.Dropout(0.5))
+    policy.train()
+    policy.model.model.norm.eval()
+    modes = [module.training for module in policy.modules()]
+    self_test(policy, policy, random_groups(), "fp32")
+    assert policy.packed and not capsys.readouterr().out
+    assert [module.training for module in policy.modules()] == modes and len(set(modes)) == 2
+
+
+@pytest.mark.parametrize("packed_only", [True, False])
+def test_too_little_memory_is_no_verdict_on_packed_rows(packed_only):
+    policy = Policy(tiny_lm())
+    plain_forward = policy.model.model.forward
+
+    def needs_a_petabyte(*args, layout=None, **kwargs):
+        if layout is not None or not packed_only:
+            torch.empty(1 << 50, dtype=torch.uint8)
+        return plain_forward(*args, layout=layout, **kwargs)
+
+    policy.model.model.forward = needs_a_petabyte
+    with pytest.raises(UserError, match="ran out of memory on 2 prompts.*lower --max_prompt_seq_len") as found:
+        self_test(policy, policy, random_groups(), "fp32")
+    assert found.value.on_this_rank and policy.packed
+
+
+def test_all_ranks_fall_back_when_one_does(tmp_path):
+    """The verdict of rank 1 alone, which cannot read packed rows."""
+    worker = [ROOT / "tests" / "packing_worker.py", tmp_path]
+    words = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", *map(str, worker)]
+    done = subprocess.run(words, env=environment(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert [(tmp_path / f"{rank}").read_text() for rank in range(2)] == ["False", "False"]
+    assert "llama: it cannot read packed rows: only rank 1 says so" in done.stdout
 
 
 def test_token_logprobs_by_hand_and_gradient():

@@ -142,6 +142,7 @@ def test_what_is_said_while_it_learns(learn, tmp_path):
     assert len(table) == 16 and {"prompt", "answers", "scores", "finished"} <= set(table[0])
     for folder in ("", "ema", "critic"):
         assert weights(tmp_path / "said" / folder)
+    assert json.loads((tmp_path / "said" / "critic" / "config.json").read_text())["is_critic"] is True
 
 
 def test_ptx_learns_demonstrations_along_the_way(learn, world):

@@ -208,6 +208,13 @@ def test_addresses(url):
         open_provider("openai", url)
 
 
+def test_who_asks_nothing_needs_no_key_and_no_package(monkeypatch):
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+    monkeypatch.setitem(__import__("sys").modules, "openai", None)
+    assert open_provider("openai", asks=False).price("gpt-4o-mini") == Price(0.15, 0.6)
+
+
 def test_no_password_in_an_address():
     with pytest.raises(UserError, match="holds a user name or a password") as told:
         open_provider("openai", "http://me:geheim@localhost/v1")
@@ -220,14 +227,16 @@ def test_a_missing_package_names_its_extra(monkeypatch):
         open_provider("anthropic", "http://localhost/v1")
 
 
-def test_prices():
+def test_prices(monkeypatch):
     assert Price(2.5, 10).of(1_000_000, 100_000) == 3.5
     assert parse_prices(["1,2", "m=0.5,1"]) == {"": Price(1, 2), "m": Price(0.5, 1)}
     assert parse_prices(["a=b=1,2"]) == {"a=b": Price(1, 2)}
     limits = Limits(price=["m=1,2"])
     local = open_provider("openai", "http://localhost:1/v1")
     assert limits.price_of("m", local) == Price(1, 2)
-    assert limits.price_of("gpt-4o", local) is None  # a local server of that name may cost anything
+    assert limits.price_of("gpt-4o", local) == Price(2.5, 10)  # a proxy, or a rehearsal
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-x")
+    assert limits.price_of("gpt-4o", open_provider("openai", "http://example.com/v1")) is None  # may cost anything
     assert limits.price_of("gpt-4o-of-mine", local) is None
     assert all(0 < price.input <= price.output for price in price_list().values())
 

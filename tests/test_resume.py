@@ -50,8 +50,14 @@ def kill_at_row(stage, model, data, out, flags, ranks, row, wait=0.0):
         ("step3_dpo", ("--bf16", "--zero_stage", "3"), 2),
         ("step3_dpo", ("--lora_dim", "4", "--zero_stage", "2"), 2),
     ],
-    ids=["sft, dropout, ema", "sft, ema, bf16, zero-3, two ranks", "reward, bf16, zero-2", "dpo",
-         "dpo, bf16, zero-3, two ranks", "dpo, lora, two ranks"],
+    ids=[
+        "sft, dropout, ema",
+        "sft, ema, bf16, zero-3, two ranks",
+        "reward, bf16, zero-2",
+        "dpo",
+        "dpo, bf16, zero-3, two ranks",
+        "dpo, lora, two ranks",
+    ],
 )
 def test_resume_is_bit_identical(world, tmp_path, stage, flags, ranks):
     folder, data = world

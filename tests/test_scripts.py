@@ -46,3 +46,19 @@ def test_every_stage_has_its_scripts():
 )
 def test_machinery_parses(script):
     subprocess.run(["bash", "-n", script], check=True)
+
+
+@pytest.mark.parametrize("script", [s for s in SCRIPTS if s.stem.endswith("llama")], ids=lambda p: p.parent.name)
+def test_a_gpu_script_says_what_it_needs(script):
+    head = script.read_text().split("\nsource ")[0]
+    assert re.search(r"8 GPUs of \d+ GB", head)
+    assert all(f"{word}:" in head for word in ("Before", "Memory", "Time")) and "estimates" in head
+    named = re.findall(r"training/\S+\.sh", head)
+    assert all((ROOT / name).is_file() for name in named) and (named or script.parent.name == "step1_sft")
+
+
+def test_the_example_of_a_cluster_is_true():
+    """GPUS: every script has its own default."""
+    defaults = {re.search(r"^GPUS=\$\{GPUS:-(\d+)\}", s.read_text(), re.MULTILINE)[1] for s in SCRIPTS}
+    line = re.search(r"^# GPUS=.*", (ROOT / "training/cluster.sh.example").read_text(), re.MULTILINE)[0]
+    assert "the script's own" in line and defaults == set(re.findall(r"\b\d+\b", line.split("own")[1]))

@@ -15,27 +15,43 @@ export PYTHONPATH="${ROOT}${PYTHONPATH:+:${PYTHONPATH}}"    # this checkout wins
 : "${OUTPUT_ROOT:=${ROOT}/output}"
 
 free_port() { python -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
-gpus() { nvidia-smi --list-gpus 2>/dev/null | wc -l; }
 
 # launch --flag value …: start main.py of this stage on GPUS ranks, with MODEL, DATA, OUTPUT and ZERO_STAGE as the
-# run_*.sh sets them. Everything said is shown and kept in OUTPUT/train.log.
+# run_*.sh sets them, from the folder in which the command was typed: relative paths are read from there. What is missing
+# is said before anything is started or written (preflight.py). DS_ACCELERATOR=cpu starts GPUS ranks on the CPU. All
+# output is shown and kept in OUTPUT/train.log.
 launch() {
-    local ranks="${GPUS:-$(gpus)}" data
+    local data words facts ranks device output word
     [[ -n "${MODEL:-}" ]] || { echo "error: MODEL is empty; set it at the top of ${BASH_SOURCE[1]}" >&2; exit 2; }
     [[ -n "${DATA:-}" ]] || { echo "error: DATA is empty; set it at the top of ${BASH_SOURCE[1]}, or DATA=… bash ${BASH_SOURCE[1]##*/}" >&2; exit 2; }
+    for word in "$@"; do
+        [[ "${word}" == --help || "${word}" == -h ]] && exec python "${STAGE_DIR}/main.py" --help
+    done
     read -r -a data <<<"${DATA}"                            # several data sets are separated by spaces
-    if [[ "${ranks}" -gt "$(gpus)" || "$(gpus)" -eq 0 ]]; then
-        export DS_ACCELERATOR=cpu OMP_NUM_THREADS="${OMP_NUM_THREADS:-$(( $(nproc) > ranks && ranks > 0 ? $(nproc) / ranks : 1 ))}"
-    fi
-    local starter=(python)
+    words=("${STAGE_DIR}/main.py" --model_name_or_path "${MODEL}" --data_path "${data[@]}" --output_dir "${OUTPUT}"
+        --zero_stage "${ZERO_STAGE}" "$@")
+    facts="$(GPUS="${GPUS:-}" HOSTFILE="${HOSTFILE:-}" OUTPUT_ROOT="${OUTPUT_ROOT}" \
+        python "${ROOT}/training/preflight.py" "${words[@]}")"
+    { read -r ranks; read -r device; read -r output; } <<<"${facts}"   # the folder of --output_dir, where that is given
+    local starter=()
     if [[ -n "${HOSTFILE:-}" ]]; then
         starter=(deepspeed --no_local_rank --hostfile "${HOSTFILE}" --master_port "${MASTER_PORT:-29500}")
     elif [[ "${ranks}" -gt 1 ]]; then
-        starter=(deepspeed --no_local_rank --num_gpus "${ranks}" --master_port "${MASTER_PORT:-$(free_port)}")
+        starter=(deepspeed --no_local_rank --master_port "${MASTER_PORT:-$(free_port)}")
+        if [[ "${device}" == gpu && "${CUDA_VISIBLE_DEVICES:-}" =~ ^[0-9,]+$ ]]; then   # which --num_gpus would ignore
+            starter+=(--include "localhost:$(cut -d, -f "1-${ranks}" <<<"${CUDA_VISIBLE_DEVICES}")")
+        else
+            starter+=(--num_gpus "${ranks}")
+        fi
+        [[ "${device}" == cpu ]] && starter+=(--no_python)  # the words that start it follow
     fi
-    mkdir -p "${OUTPUT}"
-    cp "${BASH_SOURCE[1]}" "${OUTPUT}/"                     # the script that made the model stays beside it
-    cd "${STAGE_DIR}"
-    "${starter[@]}" main.py --model_name_or_path "${MODEL}" --data_path "${data[@]}" --output_dir "${OUTPUT}" \
-        --zero_stage "${ZERO_STAGE}" "$@" 2>&1 | tee -a "${OUTPUT}/train.log"
+    if [[ "${device}" == cpu ]]; then
+        export DS_ACCELERATOR=cpu OMP_NUM_THREADS="${OMP_NUM_THREADS:-$(( $(nproc) > ranks ? $(nproc) / ranks : 1 ))}"
+        starter+=(env CUDA_VISIBLE_DEVICES= python -u)      # torch must not find GPUs that DeepSpeed does not use
+    elif [[ "${#starter[@]}" -eq 0 ]]; then
+        starter=(python -u)
+    fi
+    mkdir -p "${output}"
+    cp "${BASH_SOURCE[1]}" "${output}/"                     # the script that made the model stays beside it
+    "${starter[@]}" "${words[@]}" 2>&1 | tee -a "${output}/train.log"
 }

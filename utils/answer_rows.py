@@ -106,6 +106,11 @@ def answer_row(row: Any, where: str, verbatim: bool = False) -> AnswerRow:
     records = RAW_DATASETS["records"]
     if records.fits(row):
         return AnswerRow(records.record(row, where))
+    if all(isinstance(value, list) for value in row.values()) and any(" " in name for name in row):
+        raise RecordError(
+            f"{where}: found one object of {len(row):,} prompts with their answers; expected one JSON object a line: "
+            f"data_collect/convert.py --from completions --to records makes that of it"
+        )
     if "prompt" not in row:
         prompt = detect(row, where).record(row, where).prompt
     elif verbatim and isinstance(row["prompt"], str):

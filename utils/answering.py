@@ -61,8 +61,8 @@ class Reader:
         name = args.model_name_or_path
         if not name:
             raise UserError("--model_name_or_path is missing; expected a Hugging Face name or a local folder")
-        if reward and not models.is_reward_model(name):
-            raise UserError(f"{name} is a language model; a reward model is wanted here (step 2 makes one)")
+        if reward:
+            models.require_reward_model(name)
         tokenizer = models.load_tokenizer(args.tokenizer_name_or_path or name)
         self.renderer = Renderer(tokenizer, args.template)
         options = ModelArguments(name, tokenizer_name_or_path=args.tokenizer_name_or_path, template=args.template)

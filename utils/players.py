@@ -66,7 +66,7 @@ class Players:
         if name != model_args.model_name_or_path:
             theirs = dataclasses.replace(theirs, from_scratch=False)
         self.critic_renderer = Renderer(models.load_tokenizer(name), model_args.template)
-        critic = Critic(models.load_reward_model(theirs, self.critic_renderer.tokenizer, args.bf16))
+        critic = Critic(models.load_reward_model(theirs, self.critic_renderer.tokenizer, args.bf16, critic=True))
         rate = options.critic_learning_rate or 2 * args.learning_rate
         updates = self.actor.total_steps + options.value_warmup * options.updates
         return Engine(critic, dataclasses.replace(args, learning_rate=rate), updates)

@@ -60,8 +60,7 @@ def at_hand(model: Any) -> Iterator[None]:
 def reward_model(path: str, renderer, model_args: ModelArguments, args: TrainingArguments, offload: bool = False):
     """(the frozen reward model in folder `path`, does it read packed rows?). It reads the policy's tokens. Raises
     UserError when its tokenizer is another."""
-    if not models.is_reward_model(path):
-        raise UserError(f"{path} is a language model; a reward model is wanted here (step 2 makes one)")
+    models.require_reward_model(path)
     tokenizer = models.load_tokenizer(path)
     theirs, ours = tokenizer.get_vocab(), renderer.tokenizer.get_vocab()
     if any(theirs.get(token) != number for token, number in ours.items()):

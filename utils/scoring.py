@@ -5,7 +5,8 @@ Legend: L positions with logits, N trained tokens, A answers, V vocabulary (util
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -16,19 +17,20 @@ from utils.errors import UserError
 from utils.groups import Group
 from utils.head import Head, logprobs_of_logits
 from utils.lora import plain
-from utils.ranks import device
+from utils.ranks import device, gather_objects
 from utils.reporting import say, warn
 
 
 class Policy(nn.Module):
     """A causal language model that answers a Batch with float32 log-probs of its trained tokens, [N].
 
-    `head` computes them from hidden states, chunk by chunk; None where the model must make its logits itself.
+    `head` computes them from hidden states, chunk by chunk, unless `chunked` is off: the model then makes its logits.
     """
 
     def __init__(self, model: nn.Module, temperature: float = 1.0) -> None:
         super().__init__()
         self.model, self.packed, self.temperature, self.head = model, _choose_rows(model), temperature, _head_of(model)
+        self.chunked = self.head is not None
 
     def forward(
         self, batch: Batch, *, entropy: bool = False, temperature: float | None = None, distributions: bool = False
@@ -40,7 +42,7 @@ class Policy(nn.Module):
         float32 [L, V], without gradients: for few positions.
         """
         temperature = self.temperature if temperature is None else temperature
-        if self.head is not None:
+        if self.chunked:
             make, values_LX = self.head, hidden_states(self.model, batch)[batch.logit_positions]
         else:
             make, values_LX = logprobs_of_logits, self._logits(batch)
@@ -122,32 +124,89 @@ def _read_rows(model: nn.Module, batch: Batch) -> None:
 
 
 def self_test(model, scorer: Policy | RewardModel, store: Sequence[Group], dtype_name: str) -> None:
-    """Packed must equal padded on two groups, and an answer's numbers must not depend on its batch. A family that fails
-    the first falls back to padded rows; one that fails the second is refused. `model` is the engine, or the scorer."""
+    """Check that packed rows give what padded ones give, and that an answer's numbers do not depend on its batch, on
+    two groups and without dropout. A family that fails the first falls back to padded rows, on all ranks; one that
+    fails the second is refused. `model` is the engine, or the scorer. A collective; raises UserError."""
     tolerance = 1e-4 if dtype_name == "fp32" else 0.05  # per token or score; bf16 rounds logits to about 0.4 %
     groups = [store[i] for i in range(min(2, len(store)))]
-    with torch.no_grad():
-        padded = model(collate(groups, packed=False).to(device()))
+    kind = plain(scorer.model).config.model_type
+    with torch.no_grad(), _without_dropout(scorer), _enough_memory(groups):
+        padded = _without_chunks(model, scorer, groups, tolerance)
         if scorer.packed:
-            try:
-                packed = model(collate(groups, packed=True).to(device()))
-                gap = _gap(packed, padded)
-                if gap <= tolerance:
-                    return
-                reason = f"a packed row differs from padded ones by {gap:.2g} per token"
-            except (RuntimeError, TypeError, ValueError, AttributeError) as error:
-                reason = f"it cannot read packed rows: {str(error).splitlines()[0]}"
-            kind = plain(scorer.model).config.model_type
-            warn(f"padded rows instead of packed ones (slower, the same numbers): {kind}: {reason}")
+            reasons = [reason for reason in gather_objects(_why_padded(model, groups, padded, tolerance)) if reason]
+            if not reasons:
+                return
+            warn(f"padded rows instead of packed ones (slower, the same numbers): {kind}: {reasons[0]}")
             scorer.packed = False
         alone = torch.cat([model(collate([g], packed=False).to(device())) for g in groups])
-    gap = _gap(alone, padded)
-    if gap > tolerance:
+    gaps = [gap for gap in gather_objects(_gap(alone, padded)) if not gap <= tolerance]  # NaN is no agreement
+    if gaps:
         raise UserError(
-            f"{plain(scorer.model).config.model_type}: an answer's numbers change by {gap:.2g} with the other rows of "
-            f"its batch; the model reads its padding and cannot be trained here"
+            f"{kind}: an answer's numbers change by {gaps[0]:.2g} with the other rows of its batch; the model reads "
+            f"its padding and cannot be trained here"
         )
     say("self-test: padded rows, independent of their batch")
+
+
+def _why_padded(model, groups: list[Group], padded: Tensor, tolerance: float) -> str | None:
+    """Why packed rows cannot be used on this rank, None if they can."""
+    try:
+        gap = _gap(model(collate(groups, packed=True).to(device())), padded)
+    except (RuntimeError, TypeError, ValueError, AttributeError) as error:
+        if _out_of_memory(error):
+            raise
+        return f"it cannot read packed rows: {next(iter(str(error).splitlines()), type(error).__name__)}"
+    return None if gap <= tolerance else f"a packed row differs from padded ones by {gap:.2g} per token"
+
+
+def _without_chunks(model, scorer: nn.Module, groups: list[Group], tolerance: float) -> Tensor:
+    """The numbers of padded rows; a policy's from logits that the model's own forward makes. Where its head in chunks
+    gives others, on any rank, it is not used. A collective."""
+    batch = collate(groups, packed=False).to(device())
+    if not getattr(scorer, "chunked", False):
+        return model(batch)
+    chunked = model(batch)
+    scorer.chunked = False
+    whole = model(batch)
+    gaps = [gap for gap in gather_objects(_gap(chunked, whole)) if not gap <= tolerance]
+    if gaps:
+        warn(f"whole rows of logits instead of chunks (more memory): log-probs differ by {gaps[0]:.2g} per token")
+    scorer.chunked = not gaps
+    return whole
+
+
+@contextlib.contextmanager
+def _without_dropout(scorer: nn.Module) -> Iterator[None]:
+    """Context in which every module of the scorer is in eval mode; each goes back to the mode that it had."""
+    modes = [(module, module.training) for module in scorer.modules()]
+    scorer.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+@contextlib.contextmanager
+def _enough_memory(groups: list[Group]) -> Iterator[None]:
+    """Context that turns running out of memory into a UserError with what to lower."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not _out_of_memory(error):
+            raise
+        raise UserError(
+            f"the self-test ran out of memory on {len(groups)} prompts with their answers "
+            f"({sum(group.tokens for group in groups):,} tokens); lower --max_prompt_seq_len or --max_answer_seq_len, "
+            f"or shard more: --zero_stage 3, more GPUS, --offload",
+            on_this_rank=True,
+        ) from error
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    """CUDA has an error class for most cases; the others and the CPU's allocator raise RuntimeErrors that say it."""
+    signs = ("out of memory", "DefaultCPUAllocator", "STATUS_ALLOC_FAILED")
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(sign in str(error) for sign in signs)
 
 
 def _gap(a: Tensor, b: Tensor) -> float:

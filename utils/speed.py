@@ -7,37 +7,59 @@ import time
 import torch
 from torch import nn
 
+ROWS = 8192  # tokens of a large micro-batch, 8 x 1,024: the most rows that a product is measured with
+AT_ONCE = 4  # products between two looks at the clock: on a GPU launching the next one hides behind the one before
+SECONDS = 0.2  # for measuring
 
-def gemm_peak(dtype: torch.dtype, device: torch.device, rows: int = 1024, width: int = 1024) -> float:
-    """FLOP/s of a square-ish matrix product in `dtype`, best of a few (about 0.1 s)."""
-    a, b = (
-        torch.ones(n, width, dtype=dtype, device=device) for n in (rows, width)
-    )  # random numbers would move the seed
-    best = float("inf")
-    for _ in range(5):
-        start = time.perf_counter()
-        for _ in range(3):
-            a @ b.T
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        best = min(best, time.perf_counter() - start)
-    return 3 * 2 * rows * width * width / best
+
+def gemm_peak(inner: int, outer: int, dtype: torch.dtype, device: torch.device) -> float:
+    """FLOP/s of [rows, inner] x [inner, outer], the best over rows = 16, 32, … ROWS, as far as SECONDS reach: a GPU
+    needs the last of them to be busy, a CPU is at its best long before."""
+    numbers = lambda *shape: torch.linspace(-1, 1, shape[0] * shape[1], device=device).view(shape).to(dtype)  # noqa: E731
+    weight, rows, best, spent, took = numbers(inner, outer), 16, 0.0, 0.0, 0.0  # torch.randn would move the seed
+    numbers(rows, inner) @ weight  # the first product also loads the library
+    while rows <= ROWS and spent + 2 * took < SECONDS:
+        took = _seconds(numbers(rows, inner), weight)
+        best, spent = max(best, AT_ONCE * 2 * rows * inner * outer / took), spent + took
+        rows *= 2
+    return best
+
+
+def _seconds(a: torch.Tensor, b: torch.Tensor) -> float:
+    """How long AT_ONCE products take."""
+    wait = torch.cuda.synchronize if a.device.type == "cuda" else lambda: None
+    wait()
+    start = time.perf_counter()
+    for _ in range(AT_ONCE):
+        a @ b
+    wait()
+    return time.perf_counter() - start
 
 
 class Meter:
-    """Share of the GEMM limit: 6 FLOPs per body weight and packed token, 6 per head weight and trained token (forward
-    and backward; attention itself is left out, recomputation does not count as useful)."""
+    """Share of the GEMM limit, which is measured at the shape of the model's largest matrix.
+
+    FLOPs of a token (Kaplan et al. 2020, arXiv:2001.08361, section 2.1): every weight costs 2 forward, 2 for the
+    gradient of its input and, if it is trained, 2 for its own: 6 N of trained weights (an adapter's too), 4 N of frozen
+    ones. The head's count for trained tokens alone. Left out are attention itself and recomputation, which is not
+    useful work. The frozen weights below the first adapter need no gradient: there LoRA is overcounted, by less than a
+    layer.
+    """
 
     def __init__(self, model: nn.Module, dtype: torch.dtype, device: torch.device) -> None:
-        size = lambda p: getattr(p, "ds_numel", p.numel())  # noqa: E731
-        embeddings = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
-        self.body = sum(size(p) for p in model.parameters() if id(p) not in embeddings)
         head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
-        self.head = size(head.weight) if head is not None else 0
-        if head is not None and id(head.weight) not in embeddings:
-            self.body -= self.head
-        self.peak = gemm_peak(dtype, device)
+        heads = [] if head is None else list(head.parameters())
+        apart = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)} | {id(p) for p in heads}
+        body = [p for p in model.parameters() if id(p) not in apart]
+        self.body, self.head = (sum(map(_flops, weights)) for weights in (body, heads))
+        matrices = [shape[-2:] for shape in (getattr(p, "ds_shape", p.shape) for p in body) if len(shape) > 1]
+        self.peak = gemm_peak(*max(matrices, key=lambda shape: shape[0] * shape[1]), dtype, device)
 
     def share(self, tokens: int, trained_tokens: int, seconds: float, devices: int) -> float:
         """Of all `devices` together, 0 to 1."""
-        return 6 * (self.body * tokens + self.head * trained_tokens) / seconds / self.peak / devices
+        return (self.body * tokens + self.head * trained_tokens) / seconds / self.peak / devices
+
+
+def _flops(weight: nn.Parameter) -> int:
+    """Of one token; ds_numel is the whole size of a ZeRO-3 shard."""
+    return (6 if weight.requires_grad else 4) * getattr(weight, "ds_numel", weight.numel())

@@ -30,7 +30,7 @@ from utils.scoring import Policy
 from utils.templates import Renderer
 
 LOG_PROBS = 1e-4  # float32, absolute
-TIE = 1e-5  # of a probability, or of a logit: what float32 sums in another order may move
+TIE = 5e-5  # of a probability, or of the largest logit: what float32 sums in another order may move
 WORSE = 1.5  # bfloat16: error against float32, shared over model.generate
 STOPS = tuple(range(3, 30))  # a tenth of the vocabulary, so that answers end at many places
 ROOM = 1024  # positions of the model

@@ -8,6 +8,7 @@ place in `varlen_cases`, so that the index arithmetic in front of it is tested e
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import itertools
 from collections.abc import Iterator
@@ -31,8 +32,9 @@ WINDOWS = (None, 24, 60)  # prompts have 33 to 48 tokens: no window, one shorter
 ANSWERS = (1, 2, 64)  # of a prompt
 TOTAL = 64  # answers of a case, so that an error is averaged over enough of them
 LOG_PROBS = 1e-4  # float32, absolute: log-probs are of size 5, and sums of 60 keys round to 1e-6 of that
-# float32, relative: what tests/test_packed.py holds on a CPU; cuBLAS sums every shape in an order of its own
-GRADIENTS = 1e-5 if on_gpu() else 2e-6
+# float32, relative: what tests/test_packed.py holds on a CPU; on a GPU fused attention multiplies in three TF32 parts
+GRADIENTS = 5e-5 if on_gpu() else 2e-6
+KERNEL = 2e-2 if on_gpu() else 1e-5  # relative: bfloat16 rounds by 2e-3, several times on the way back; or float32
 HEAD = 64 if on_gpu() else 16  # the kernel's usual size; the CPU form is small
 SHARPER = 6.0  # weights of queries and keys are multiplied by this: drawn ones attend to all places about equally, and
 # a mask that is wrong by one place would change less than bfloat16 rounds
@@ -129,7 +131,7 @@ def plain_varlen(
 
 def compare_varlen(key_heads: int, window: int | None, answers: int) -> dict[str, float]:
     """The variable-length path against segments of scaled_dot_product_attention, outputs and gradients: on CUDA the
-    kernel in bfloat16 within rounding (2^-8 of a value, summed), on a CPU the reimplementation in float32."""
+    kernel in bfloat16, on a CPU the reimplementation in float32."""
     layout = Layout(tuple((len(g.prompt), tuple(map(len, g.answers))) for g in groups_of(answers)))
     tokens, dtype = sum(layout.lengths), torch.bfloat16 if on_gpu() else torch.float32
     torch.manual_seed(1)
@@ -147,14 +149,14 @@ def compare_varlen(key_heads: int, window: int | None, answers: int) -> dict[str
     with _kernel():
         found = through(lambda x: attention._varlen(*x, None, window, layout), dtype)
     error = max(off(a, b) for a, b in zip(found, segments, strict=True))
-    assert error <= (1e-2 if on_gpu() else 1e-5), f"the variable-length path is {error:.2g} off"
+    assert error <= KERNEL, f"the variable-length path is {error:.2g} off"
     return {"error": error}
 
 
 def _kernel():
     """The kernel itself on CUDA, its reimplementation on a CPU."""
     if on_gpu():
-        return mock.patch.dict({})  # nothing is changed
+        return contextlib.nullcontext()
     return mock.patch("torch.nn.attention.varlen.varlen_attn", plain_varlen)
 
 

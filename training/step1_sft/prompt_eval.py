@@ -2,7 +2,8 @@
 
     python training/step1_sft/prompt_eval.py --model_name_or_path_baseline base --model_name_or_path_finetune output/sft
 
-Shows and writes a JSON list of {"prompt", "response"}; with two models also "baseline", the answer of the first.
+Shows prompts and answers; with --output_path also writes them, a JSON list of {"prompt", "response"}; with two models
+also "baseline", the answer of the first.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ class PromptEvalArguments:
     local_data_files: str | None = option(help="file or folder of prompts; None: a few built-in ones")
     language: Literal["English", "Chinese", "Japanese"] = option("English", help="of the built-in prompts")
     max_samples: int = option(20, help="at most so many prompts")
-    output_path: str = option("prompt_eval.json", help="JSON file to write")
+    output_path: str | None = option(help="JSON file to write; None: the answers are only shown")
     batch_size: int = option(8, help="prompts at a time")
     max_prompt_seq_len: int = option(384, help="longest prompt in tokens; longer ones lose their start")
     max_new_tokens: int = option(100, help="longest answer in tokens")
@@ -68,12 +69,12 @@ def main(argv: list[str] | None = None) -> None:
     found = {column: answers(name, records, args) for column, name in names.items()}
     prompts = [record.prompt[-1].content for record in records]
     rows = [dict(zip(("prompt", *found), texts, strict=True)) for texts in zip(prompts, *found.values(), strict=True)]
-    for row in rows[:5]:
+    for row in rows[:5] if args.output_path else rows:
         for column, text in row.items():
             say(f"{column}: {text}", style={"prompt": "dim", "response": "green"}.get(column, "yellow"))
-    if ranks.rank() == 0:
+    if args.output_path and ranks.rank() == 0:
         write_json(Path(args.output_path), rows)
-    say(f"written to {args.output_path}")
+        say(f"written to {args.output_path}")
 
 
 def read_prompts(args: PromptEvalArguments) -> list[Record]:

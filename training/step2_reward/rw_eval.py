@@ -3,19 +3,21 @@
     python training/step2_reward/rw_eval.py --model_name_or_path output/tutor/reward --data_path pairs.jsonl
 
 {"instruction", "output_1", "output_2"} gain output_1_score and output_2_score, {"prompt", "response"} gain score;
-comparisons of any data-set class give accuracy, margin and calibration. Without --data_path a few built-in pairs serve.
+comparisons of any data-set class give accuracy, margin and calibration. Without --data_path a few built-in pairs are
+scored and shown; they are written only with --output_path.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from utils import ranks
 from utils.answer_rows import AnswerRow, output_file, part_of
-from utils.answering import score_rows, signature
+from utils.answering import Reader, score_rows, signature
 from utils.arguments import parse
 from utils.arguments.inference import FileArguments, LengthArguments, ReaderArguments
 from utils.errors import UserError
@@ -23,7 +25,7 @@ from utils.raw_datasets import records_of
 from utils.raw_datasets.dialogue import prompt_of
 from utils.records import Answer, Message, Record, comparison, read_jsonl, record_from_json
 from utils.reporting import run_program, say, write_json
-from utils.shards import Shards, join_ranks
+from utils.shards import join_ranks
 from utils.statistics import calibration, mean_interval, wilson_interval
 
 BUILT_IN = [  # question, better, worse
@@ -46,11 +48,24 @@ def main(argv: list[str] | None = None) -> None:
     join_ranks()
     rows = [row for path in args.data_path for row in read(path)]
     rows = rows or [AnswerRow(comparison([Message("user", q)], good, bad)) for q, good, bad in BUILT_IN]
+    rows = part_of(rows, args.offset, args.data_fraction)
+    if not args.data_path and not args.output_path:
+        return show(rows, args)
     output = output_file(args.output_path, args.data_path or ["rw_eval"], "scored")
-    shards = score_rows(part_of(rows, args.offset, args.data_fraction), args, output, finish)
+    shards = score_rows(rows, args, output, finish)
     if ranks.rank() == 0:
-        metrics = measure(shards, signature(args.model_name_or_path))
+        metrics = measure(shards.read(), signature(args.model_name_or_path))
         write_json(output.with_name(f"{output.stem}-metrics.json"), metrics)
+
+
+def show(rows: list[AnswerRow], args: EvalArguments) -> None:
+    """Score the built-in pairs and write nothing."""
+    reader = Reader(args, reward=True)
+    scores = reader.scores([row.record for row in rows], args.max_seq_len)
+    for row, numbers in zip(rows, scores, strict=True):
+        told = [f"{number:.3f} {answer.text}" for number, answer in zip(numbers, row.record.answers, strict=True)]
+        say("  |  ".join([row.instruction, *told]))
+    measure([finish(row, numbers, reader.name) for row, numbers in zip(rows, scores, strict=True)], reader.name)
 
 
 def read(path: str) -> list[AnswerRow]:
@@ -76,10 +91,10 @@ def finish(row: AnswerRow, scores: list[float], scorer: str) -> dict[str, Any]:
     return {**row.plain, **dict(zip(names, scores, strict=True))} if row.plain else row.with_scores(scores, scorer)
 
 
-def measure(shards: Shards, scorer: str) -> dict[str, Any]:
+def measure(rows: Iterable[dict[str, Any]], scorer: str) -> dict[str, Any]:
     """Accuracy counts a tie as half; calibration is that of σ(|margin|), how sure the model is of its winner."""
     margins, scores = [], []
-    for row in shards.read():
+    for row in rows:
         known = [answer["scores"][scorer] for answer in row.get("answers", [])]
         scores += known or [row[name] for name in row if name == "score" or name.endswith("_score")]
         margins += [known[won] - known[lost] for won, lost in record_from_json(row, "").pairs()] if known else []

@@ -100,9 +100,8 @@ def main(argv: list[str] | None = None) -> None:  # noqa: PLR0915 (the algorithm
         return losses_N, metrics
 
     def teach_critic(model, batch, x):
-        old_N, returns_N = x.of(batch, x.values), x.of(batch, x.returns)
-        values_N = x.where_learned(batch, model(batch), old_N)
-        losses_N = clipped_value_losses(values_N, old_N, returns_N, ppo.value_clip)
+        values_N, returns_N = model(batch), x.of(batch, x.returns)
+        losses_N = clipped_value_losses(values_N, x.of(batch, x.values), returns_N, ppo.value_clip)
         return losses_N, {"value_loss": losses_N, "value": values_N}
 
     # 4. Answer, judge, learn, again; save.

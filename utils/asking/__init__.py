@@ -171,10 +171,11 @@ def _dry_run(ledger: Ledger, provider: Provider, limits: Limits, total: int) -> 
         price, longest = limits.price_of(request.model, provider), request.most_output_tokens
         tokens += request.most_input_tokens
         most = None if most is None or longest is None else most + longest
-        known = usd is not None and price is not None and longest is not None
-        usd = usd + price.of(request.most_input_tokens, longest) if known else None
+        usd = None if usd is None or price is None else usd + price.of(request.most_input_tokens, longest or 0)
     ledger.do([steps.forget_plan])
     out = "an unlimited number of" if most is None else f"at most {most:,}"
-    cost = "cost unknown: give --price and --max_tokens" if usd is None else f"at most {dollars(usd)}"
+    cost = "cost unknown: give --price" if usd is None else f"at most {dollars(usd)}"
+    if usd is not None and most is None:
+        cost += " for what is sent, and what the replies cost: give --max_tokens or --max_usd for a bound"
     say(f"dry run: {total:,} requests, at most {tokens:,} tokens in and {out} out; {cost}")
-    return Summary(total, total, usd=usd, stopped="--dry_run")
+    return Summary(total, total, usd=None if most is None else usd, stopped="--dry_run")

@@ -25,6 +25,7 @@ WARM_UPS = 2  # a first call may allocate, or build a kernel: graphs cannot
 
 Run = Callable[[], None]
 Record = Callable[[Run], Run]  # a computation in place -> what repeats it
+MakeRecord = Callable[[torch.device], Record]
 
 
 class CannotRecord(RuntimeError):  # noqa: N818 - it is caught here and told as a reason
@@ -34,17 +35,23 @@ class CannotRecord(RuntimeError):  # noqa: N818 - it is caught here and told as 
 class CudaGraphs:
     """A Record: captures a computation, and repeats it by replaying the graph."""
 
-    def __init__(self) -> None:
-        self.pool, self.stream = torch.cuda.graph_pool_handle(), torch.cuda.Stream()
+    def __init__(self, device: torch.device) -> None:
+        self.pool, self.stream = torch.cuda.graph_pool_handle(), torch.cuda.Stream(device)
 
     def __call__(self, run: Run) -> Run:
+        with torch.cuda.device(self.stream.device):  # a program may never have chosen its rank's
+            return self._captured(run)
+
+    def _captured(self, run: Run) -> Run:
         self.stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(self.stream):
-            for _ in range(WARM_UPS - 1):  # writes its place several times over, with the same values
-                run()
-            with _waiting_is_an_error():  # asked before: a capture that fails leaves the allocator in disorder
-                run()
-        torch.cuda.current_stream().wait_stream(self.stream)
+        try:
+            with torch.cuda.stream(self.stream):
+                for _ in range(WARM_UPS - 1):  # writes its place several times over, with the same values
+                    run()
+                with _waiting_is_an_error():  # asked before: a capture that fails leaves the allocator in disorder
+                    run()
+        finally:
+            torch.cuda.current_stream().wait_stream(self.stream)
         graph = torch.cuda.CUDAGraph()
         # thread_local: other threads (NCCL's watchdog) may ask the device what they like meanwhile
         with torch.cuda.graph(graph, pool=self.pool, stream=self.stream, capture_error_mode="thread_local"):
@@ -72,14 +79,14 @@ class Kept:
     """What the generations of a model share: buffers, and the steps recorded in them. `make` makes a Record; the pool
     of graphs that are all gone cannot be used again, so dropping them makes another."""
 
-    def __init__(self, make: Callable[[], Record], device: torch.device) -> None:
+    def __init__(self, make: MakeRecord, device: torch.device) -> None:
         self.make, self.arena, self.told = make, Arena(device), set()
         self.read, self.works = (), True
         self.drop()
 
     def drop(self) -> None:
         self.replays: dict[Shape, Run] = {}
-        self.record, self.moved = self.make(), self.arena.moved
+        self.record, self.moved = self.make(self.arena.device), self.arena.moved
 
     def begin(self, model: nn.Module) -> None:
         """Drop steps that were recorded with other weights or adapters."""
@@ -114,7 +121,7 @@ class Kept:
 _kept: weakref.WeakKeyDictionary[nn.Module, Kept] = weakref.WeakKeyDictionary()
 
 
-def kept_for(model: nn.Module, lengths: Sequence[int], make: Callable[[], Record] | None) -> Kept | None:
+def kept_for(model: nn.Module, lengths: Sequence[int], make: MakeRecord | None) -> Kept | None:
     """Buffers and steps for prompts of these lengths; None where steps are not recorded. `make`: by default graphs on
     CUDA, nothing elsewhere."""
     if make is None:

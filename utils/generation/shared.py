@@ -6,8 +6,6 @@ where a stop string may have ended.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -15,7 +13,7 @@ from torch import Tensor, nn
 from utils.attention import Layout
 from utils.cascade import CASCADE, Cascade
 from utils.decoding import StopTokens, draw, processors_of
-from utils.generation.graphs import Eager, Record, Recorded, kept_for
+from utils.generation.graphs import Eager, MakeRecord, Recorded, kept_for
 from utils.generation.request import Completion, Request
 from utils.generation.slots import Slots
 from utils.lora import plain
@@ -24,9 +22,7 @@ PROMPT_TOKENS = 16_384  # read in one forward pass
 LEAVE = 0.75  # when at most this share of the rows is still being written, the others leave
 
 
-def complete(
-    model: nn.Module, request: Request, make_record: Callable[[], Record] | None = None
-) -> list[list[Completion]]:
+def complete(model: nn.Module, request: Request, make_record: MakeRecord | None = None) -> list[list[Completion]]:
     """Inside `generating(model)`. make_record: makes what records a step and repeats it (utils/generation/graphs.py);
     None: CUDA graphs on CUDA, nothing elsewhere."""
     base = plain(model)
@@ -39,7 +35,7 @@ def complete(
 
 
 class _Decoder:
-    def __init__(self, model: nn.Module, request: Request, make_record: Callable[[], Record] | None) -> None:
+    def __init__(self, model: nn.Module, request: Request, make_record: MakeRecord | None) -> None:
         self.model, self.request, self.how, device = model, request, request.sampling, model.device
         lengths, room = [len(p) for p in request.prompts], self.how.max_new_tokens
         self.kept = kept_for(model, lengths, make_record)

@@ -48,12 +48,13 @@ def request_of(
     return openai_chat.build(model, messages, provider=provider, **settings)
 
 
-def open_provider(name: str, base_url: str | None = None) -> Provider:
+def open_provider(name: str, base_url: str | None = None, asks: bool = True) -> Provider:
     """`base_url`: another server of the same API, or the file of saved answers. A key comes from OPENAI_API_KEY or
-    ANTHROPIC_API_KEY alone; a server on this machine needs none and is reached past any proxy. Raises UserError."""
+    ANTHROPIC_API_KEY alone; a server on this machine needs none and is reached past any proxy, and one that is not
+    asked (`asks` false: a dry run) needs no key either. Raises UserError."""
     _expect_known(name)
     if name != "replay":
-        return {"openai": OpenAIChat, "anthropic": AnthropicMessages}[name](base_url)
+        return {"openai": OpenAIChat, "anthropic": AnthropicMessages}[name](base_url, asks=asks)
     if not base_url:
         raise UserError("--base_url is not set; with the provider replay it is the file of saved answers")
     return Replay(base_url)

@@ -42,10 +42,13 @@ class HttpProvider(ABC):
     url_variable: ClassVar[str]
     own_url: ClassVar[str]
 
-    def __init__(self, base_url: str | None = None, environment: Mapping[str, str] = os.environ) -> None:
+    def __init__(
+        self, base_url: str | None = None, environment: Mapping[str, str] = os.environ, asks: bool = True
+    ) -> None:
+        """asks: False never connects, and needs neither the client's package nor a key."""
         self.where = _checked_url(base_url or environment.get(self.url_variable) or self.own_url)
-        self._sdk = _load(self.package)
-        self._key = _key_from(self.key_variable, self.where, environment)
+        self._sdk = _load(self.package) if asks else None
+        self._key = _key_from(self.key_variable, self.where, environment) if asks else ""
 
     @abstractmethod
     def _client(self, **settings: Any) -> Any:
@@ -61,8 +64,10 @@ class HttpProvider(ABC):
         of another shape."""
 
     def price(self, model: str) -> Price | None:
-        """Another server of the same API may charge anything."""
-        return price_list().get(model) if urlsplit(self.where).hostname == urlsplit(self.own_url).hostname else None
+        """Another server of the same API may charge anything; one on this machine that goes by a listed name stands in
+        for that model: a proxy, or a rehearsal."""
+        own = urlsplit(self.where).hostname == urlsplit(self.own_url).hostname
+        return price_list().get(model) if own or is_loopback(self.where) else None
 
     @asynccontextmanager
     async def connect(self, timeout: float) -> AsyncIterator[Send]:

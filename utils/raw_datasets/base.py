@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -80,7 +81,7 @@ def detect(row: dict[str, Any], where: str) -> type[RawDataset]:
     fitting = [cls for cls in fitting if not any(cls.name in other.instead_of for other in fitting)]
     if len(fitting) == 1:
         return fitting[0]
-    found = f"{where}: found the columns {', '.join(map(str, row))}"
+    found = f"{where}: found the columns {_listed(row)}"
     if fitting:
         names = [cls.name for cls in fitting]
         raise UserError(f"{found}, which fit {' and '.join(names)}; name the class, as {names[0]}:PATH")
@@ -95,8 +96,14 @@ def text(row: dict[str, Any], *columns: str, where: str) -> str:
             return row[column]
         if column in row:
             raise RecordError(f"{where}: column {column!r} is {str(row[column])[:60]!r}; expected text")
-    found = ", ".join(map(str, row)) or "none"
-    raise RecordError(f"{where}: no column {' or '.join(map(repr, columns))}; found the columns {found}")
+    found = f"found the columns {_listed(row) or 'none'}"
+    raise RecordError(f"{where}: no column {' or '.join(map(repr, columns))}; {found}")
+
+
+def _listed(row: dict[str, Any], most: int = 8, longest: int = 40) -> str:
+    """Names of columns. One object may hold a whole data set, a prompt to each key: it is not told whole."""
+    names = [name if len(name) <= longest else f"{name[:longest]}…" for name in map(str, itertools.islice(row, most))]
+    return ", ".join(names) + (f" and {len(row) - most:,} more" if len(row) > most else "")
 
 
 def rest(row: dict[str, Any], used: tuple[str, ...]) -> dict[str, Any]:

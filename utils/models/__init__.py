@@ -1,30 +1,42 @@
-"""Tokenizers and models in and out of folders. Every `from_pretrained` and `save_pretrained` of the project is here."""
+"""Tokenizers and models in and out of folders: every `from_pretrained` and `save_pretrained` that needs torch."""
 
 from __future__ import annotations
 
 import copy
 import hashlib
 import os
-import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
-from safetensors import SafetensorError
-from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+)
 from transformers.integrations import deepspeed as hf
 
 from utils import ranks
 from utils.arguments.options import ModelArguments
 from utils.errors import UserError
-from utils.lora import DTYPES, add_lora, merged, plain
-from utils.reporting import say
+from utils.lora import add_lora, plain
+from utils.models.folders import WEIGHTS, read, whole_models
+from utils.models.writing import save
 
-transformers.logging.disable_progress_bar()  # it would draw a bar for each folder read or written
-WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
+__all__ = [
+    "check_length",
+    "fingerprint",
+    "require_reward_model",
+    "load_causal_lm",
+    "load_reward_model",
+    "load_tokenizer",
+    "save",
+]
+from utils.reporting import say
 
 
 def load_tokenizer(name: str, cache_dir: str | None = None):
@@ -32,7 +44,7 @@ def load_tokenizer(name: str, cache_dir: str | None = None):
     decided by length here, never by id."""
     if os.path.isdir(name) and not any((Path(name) / f).is_file() for f in ("tokenizer_config.json", "tokenizer.json")):
         raise UserError(f"{name}: no tokenizer in this folder; name one with --tokenizer_name_or_path")
-    tokenizer = _from(AutoTokenizer, name, cache_dir=cache_dir)
+    tokenizer = read(AutoTokenizer, name, cache_dir=cache_dir)
     if not tokenizer("a", add_special_tokens=False).input_ids:
         raise UserError(f"{name}: this tokenizer gives no tokens for 'a'; its files are incomplete")
     if tokenizer.eos_token_id is None:
@@ -51,16 +63,25 @@ def load_causal_lm(args: ModelArguments, tokenizer, bf16: bool = False, offload:
     return _load(AutoModelForCausalLM, config, args, tokenizer, bf16, offload)
 
 
-def load_reward_model(args: ModelArguments, tokenizer, bf16: bool = False, offload: bool = False) -> nn.Module:
+def load_reward_model(
+    args: ModelArguments, tokenizer, bf16: bool = False, offload: bool = False, critic: bool = False
+) -> nn.Module:
     """The backbone of a language model (or a trained reward model) with one output, read at an answer's last token.
 
+    critic: its config says from now on that it is one, so that it is never taken for a reward model.
     A pad token that differs from every end token is added where there is none, so that plain transformers, which finds
     the last token by looking for padding, scores a padded batch as this project does.
     """
     config = _config(args)
+    if config.is_encoder_decoder or type(config) in AutoModelForMaskedLM._model_mapping:  # BERT, RoBERTa, T5, …
+        raise UserError(
+            f"{args.model_name_or_path}: {config.model_type} is an encoder family, which is not supported as a reward "
+            f"model yet; start from a causal language model (Llama, Qwen, Mistral, GPT-2, …)"
+        )
     if getattr(config, "num_labels", 1) != 1 and "SequenceClassification" in str(config.architectures):
         raise UserError(f"{args.model_name_or_path} has {config.num_labels} labels; a reward model has one")
     config.num_labels = 1
+    config.is_critic = critic
     if type(config) not in AutoModelForSequenceClassification._model_mapping:
         raise UserError(
             f"{config.model_type} has no sequence classification model in transformers; it cannot be a reward model"
@@ -69,16 +90,24 @@ def load_reward_model(args: ModelArguments, tokenizer, bf16: bool = False, offlo
         tokenizer.add_special_tokens({"pad_token": "<|pad|>"})
     config.get_text_config().pad_token_id = tokenizer.pad_token_id
     model = _load(AutoModelForSequenceClassification, config, args, tokenizer, bf16, offload)
+    if not hasattr(plain(model), "score"):
+        raise UserError(f"{config.model_type}: no head `score` that reads the last token; it cannot be a reward model")
     model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
     return model
 
 
-def is_reward_model(name: str) -> bool:
-    return any("SequenceClassification" in kind for kind in _from(AutoConfig, name).architectures or [])
+def require_reward_model(name: str) -> None:
+    """Raise UserError unless `name` is a model that scores answers: a critic has the same head, but it predicts what an
+    unfinished answer will be worth to PPO."""
+    config = read(AutoConfig, name)
+    if not any("SequenceClassification" in kind for kind in config.architectures or []):
+        raise UserError(f"{name} is a language model; a reward model is wanted here (step 2 makes one)")
+    if getattr(config, "is_critic", False):
+        raise UserError(f"{name} is the critic of a PPO run; a reward model is wanted here (step 2 makes one)")
 
 
 def _config(args: ModelArguments):
-    config = _from(AutoConfig, args.model_name_or_path, cache_dir=args.cache_dir)
+    config = read(AutoConfig, args.model_name_or_path, cache_dir=args.cache_dir)
     text = config.get_text_config()
     for name in ("attention_dropout", "attn_pdrop", "embd_pdrop", "resid_pdrop", "hidden_dropout", "dropout",
                  "attn_dropout", "activation_dropout"):  # fmt: skip
@@ -94,7 +123,7 @@ def _config(args: ModelArguments):
 def _load(kind, config, args: ModelArguments, tokenizer, bf16: bool, offload: bool) -> nn.Module:
     name, dtype = args.model_name_or_path, torch.bfloat16 if bf16 else torch.float32
     if args.from_scratch:
-        with _whole_models():
+        with whole_models():
             model = kind.from_config(config, dtype=dtype)
     else:
         if os.path.isdir(name) and not any(next(Path(name).glob(pattern), None) for pattern in WEIGHTS):
@@ -102,7 +131,7 @@ def _load(kind, config, args: ModelArguments, tokenizer, bf16: bool, offload: bo
                 f"{name}: no weights in this folder (*.safetensors); --from_scratch starts from random ones"
             )
         placed = _placement(offload)
-        model, info = _from(
+        model, info = read(
             kind, name, config=config, dtype=dtype, cache_dir=args.cache_dir, output_loading_info=True, **placed
         )
         new_head = not any("SequenceClassification" in architecture for architecture in config.architectures or [])
@@ -140,31 +169,6 @@ def _draw_on_cpu(model: nn.Module, names: Iterable[str]) -> None:
         model.get_submodule(owner).load_state_dict(fresh.state_dict())
 
 
-def _from(kind, name: str, **options: Any):
-    """kind.from_pretrained(name) with its many errors as one line."""
-    looks_local = name.startswith((".", "/", "~")) or name.count("/") > 1
-    if looks_local and not os.path.isdir(os.path.expanduser(name)):
-        raise UserError(f"{name}: no such folder")
-    if os.path.isdir(name) and kind is not AutoTokenizer and not (Path(name) / "config.json").is_file():
-        raise UserError(f"{name}: no config.json in this folder; it is not a model")
-    try:
-        return kind.from_pretrained(os.path.expanduser(name), **options)
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        first = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise UserError(f"{name}: cannot be loaded: {first}") from error
-
-
-class _whole_models:  # noqa: N801 - used as a function
-    """Inside, models are made whole even when ZeRO-3 is on (DeepSpeed shards them when training starts)."""
-
-    def __enter__(self) -> None:
-        self._held = hf._hf_deepspeed_config_weak_ref
-        hf._hf_deepspeed_config_weak_ref = None
-
-    def __exit__(self, *_: Any) -> None:
-        hf._hf_deepspeed_config_weak_ref = self._held
-
-
 def check_length(model: nn.Module, longest: int) -> None:
     limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     if limit and longest > limit:
@@ -172,73 +176,6 @@ def check_length(model: nn.Module, longest: int) -> None:
             f"the data holds a prompt and answer of {longest} tokens, more than the model's {limit} positions; "
             f"lower --max_prompt_seq_len, --max_answer_seq_len or --model_max_length"
         )
-
-
-# ---------------------------------------------------------------------------------------------------------- saving
-
-
-def save(model: nn.Module, state: dict[str, Tensor], renderer, folder: Path) -> nn.Module:
-    """Write a folder that plain transformers loads: safetensors, config, generation config, tokenizer with its chat
-    template, and adapter/ when there is one. Written beside, loaded again and compared, then renamed; config.json moves
-    last, so a folder with a config is a whole model. Only rank 0 calls this. Returns the model as it was read back."""
-    base, whole, tokenizer = plain(model), merged(model, state), renderer.tokenizer
-    partial = folder / ".model.partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        partial.mkdir(parents=True)
-        base.config.use_cache = True
-        if hasattr(base, "generation_config") and base.can_generate():
-            base.generation_config.eos_token_id = list(renderer.stop_token_ids)
-            base.generation_config.pad_token_id = tokenizer.pad_token_id
-        with _whole_models():
-            base.save_pretrained(partial, state_dict=dict(whole))  # it empties the dict that it is given
-        if merges_in := getattr(model, "merge_dtype", None):
-            base.config.dtype = str(DTYPES[merges_in]).removeprefix("torch.")
-            base.config.save_pretrained(partial)
-        tokenizer.chat_template = renderer.chat_template  # a named template goes along as the tokenizer's own
-        tokenizer.save_pretrained(partial)
-        again = _compare(type(base), partial, whole)
-        if hasattr(model, "get_base_model"):
-            adapter = {
-                n.removeprefix("model."): t for n, t in state.items() if ".lora_" in n or ".modules_to_save." in n
-            }
-            model.save_pretrained(partial / "adapter", state_dict=adapter)
-        files = sorted((f for f in partial.iterdir()), key=lambda f: f.name == "config.json")
-        for file in files:
-            target = folder / file.name
-            if target.is_dir():
-                shutil.rmtree(target)
-            file.replace(target)
-        return again
-    except (OSError, RuntimeError, SafetensorError) as error:
-        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-        raise UserError(
-            f"{folder}: the model cannot be written: {reason}; is the disk full?", on_this_rank=True
-        ) from error
-    finally:
-        base.config.use_cache = False
-        shutil.rmtree(partial, ignore_errors=True)
-
-
-def _compare(kind: type, folder: Path, state: dict[str, Tensor]) -> nn.Module:
-    with _whole_models():
-        again, info = kind.from_pretrained(folder, dtype="auto", output_loading_info=True)
-    lost = list(info["missing_keys"]) + list(info["mismatched_keys"])
-    loaded = again.state_dict()
-    lost += [name for name, tensor in state.items() if name not in loaded or not torch.equal(loaded[name], tensor)]
-    broken = [name for name, tensor in state.items() if not tensor.isfinite().all()]
-    if lost and broken:  # NaN differs from itself
-        raise UserError(
-            f"{folder.parent}: the model is not written: {len(broken)} of its tensors hold NaN or infinite numbers, "
-            f"the first {broken[0]}: training has diverged; go back to an earlier checkpoint, or lower --learning_rate",
-            on_this_rank=True,
-        )
-    if lost:
-        raise UserError(
-            f"{folder.parent}: the model is not written: read back, {len(lost)} tensors differ from those in memory, "
-            f"the first {lost[0]}; check the disk, or give another folder", on_this_rank=True,
-        )  # fmt: skip
-    return again
 
 
 def fingerprint(name: str) -> str:
@@ -250,5 +187,5 @@ def fingerprint(name: str) -> str:
             with file.open("rb") as content:
                 digest.update(hashlib.file_digest(content, "blake2b").digest())
     else:
-        digest.update(f"{name}@{getattr(_from(AutoConfig, name), '_commit_hash', None)}".encode())
+        digest.update(f"{name}@{getattr(read(AutoConfig, name), '_commit_hash', None)}".encode())
     return digest.hexdigest()

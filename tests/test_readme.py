@@ -1,0 +1,148 @@
+"""The commands of README.md, run as a person types them: in a copy of the checkout, on a world in small, with the paid
+judge's requests going to the oracle under the same name. Not run: `bash run.sh` (twenty minutes) and `bash test.sh`."""
+
+import json
+import os
+import random
+import re
+import shutil
+import socket
+import subprocess
+import sys
+
+import pytest
+from oracle import oracle_program
+from stages import environment, toy_model
+from test_docs import fences
+from toys import ROOT, tiny_rm
+
+from utils.ledger import Ledger
+from utils.records import Answer, Record, read_records, write_jsonl
+from utils.world.exchanges import read_prompt
+from utils.world.teachers import strong, weak
+
+FIRST, OWN_PAIRS, REAL, ORACLE, PAID, INFERENCE = fences((ROOT / "README.md").read_text(encoding="utf-8"), "bash")
+SETTINGS, COMMANDS = ORACLE.split("\n\n")  # of the judge; the five commands
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory):
+    """A copy of this checkout with what `bash run.sh` leaves, in small: a world, answers, models."""
+    home = tmp_path_factory.mktemp("plumbline") / "checkout"
+    shutil.copytree(ROOT, home, ignore=shutil.ignore_patterns(".*", "output", "__pycache__", "*.egg-info", "tests"))
+    tutor, draw = home / "output/tutor", random.Random(0)
+    sizes = "--num_demonstrations 200 --num_prompts 12 --num_pairs 20 --num_test 5 --vocab_size 400"
+    type_in(home, f"python data_collect/make_world.py --output_dir output/tutor/world {sizes}")
+    answered = []
+    for record in read_records(tutor / "world/prompts/train.jsonl"):
+        exchange = read_prompt(record.prompt)
+        answers = tuple(Answer(teacher(exchange, draw), teacher.__name__) for teacher in (strong, weak, weak))
+        answered.append(Record(record.prompt, answers))
+    write_jsonl(tutor / "answers/for_feedback_train.jsonl", answered)
+    for name in ("sft", "dpo", "reward"):
+        toy_model(tutor / name, max_position_embeddings=1024)
+    tiny_rm(vocab_size=64, max_position_embeddings=1024).save_pretrained(tutor / "reward")
+    write_jsonl(home / "prompts.jsonl", [Record(r.prompt) for r in answered[:3]])
+    return home
+
+
+def type_in(home, script, code=0, **settings):
+    """What bash says when this is typed in the copy's root; background jobs end with it."""
+    kept = {k: v for k, v in environment().items() if not k.startswith(("OPENAI", "ANTHROPIC", "DS_ACCELERATOR"))}
+    path = f"{os.path.dirname(sys.executable)}:{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", f"trap 'kill $(jobs -p) 2>/dev/null || true' EXIT\n{script}"], cwd=home,
+        env={**kept, "PYTHONPATH": str(home), "PATH": path, **settings}, input="hello\nquit\n", capture_output=True,
+        text=True,
+    )  # fmt: skip
+    assert done.returncode == code, f"{script}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+    return done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def judge(tmp_path_factory):
+    """The address of an oracle that answers for models of any name."""
+    with oracle_program(tmp_path_factory.mktemp("oracle"), "--any_model") as (_, url):
+        yield url
+
+
+def asked(checkout, folder):
+    """What pairs.py made, and the report of a ledger."""
+    assert list(read_records(checkout / folder / "sets/train.jsonl"))
+    with Ledger(checkout / folder / "rankings.jsonl.ledger", create=False) as ledger:
+        return ledger.report()
+
+
+def test_a_script_for_other_gpus_is_one_line(checkout):
+    pairs = checkout / "output/tutor/world/pairs"
+    said = type_in(checkout, OWN_PAIRS.replace("/path/to/pairs", str(pairs)), code=2)
+    assert said.count("\n") == 1 and "run training/step1_sft/run_llama.sh first" in said and "4 GPUs asked" in said
+
+
+def test_real_data(checkout):
+    """Polite answers and HH, in small; the first file has text enough for 2,000 pieces of words."""
+    draw = random.Random(0)
+    word = lambda: "".join(draw.choice("bdfgklmnprstvz") + draw.choice("aeiou") for _ in range(draw.randint(1, 4)))  # noqa: E731
+    text = lambda: " ".join(word() for _ in range(12))  # noqa: E731
+    rows = [
+        {"instruction": text(), "input": "", "output": text(), "chosen": f"please {text()}", "rejected": f"no {text()}"}
+        for _ in range(150)
+    ]
+    polite, hh = checkout / "output/polite.json", checkout / "output/hh-rlhf/helpful-base"
+    polite.write_text(json.dumps(rows))
+    hh.mkdir(parents=True)
+    dialogue = "\n\nHuman: {}\n\nAssistant: {}".format
+    both = [{key: dialogue(row["instruction"], row[key]) for key in ("chosen", "rejected")} for row in rows[:40]]
+    (hh / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in both))
+    script = REAL.replace("/path/to/instruction-data-with-preference.json", str(polite))
+    type_in(checkout, script.replace("/path/to/hh-rlhf/helpful-base", str(hh)))
+    for name in ("polite", "hh"):
+        config = json.loads((checkout / f"output/{name}/reward/config.json").read_text())
+        assert config["architectures"] == ["LlamaForSequenceClassification"]
+
+
+def test_feedback_of_the_oracle(checkout):
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = str(s.getsockname()[1])
+    server, *settings = SETTINGS.splitlines()
+    wait = "until curl -s -o /dev/null $URL/models; do sleep 0.2; done"  # a person types no faster
+    lines = [f"URL=http://127.0.0.1:8008/v1\n{server}\n{wait}", *settings, COMMANDS]
+    type_in(checkout, "\n".join(lines).replace("8008", port))
+    report = asked(checkout, "output/feedback")
+    assert report["parsed"] == report["requests"] > 12 and report["usd"] is None
+
+
+def test_feedback_of_a_paid_judge(checkout, judge):
+    """The README's lines, with any key; OPENAI_BASE_URL, which the client reads, leads to the oracle."""
+    export, paid, own = PAID.strip().splitlines()
+    answers = SETTINGS.splitlines()[2]
+    script = "\n".join([export.split("=")[0] + "=any", answers, paid, COMMANDS])
+    type_in(checkout, script, OPENAI_BASE_URL=judge)
+    report = asked(checkout, "output/paid")
+    assert report["parsed"] == report["requests"] > 12 and 0 < report["usd"] < 0.1
+    ranked = next(iter(read_records(checkout / "output/paid/rankings.jsonl")))
+    assert {verdict.judge for verdict in ranked.verdicts} == {"gpt-4o-mini"}
+    assert "http://10.0.0.5:8000/v1" in own
+    own = own.replace("http://10.0.0.5:8000/v1", judge)
+    type_in(checkout, "\n".join([answers.replace("output/feedback", "output/own"), own, COMMANDS]))
+    assert asked(checkout, "output/own")["parsed"] == report["parsed"]
+
+
+def test_a_dry_run_says_what_the_paid_judge_would_cost(checkout):
+    """Without a key, and without a connection to anybody."""
+    paid = PAID.strip().splitlines()[1]
+    first = COMMANDS.splitlines()[0].replace("$F", "output/dry")
+    said = type_in(checkout, "\n".join([SETTINGS.splitlines()[2], paid, f"{first} --dry_run"]))
+    cost = re.search(r"dry run: (\d+) requests, at most .* tokens in and at most .* out; at most \$([\d.]+)", said)
+    assert cost and int(cost[1]) > 12 and 0 < float(cost[2]) < 5
+    assert not list(checkout.glob("output/dry/rankings.jsonl"))
+
+
+def test_answers_scores_perplexity_a_talk(checkout):
+    generate, *others = INFERENCE.strip().splitlines()
+    type_in(checkout, f"{generate} --output_path output/tutor/answers/dpo.jsonl")  # the newest under output/
+    said = type_in(checkout, "\n".join([generate, *others]))
+    assert "written to" in said and "perplexity" in said and "newest reward model" in said
+    assert (checkout / "prompts-generate.jsonl").is_file() and (checkout / "prompts-ppl.jsonl").is_file()

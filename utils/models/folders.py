@@ -1,0 +1,42 @@
+"""What the model folders of transformers ask for: reading them with one-line errors, and whole models under ZeRO-3."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import transformers
+from safetensors import SafetensorError
+from transformers import AutoTokenizer
+from transformers.integrations import deepspeed as hf
+
+from utils.errors import UserError
+
+transformers.logging.disable_progress_bar()  # it would draw a bar for each folder read or written
+WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
+
+
+def read(kind, name: str, **options: Any):
+    """kind.from_pretrained(name) with its many errors as one line."""
+    looks_local = name.startswith((".", "/", "~")) or name.count("/") > 1
+    if looks_local and not os.path.isdir(os.path.expanduser(name)):
+        raise UserError(f"{name}: no such folder")
+    if os.path.isdir(name) and kind is not AutoTokenizer and not (Path(name) / "config.json").is_file():
+        raise UserError(f"{name}: no config.json in this folder; it is not a model")
+    try:
+        return kind.from_pretrained(os.path.expanduser(name), **options)
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        first = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise UserError(f"{name}: cannot be loaded: {first}") from error
+
+
+class whole_models:  # noqa: N801 - used as a function
+    """Inside, models are made whole even when ZeRO-3 is on (DeepSpeed shards them when training starts)."""
+
+    def __enter__(self) -> None:
+        self._held = hf._hf_deepspeed_config_weak_ref
+        hf._hf_deepspeed_config_weak_ref = None
+
+    def __exit__(self, *_: Any) -> None:
+        hf._hf_deepspeed_config_weak_ref = self._held
