@@ -94,7 +94,7 @@ def test_the_kl_in_the_loss_is_not_estimated_by_k1():
     assert list(estimates.values()) == ["k1", "k3", "k3", "k2"]
 
 
-@pytest.mark.parametrize("preset", ["grpo", "grpo_token"])
+@pytest.mark.parametrize("preset", ["grpo", pytest.param("grpo_token", marks=pytest.mark.full)])
 def test_ranks_and_forward_passes_do_not_change_it(tmp_path, preset):
     """8 x 1, 2 x 4 and two ranks: one gradient; and the two presets differ."""
     toy_model(tmp_path / "model")
