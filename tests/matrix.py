@@ -34,7 +34,7 @@ from utils.reporting import run_program
 class MatrixArguments:
     list: bool = option(False, help="print the cells, run none")
     only: str | None = option(help="a regular expression: cells whose name contains it")
-    sample: int | None = option(help="so many of the cells, spread over all")
+    sample: int | None = option(help="run this many cells, spread over all")
     jobs: int = option(2, help="cells at a time; a cell of two ranks is two processes")
     table: str | None = option(help="Markdown file to write; for the whole matrix")
 

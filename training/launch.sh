@@ -17,8 +17,8 @@ export PYTHONPATH="${ROOT}${PYTHONPATH:+:${PYTHONPATH}}"    # this checkout wins
 free_port() { python -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
 
 # launch --flag value …: start main.py of this stage on GPUS ranks, with MODEL, DATA, OUTPUT and ZERO_STAGE as the
-# run_*.sh sets them, from the folder in which the command was typed: relative paths are read from there. What is missing
-# is said before anything is started or written (preflight.py). DS_ACCELERATOR=cpu starts GPUS ranks on the CPU. All
+# run_*.sh sets them, from the folder in which the command was typed: relative paths are read from there. preflight.py
+# names what is missing before anything is started or written. DS_ACCELERATOR=cpu starts GPUS ranks on the CPU. All
 # output is shown and kept in OUTPUT/train.log.
 launch() {
     local data words facts ranks device output word

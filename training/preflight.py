@@ -2,9 +2,9 @@
 
     GPUS=8 OUTPUT_ROOT=output python training/preflight.py training/step1_sft/main.py --model_name_or_path … -- …
 
-What follows is what main.py will get: the script's flags, `--`, and those of the command line, which win. All that
-would stop the run is said in one line, with exit code 2, before anything is written. Otherwise prints three lines for
-launch.sh: how many ranks, on what (`gpu` or `cpu`), and the folder of the run.
+It is given the words that main.py will get: the script's flags, `--`, and those of the command line, which win. If
+something would stop the run, it prints one line that names it and ends with exit code 2, before anything is written.
+Otherwise it prints three lines for launch.sh: how many ranks, on what (`gpu` or `cpu`), and the folder of the run.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -44,6 +45,13 @@ def gather_objects(value: Any) -> list[Any]:
 def from_rank_0(make: Callable[[], Any]) -> Any:
     """What make() returns on rank 0, on every rank: for reading files once."""
     return gather_objects(make() if rank() == 0 else None)[0]
+
+
+def free_port() -> int:
+    """A port of this machine on which nobody listens now."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
 
 
 def seed_everything(seed: int) -> None:

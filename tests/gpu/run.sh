@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Checks and numbers that need a GPU; without one the same code runs on tiny shapes on the CPU, and says so.
+# Checks and numbers that need a GPU; without one the same code runs on tiny shapes on the CPU.
 #
 #     bash tests/gpu/run.sh list                          the parts, and how long each may take
 #     bash tests/gpu/run.sh all                           every part; the numbers go into docs/numbers.md

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import io
 import math
 import os
-import socket
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,7 +23,7 @@ from utils.engine.config import config_of
 from utils.engine.freezing import frozen, release
 from utils.engine.masters import Part, assembled, owned
 from utils.errors import UserError
-from utils.ranks import local_rank, rank, seed_everything, world_size
+from utils.ranks import free_port, local_rank, rank, seed_everything, world_size
 
 __all__ = ["Engine", "Part", "frozen", "release", "start"]
 # How long ranks wait for one of them. Rank 0 alone writes a model and reads it back: 140 GB (70B weights in bf16),
@@ -44,7 +44,7 @@ def start(args: TrainingArguments) -> None:
     for name, value in {"RANK": 0, "WORLD_SIZE": 1, "LOCAL_RANK": 0, "MASTER_ADDR": "127.0.0.1"}.items():
         os.environ.setdefault(name, str(value))
     if "MASTER_PORT" not in os.environ:
-        os.environ["MASTER_PORT"] = str(_free_port())
+        os.environ["MASTER_PORT"] = str(free_port())
     if not torch.cuda.is_available():  # DeepSpeed would compile its shared-memory collectives inside init_distributed
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     if not torch.distributed.is_initialized():
@@ -86,9 +86,10 @@ class Engine:
         self.stage = config["zero_optimization"]["stage"]
         if args.bf16:
             module = module.to(torch.bfloat16) if self.stage < 3 else module
-        self.deepspeed, *_ = deepspeed.initialize(
-            model=module, optimizer=optimizer, lr_scheduler=schedule, config=config, dist_init_required=False
-        )
+        with contextlib.redirect_stdout(io.StringIO()):  # its bfloat16 optimizer prints 20 lines about memory
+            self.deepspeed, *_ = deepspeed.initialize(
+                model=module, optimizer=optimizer, lr_scheduler=schedule, config=config, dist_init_required=False
+            )
         self.module, self.config, self.total_steps = module, config, total_steps
         self.skipped_in_a_row = 0  # updates
         self._broken_gradient = False
@@ -230,12 +231,6 @@ def _parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, 
         {"params": [p for p in trained if dimensions(p) <= 1], "weight_decay": 0.0},
     ]
     return [group for group in groups if group["params"]]
-
-
-def _free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
 
 
 def _quiet() -> None:
