@@ -240,9 +240,16 @@ def long_llama(tmp_path_factory):
     return toy_model(tmp_path_factory.mktemp("long") / "llama", max_position_embeddings=1024)
 
 
+CELLS = [
+    pytest.param(script, gpus, id=f"{script.parent.name}/{script.stem}-{gpus}",
+                 marks=[pytest.mark.full] if gpus == 2 and "lora" in script.stem else [])
+    for script in SCRIPTS
+    for gpus in (1, 2)
+]  # fmt: skip
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("gpus", [1, 2])
-@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: f"{path.parent.name}/{path.stem}")
+@pytest.mark.parametrize("script, gpus", CELLS)
 def test_a_script_as_it_stands(world, long_llama, trained, tmp_path, script, gpus):
     """Every run_*llama*.sh, on a small Llama and a CPU; two ranks are started by the deepspeed launcher."""
     settings = {
