@@ -18,6 +18,8 @@ from pathlib import Path
 
 from matrix_cells import STAGES, Cell, Failure, refusal, twins
 
+from utils.ranks import free_port
+
 LIMIT = 180.0  # seconds for one run of a stage; the slowest takes 10 on two busy cores, so a longer one hangs
 PRELOAD = [
     "deepspeed", "deepspeed.runtime.zero.muon.muon_optimizer", "peft", "rich.progress", "transformers",
@@ -82,7 +84,7 @@ def together(target, log: Path, *arguments, ranks: int = 1) -> int:
     """`target` in so many processes at once; when one fails, the others are killed, as torchrun does. Returns the first
     exit code that is not 0. Raises Failure when they take longer than LIMIT."""
     context, deadline = multiprocessing.get_context("forkserver"), time.monotonic() + LIMIT
-    several = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port()), "WORLD_SIZE": str(ranks)}
+    several = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(ranks)}
     told = [several | {"RANK": str(n), "LOCAL_RANK": str(n)} if ranks > 1 else {} for n in range(ranks)]
     with LOCK:
         running = [context.Process(target=target, args=(log, one, *arguments)) for one in told]
@@ -104,14 +106,6 @@ def together(target, log: Path, *arguments, ranks: int = 1) -> int:
                 process.kill()
                 process.join()
     return 0
-
-
-def _free_port() -> int:
-    import socket
-
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
 
 
 def command_of(one: Cell, world: Path, out: Path) -> list[str]:

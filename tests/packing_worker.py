@@ -1,6 +1,6 @@
 """A program for the tests: the self-test of two ranks, of which the second cannot read packed rows.
 
-    torchrun --nproc_per_node 2 packing_worker.py FOLDER      writes FOLDER/RANK: does it go on with packed rows?
+torchrun --nproc_per_node 2 packing_worker.py FOLDER      writes FOLDER/RANK: does it go on with packed rows?
 """
 
 import sys

@@ -162,7 +162,7 @@ def test_rw_eval_counts_who_wins(folder, tmp_path):
 
 
 def test_rw_eval_has_pairs_of_its_own(folder, tmp_path, monkeypatch, capsys):
-    """Shown, and written only where --output_path says so; both with the same numbers."""
+    """Prints the scores; writes them only with --output_path, the same numbers."""
     monkeypatch.chdir(tmp_path)
     start(rw_eval, "--model_name_or_path", folder / "rm", *HUMAN)
     shown = capsys.readouterr().out

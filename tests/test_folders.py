@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 
@@ -23,6 +22,8 @@ from transformers import (
     AutoTokenizer,
     GenerationConfig,
 )
+
+from utils.ranks import free_port
 
 FAMILIES = {"llama": {}, "gpt2": {"n_embd": 32, "n_layer": 2}, "qwen3": {}}
 
@@ -229,12 +230,6 @@ def test_each_stage_starts_from_what_another_saved(trained, world, tmp_path):
 SCRIPTS = sorted((ROOT / "training").glob("step*/run_*llama*.sh"))
 
 
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return str(s.getsockname()[1])
-
-
 @pytest.fixture(scope="module")
 def long_llama(tmp_path_factory):
     return toy_model(tmp_path_factory.mktemp("long") / "llama", max_position_embeddings=1024)
@@ -266,7 +261,7 @@ def test_a_script_as_it_stands(world, long_llama, trained, tmp_path, script, gpu
     path = f"{os.path.dirname(sys.executable)}:{os.environ['PATH']}"
     done = subprocess.run(
         ["bash", str(script), *flags], cwd=script.parent, capture_output=True, text=True,
-        env=environment(**settings, PATH=path, MASTER_PORT=free_port(), DS_ACCELERATOR="cpu"),
+        env=environment(**settings, PATH=path, MASTER_PORT=str(free_port()), DS_ACCELERATOR="cpu"),
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     out = tmp_path / "out"
@@ -284,13 +279,13 @@ def test_launchers_agree(world, tmp_path):
     """Two ranks under torchrun or accelerate (deepspeed: above) are the same run, and agree with plain python's one."""
     ends = {}
     for name, words in {
-        "torchrun": ["torch.distributed.run", "--nproc_per_node=2", "--master_port", free_port()],
+        "torchrun": ["torch.distributed.run", "--nproc_per_node=2", "--master_port", str(free_port())],
         "accelerate": [
             "accelerate.commands.launch",
             "--use_deepspeed",
             "--num_processes=2",
             "--main_process_port",
-            free_port(),
+            str(free_port()),
         ],
     }.items():
         python, *program = command(SFT, world / "llama", world / "demos", tmp_path / name, "--max_steps", "2")

@@ -5,7 +5,6 @@ import subprocess
 import sys
 
 import torch
-from toy_folders import free_port
 from toys import ROOT
 
 WORKER = """
@@ -14,6 +13,7 @@ from pathlib import Path
 import torch
 from test_packed import random_groups
 from toys import tiny_lm
+from utils.ranks import free_port
 from utils.reference import reference_logprobs
 from utils.batches import collate
 from utils.scoring import Policy

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +12,8 @@ from pathlib import Path
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from toys import ROOT, tiny_lm, tiny_rm
 from transformers import PreTrainedTokenizerFast
+
+from utils.ranks import free_port
 
 WORDS = ["\n\nHuman: what is two plus three?\n\nAssistant: it is five, is it not?", "hello there, be kind"] * 5
 
@@ -65,12 +66,6 @@ def read_rows(path: Path) -> list:
 def command(program: str, *arguments: str, ranks: int = 1, module: str = "torch.distributed.run") -> list[str]:
     launcher = ["-m", module, f"--nproc_per_node={ranks}", f"--master_port={free_port()}"] if ranks > 1 else []
     return [sys.executable, *launcher, str(ROOT / program), *map(str, arguments)]
-
-
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
 
 
 def quiet_environment() -> dict[str, str]:

@@ -48,7 +48,7 @@ def from_rank_0(make: Callable[[], Any]) -> Any:
 
 
 def free_port() -> int:
-    """A port of this machine on which nobody listens now."""
+    """Return a port of this machine that is free now."""
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         return s.getsockname()[1]

@@ -2,7 +2,7 @@
 
 A step has a slot for `copies` answers of each of `prompts` prompts. An answer that ends leaves its slot empty, and the
 batch is packed anew only when fewer prompts, or fewer answers of each, fit the next smaller shape. Empty slots compute
-numbers that nobody reads. Every tensor is the beginning of a flat buffer, so a smaller shape lies where a larger one
+numbers that are never read. Every tensor is the beginning of a flat buffer, so a smaller shape lies where a larger one
 lay.
 
 Legend: R answers in flight, B prompts, T places of an answer, K heads of keys and values, D head size.
