@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Everything, on the built-in world: supervised fine-tuning, feedback, reward model, DPO, PPO, best-of-16, and the truth
-# about each, in about twenty minutes on two CPU cores. A second `bash run.sh` continues, or says that all is done.
+# about each, in about fifteen minutes on two CPU cores. A second `bash run.sh` continues, or says that all is done.
 #
 #     bash run.sh            OUTPUT_ROOT=/scratch/out bash run.sh
 set -euo pipefail
