@@ -22,11 +22,12 @@ from rich.table import Table
 from utils.answering import Reader
 from utils.arguments import parse
 from utils.arguments.inference import ReaderArguments
-from utils.arguments.options import expect, option
+from utils.arguments.options import expect, option, overwriting
 from utils.errors import UserError
+from utils.outputs import claim
 from utils.page import between, label, page
 from utils.records import Record, read_jsonl, read_records
-from utils.reporting import commit, progress, run_program, say, versions, write_json
+from utils.reporting import commit, progress, run_program, say, versions, write_json, write_text
 from utils.statistics import mean_interval, wilson_interval
 from utils.templates.choosing import Tally, choose
 from utils.truth import utilities, verdict_ceiling
@@ -41,6 +42,7 @@ class ReportArguments:
     folder: str = option("output/tutor", help="folder of the pipeline; results.json and report.html are written there")
     num_prompts: int = option(12, help="held-out prompts whose answers are shown side by side")
     noise_temperature: float = option(0.7, help="of the oracle that compared feedback/test.jsonl, as it was told")
+    overwrite: bool = overwriting()
 
     def __post_init__(self) -> None:
         expect(self, "0 or more", "num_prompts", "noise_temperature")
@@ -50,6 +52,9 @@ def main(argv: list[str] | None = None) -> None:
     (args,) = parse([ReportArguments], argv, __doc__)
     if not Path(args.folder).is_dir():
         raise UserError(f"--folder {args.folder}: no such folder; `bash run.sh` makes output/tutor")
+    results, html = Path(args.folder, "results.json"), Path(args.folder, "report.html")
+    claim("evaluate_world.py", {"--folder": results}, overwrite=args.overwrite)  # whose results it completes
+    claim("report.py", {"--folder": html}, overwrite=args.overwrite)
     found = Pipeline(Path(args.folder), args.noise_temperature)
     results = found.complete_results()
     write_json(found.folder / "results.json", results)
@@ -58,16 +63,6 @@ def main(argv: list[str] | None = None) -> None:
     for line in found.missing:
         say(f"missing: {line}", style="yellow")
     say(f"written to {found.folder / 'results.json'} and {found.folder / 'report.html'}")
-
-
-def write_text(path: Path, text: str) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise UserError(f"{path}: cannot be written: {error.strerror or error}") from error
 
 
 # ------------------------------------------------------------------------------------------------- what there is

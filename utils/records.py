@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from utils.errors import UserError
+from utils.outputs import move
 
 ROLES, PREFERENCES = ("system", "user", "assistant"), ("a", "b", "tie", "refused", "failed")
 
@@ -188,7 +189,7 @@ def write_jsonl(path: Path, rows: Iterable[Any]) -> int:
                 out.write(json.dumps(row.to_json() if isinstance(row, Record) else row, ensure_ascii=False) + "\n")
             out.flush()
             os.fsync(out.fileno())
-        partial.replace(path)
+        move(partial, path)
     except OSError as error:
         raise UserError(f"{path}: cannot be written: {error.strerror or error}", on_this_rank=True) from error
     finally:

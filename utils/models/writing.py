@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from utils.errors import UserError
 from utils.lora import DTYPES, merged, plain
-from utils.models.folders import whole_models
+from utils.models.folders import WEIGHTS, whole_models
 
 
 def save(model: nn.Module, state: dict[str, Tensor], renderer, folder: Path) -> nn.Module:
@@ -41,6 +41,9 @@ def save(model: nn.Module, state: dict[str, Tensor], renderer, folder: Path) -> 
             }
             model.save_pretrained(partial / "adapter", state_dict=adapter)
         files = sorted((f for f in partial.iterdir()), key=lambda f: f.name == "config.json")
+        for old in (file for kind in (*WEIGHTS, "*.index.json") for file in folder.glob(kind)):
+            if not (partial / old.name).exists():  # of a model that is written over: transformers might read it first
+                old.unlink()
         for file in files:
             target = folder / file.name
             if target.is_dir():
