@@ -10,7 +10,6 @@ where it was stopped, and asks nothing twice.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +29,7 @@ from utils.ledger import Ledger
 from utils.outputs import claim
 from utils.providers import open_provider
 from utils.raw_datasets.spec import renaming
-from utils.reporting import progress, run_program, say
+from utils.reporting import progress, run_program, say, warn
 
 LONGEST_REPLY = 4096  # tokens where money is limited: what the oldest listed models can write at most
 SOME_FAILED, LIMIT_REACHED = 3, 4
@@ -166,7 +165,8 @@ def main(argv: list[str] | None = None) -> int:
         except UserError as error:
             if summary.states["parsed"] or not exit_code(stopped, summary):
                 raise
-            tally = Counter({"rows": 0, str(error): 1})  # it is the limit, or the failures, that left nothing to write
+            warn(str(error))  # the limit, or the failures, left nothing to write: that is no error in what was given
+            return exit_code(stopped, summary)
         finally:
             for line in summary.lines():
                 say(line)
@@ -176,6 +176,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def exit_code(stopped: str | None, summary: Summary) -> int:
+    """What EXIT_CODES says of a run that `stopped` at a limit, or did not."""
     return LIMIT_REACHED if stopped else SOME_FAILED if summary.states["failed"] else 0
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -26,7 +26,7 @@ from utils.arguments.options import expect, option, overwriting
 from utils.errors import UserError
 from utils.outputs import claim
 from utils.page import between, label, page
-from utils.records import Record, read_jsonl, read_records
+from utils.records import Record, RecordError, read_jsonl, read_records
 from utils.reporting import commit, progress, run_program, say, versions, write_json, write_text
 from utils.statistics import mean_interval, wilson_interval
 from utils.templates.choosing import Tally, choose
@@ -98,7 +98,7 @@ class Pipeline:
             moved = self.folder / "answers" / Path(row["file"]).name  # the whole folder may have been moved
             file = Path(row["file"]) if Path(row["file"]).exists() else moved
             if file.exists():
-                found[name] = {record.id: record for record in read_records(file)}
+                found[name] = by_id(read_records(file))
             else:
                 self.missing.append(f"the answers of {label(name)}, {row['file']}")
         return found
@@ -198,6 +198,15 @@ class Pipeline:
             {"prompt": record.prompt, "answers": dict(zip(self.answers, _judged(record, of_them), strict=True))}
             for record, of_them in zip(asked, scores, strict=True)
         ]
+
+
+def by_id(records: Iterable[Record]) -> dict[str, Record]:
+    """Raises RecordError for an id that comes twice: answers of all names are matched by it."""
+    found: dict[str, Record] = {}
+    for record in records:
+        if (first := found.setdefault(record.id, record)) is not record:
+            raise RecordError(f"{record.where}: the id {record.id!r} is that of {first.where}, too; expected it once")
+    return found
 
 
 def _judged(record: Record, scores: list[float | None]) -> Iterator[dict[str, Any]]:

@@ -59,7 +59,10 @@ def claim_folder(program: str, flag: str, folder: Path, *, reads: Iterable[str |
     """The same for the folder of a training run, which must hold no input either; writes its record."""
     if int(os.environ.get("RANK", 0)) == 0:
         check_folder(program, flag, folder, reads=reads, overwrite=overwrite)
-        _write_record(folder / RECORD, {"program": program})
+        try:
+            _write_record(folder / RECORD, {"program": program})
+        except OSError as error:
+            raise UserError(f"{folder}: cannot be written: {error.strerror or error}; give another {flag}") from error
 
 
 def check_folder(program: str, flag: str, folder: Path, *, reads: Iterable[str | Path], overwrite: bool) -> None:
@@ -78,7 +81,7 @@ def check_folder(program: str, flag: str, folder: Path, *, reads: Iterable[str |
 
 def move(partial: Path, path: Path) -> None:
     """Rename a finished file into its place. A claimed one gets its record before: a kill between the two leaves the
-    old file, and the record still has the digest of that."""
+    old file, and the record still has the digest of that. Raises OSError."""
     program = _claimed.get(os.path.abspath(path))
     if program:
         own = [_digest(path)] if path.is_file() else []
@@ -113,8 +116,9 @@ def _each(outputs: Mapping[str, Any]) -> Iterator[tuple[str, Path]]:
 
 
 def _refuse_input(flag: str, output: Path, reads: list[str | Path]) -> None:
-    for read in filter(os.path.exists, map(os.path.expanduser, reads)):
-        if output.exists() and os.path.samefile(output, read):  # also by a link
+    for read in filter(None, map(os.path.expanduser, reads)):
+        linked = output.exists() and os.path.exists(read) and os.path.samefile(output, read)
+        if linked or output.resolve() == Path(read).resolve():
             raise UserError(f"{flag} {output} is an input of this command; give another {flag}")
         if os.path.isdir(read) and output.resolve().is_relative_to(Path(read).resolve()):
             raise UserError(f"{flag} {output} lies in {read}, which this command reads; give another {flag}")
@@ -170,8 +174,6 @@ def _write_record(path: Path, record: dict[str, Any]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         partial.write_text(json.dumps(record) + "\n", encoding="utf-8")
         partial.replace(path)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written: {error.strerror or error}", on_this_rank=True) from error
     finally:
         if path.parent.is_dir():
             partial.unlink(missing_ok=True)

@@ -146,7 +146,8 @@ def record_from_json(row: Any, where: str) -> Record:
     answers = tuple(_build(Answer, {"text": a} if isinstance(a, str) else a, where) for a in row.get("answers", []))
     verdicts = tuple(_build(Verdict, verdict, where) for verdict in row.get("verdicts", []))
     try:
-        return Record(messages, answers, verdicts, str(row.get("id", "")), row.get("meta", {}), where).check()
+        name = "" if row.get("id") is None else str(row["id"])
+        return Record(messages, answers, verdicts, name, row.get("meta", {}), where).check()
     except UnicodeEncodeError:
         raise RecordError(f"{where}: a text holds half of a character, a lone surrogate; mend it") from None
 
