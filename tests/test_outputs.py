@@ -348,6 +348,9 @@ def test_an_id_names_one_prompt(start, tmp_path, capsys):
 def test_the_report_matches_answers_by_id(tmp_path):
     from inference.report import by_id
 
-    rows = [Record((Message("user", "one"),), id="x", where="f:1"), Record((Message("user", "one"),), id="x", where="f:2")]
+    rows = [
+        Record((Message("user", "one"),), id="x", where="f:1"),
+        Record((Message("user", "one"),), id="x", where="f:2"),
+    ]
     with pytest.raises(UserError, match="f:2: the id 'x' is that of f:1, too; expected it once"):
         by_id(rows)
