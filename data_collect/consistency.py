@@ -59,7 +59,8 @@ class Ranking(NamedTuple):
 
 def main(argv: list[str] | None = None) -> None:
     (args,) = parse([ConsistencyArguments], argv, description=__doc__)
-    reads = [Spec.of(path).path for path in (args.ratings_csv, args.rankings_csv)]
+    given = [args.ratings_csv, args.rankings_csv]
+    reads = [path if path.endswith(".csv") else Spec.of(path).path for path in given]
     claim("consistency.py", {"--json": args.json}, reads=reads, overwrite=args.overwrite)
     ratings = first_ratings(records(args.ratings_csv, "ratings-feedback-csv", args))
     if not ratings:

@@ -37,14 +37,15 @@ class Program:
 
 
 PAIR = "--answers {w}/first.jsonl {w}/second.jsonl --base_models a,b"
-PROMPTS = "--data_path {w}/plain.jsonl --max_new_tokens 2"
+SCORED = "--model_name_or_path {w}/rm --data_path {w}/rated.jsonl --template plain"
+PROMPTS = "--data_path {w}/plain.jsonl --max_new_tokens 2 --template plain"
 WORLD = "--num_demonstrations 200 --num_prompts 3 --num_pairs 3 --num_test 2 --vocab_size 400"
 PROGRAMS = {
     "convert": Program("data_collect/convert.py --from records --to generations-n --input {w}/plain.jsonl", "--output",
                        input="plain.jsonl"),
     "convert a folder": Program("data_collect/convert.py --from pairs --to records --input {w}/pairs", "--output",
                                 "sets", "train.jsonl", input="pairs"),
-    "gather_prompts": Program("data_collect/gather_prompts.py --data_path records:{w}/pl*n.jsonl", "--output_path",
+    "gather_prompts": Program("data_collect/gather_prompts.py --data_path records:{w}/plain.jsonl", "--output_path",
                               input="plain.jsonl"),
     "gather_prompts --summary": Program(
         "data_collect/gather_prompts.py --data_path records:{w}/plain.jsonl --output_path {o}/p.txt", "--summary",
@@ -70,8 +71,7 @@ PROGRAMS = {
                                 "--output_path", input="plain.jsonl"),
     "chatbot ppl": Program(f"inference/chatbot.py --mode ppl --model_name_or_path {{w}}/lm {PROMPTS}",
                            "--output_path", input="plain.jsonl"),
-    "chatbot rm": Program("inference/chatbot.py --mode rm --model_name_or_path {w}/rm --data_path {w}/rated.jsonl",
-                          "--output_path", input="rated.jsonl"),
+    "chatbot rm": Program(f"inference/chatbot.py --mode rm {SCORED}", "--output_path", input="rated.jsonl"),
     "rerank": Program("inference/rerank.py --data_path {w}/rated.jsonl --n 2", "--output_path", input="rated.jsonl"),
     "rerank: its curve": Program("inference/rerank.py --data_path {w}/rated.jsonl --n 1,2 --output_path {o}/b",
                                  "", "b-curve.json"),
@@ -80,10 +80,8 @@ PROGRAMS = {
     "prompt_eval": Program("training/step1_sft/prompt_eval.py --model_name_or_path_baseline {w}/lm --max_new_tokens 2 "
                            "--num_beams 1 --local_data_files {w}/plain.jsonl --template plain", "--output_path",
                            input="lm/config.json"),
-    "rw_eval": Program("training/step2_reward/rw_eval.py --model_name_or_path {w}/rm --data_path {w}/rated.jsonl",
-                       "--output_path", input="rated.jsonl"),
-    "rw_eval: its metrics": Program("training/step2_reward/rw_eval.py --model_name_or_path {w}/rm "
-                                    "--data_path {w}/rated.jsonl --output_path {o}/b", "", "b-metrics.json"),
+    "rw_eval": Program(f"training/step2_reward/rw_eval.py {SCORED}", "--output_path", input="rated.jsonl"),
+    "rw_eval: its metrics": Program(f"training/step2_reward/rw_eval.py {SCORED} --output_path {{o}}/b", "", "b-metrics.json"),
     "evaluate_world": Program("inference/evaluate_world.py --answers a={w}/rated.jsonl", "--results", "out.json",
                               input="rated.jsonl"),
     "report": Program("inference/report.py", "--folder", "pipeline", "report.html", takes="pipeline"),
@@ -196,7 +194,7 @@ def test_every_program_is_among_these():
 def test_an_input_of_the_same_folder_as_the_output_is_no_input(start, world, tmp_path):
     """New files beside those that are read are no harm, again and again; a folder that is read may hold none."""
     shutil.copytree(world / "lm", tmp_path / "lm")
-    words = ["--model_name_or_path", tmp_path / "lm", "--data_path", world / "plain.jsonl", "--max_new_tokens", 2]
+    words = ["--model_name_or_path", tmp_path / "lm", "--data_path", world / "plain.jsonl", "--template", "plain"]
     words = [ROOT / "inference/chatbot.py", "--mode", "generate", *words, "--output_path", tmp_path / "lm/a.jsonl"]
     assert in_process.run(*words) == in_process.run(*words) == 0
     assert "lies in" in start("convert a folder", output=world / "pairs" / "new")[1]
