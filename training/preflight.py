@@ -1,4 +1,4 @@
-"""Checks what a run_*.sh is about to start, without torch and in a moment: devices, models, data, the folder of the run.
+"""Checks what a run_*.sh is about to start, without torch, in a moment: devices, models, data, the folder of the run.
 
     GPUS=8 OUTPUT_ROOT=output python training/preflight.py training/step1_sft/main.py --model_name_or_path … -- …
 
