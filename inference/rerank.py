@@ -15,7 +15,7 @@ from pathlib import Path
 
 from utils import ranks
 from utils.answer_rows import LIKELIHOODS, AnswerRow, input_files, output_file, read_rows
-from utils.answering import claim_outputs, open_files, score_rows, signature
+from utils.answering import claim_shards, open_files, score_rows, signature
 from utils.arguments import parse
 from utils.arguments.inference import FileArguments, LengthArguments, ReaderArguments
 from utils.arguments.options import option
@@ -59,7 +59,7 @@ def main(argv: list[str] | None = None) -> None:
     rows, output = open_files(args, "best", "rerank.py", written)
     if args.model_name_or_path:
         scored = output_file("", args.data_path, "rm")
-        claim_outputs(args, "chatbot.py", [scored], input_files(args.data_path, scored))  # as its --mode rm writes it
+        claim_shards(args, "chatbot.py", scored, input_files(args.data_path, scored))  # as its --mode rm writes it
         rows = read_rows([score_rows(rows, args, scored).output], verbatim=args.template == "plain")
         scorer = scorer or (signature(args.model_name_or_path) if rows[0].plain is None else "score")
     scorer = scorer or only_scorer(rows)

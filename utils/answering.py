@@ -4,6 +4,7 @@ evaluators have in common."""
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -122,26 +123,34 @@ class Reader:
 
 
 def open_files(
-    args: Any, done: str, program: str, written: Callable[[Path], list[Path]] = lambda output: [output]
+    args: Any, done: str, program: str, written: Callable[[Path], list[Path]] | None = None
 ) -> tuple[list[AnswerRow], Path]:
-    """(the rows to work on, the output); `done` ends the output's name when --output_path does not give one. What
-    `program` writes for such an output, `written(output)`, is claimed."""
+    """(the rows to work on, the output, claimed); `done` ends the output's name when --output_path does not give one.
+    A `program` that does not write the output by work_on() claims `written(output)`."""
     if not args.data_path:
         raise UserError("--data_path is missing; expected a file, a folder or a glob of .jsonl or .txt")
     output = output_file(args.output_path, args.data_path, done)
     files = input_files(args.data_path, output)
-    claim_outputs(args, program, written(output), files)
+    if written:
+        claim_outputs(args, program, written(output), files)
+    else:
+        claim_shards(args, program, output, files)
     rows = read_rows(files, verbatim=args.template == "plain")
     return part_of(rows, args.offset, args.data_fraction), output
 
 
 def claim_outputs(args: Any, program: str, outputs: list[Path], files: Sequence[str | Path]) -> None:
-    """Claim what a program makes of `files` and its model. Outputs from before there were records are known by the
-    file beside the first that says what made it."""
+    """Claim what a program makes of `files` and its model."""
     models = (args.model_name_or_path, args.tokenizer_name_or_path, args.config_name_or_path)
     reads = [*files, *(file for name in models for file in model_files(name, program))]
-    known = made_by(outputs[0]).is_file() and not has_record(outputs[0])
-    claim(program, {"--output_path": outputs}, reads=reads, overwrite=args.overwrite or known)
+    claim(program, {"--output_path": outputs}, reads=reads, overwrite=args.overwrite)
+
+
+def claim_shards(args: Any, program: str, output: Path, files: Sequence[str | Path]) -> None:
+    """The same for an output of work_on(). One from before there were records is known by the file beside it that says
+    what made it."""
+    known = made_by(output).is_file() and not has_record(output)
+    claim_outputs(dataclasses.replace(args, overwrite=args.overwrite or known), program, [output], files)
 
 
 def work_on(

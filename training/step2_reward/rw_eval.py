@@ -17,7 +17,7 @@ from typing import Any
 
 from utils import ranks
 from utils.answer_rows import AnswerRow, output_file, part_of
-from utils.answering import Reader, claim_outputs, score_rows, signature
+from utils.answering import Reader, claim_outputs, claim_shards, score_rows, signature
 from utils.arguments import parse
 from utils.arguments.inference import FileArguments, LengthArguments, ReaderArguments
 from utils.errors import UserError
@@ -50,7 +50,9 @@ def main(argv: list[str] | None = None) -> None:
     output = output_file(args.output_path, args.data_path or ["rw_eval"], "scored")
     metrics = output.with_name(f"{output.stem}-metrics.json")
     if args.data_path or args.output_path:
-        claim_outputs(args, "rw_eval.py", [output, metrics], [Spec.of(path).path for path in args.data_path])
+        files = [Spec.of(path).path for path in args.data_path]
+        claim_shards(args, "rw_eval.py", output, files)
+        claim_outputs(args, "rw_eval.py", [metrics], files)
     rows = [row for path in args.data_path for row in read(path)]
     rows = rows or [AnswerRow(comparison([Message("user", q)], good, bad)) for q, good, bad in BUILT_IN]
     rows = part_of(rows, args.offset, args.data_fraction)
