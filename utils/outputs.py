@@ -55,18 +55,10 @@ def claim(
     _claimed.update({os.path.abspath(path): program for _, path in _each(outputs)})
 
 
-def claim_folder(program: str, flag: str, folder: Path, *, reads: Iterable[str | Path], overwrite: bool) -> None:
-    """The same for the folder of a training run, which must hold no input either; writes its record."""
-    if int(os.environ.get("RANK", 0)) == 0:
-        check_folder(program, flag, folder, reads=reads, overwrite=overwrite)
-        try:
-            _write_record(folder / RECORD, {"program": program})
-        except OSError as error:
-            raise UserError(f"{folder}: cannot be written: {error.strerror or error}; give another {flag}") from error
-
-
 def check_folder(program: str, flag: str, folder: Path, *, reads: Iterable[str | Path], overwrite: bool) -> None:
-    """claim_folder() without writing anything."""
+    """The same for the folder of a training run, which must hold no input either."""
+    if int(os.environ.get("RANK", 0)):
+        return
     reads = list(reads)
     _refuse_input(flag, folder, reads)
     for read in filter(os.path.exists, map(os.path.expanduser, reads)):
@@ -77,6 +69,14 @@ def check_folder(program: str, flag: str, folder: Path, *, reads: Iterable[str |
     why = None if overwrite else _foreign_folder(program, folder)
     if why:
         raise UserError(f"{why}; give another {flag}, or --overwrite to write over it")
+
+
+def record_folder(program: str, folder: Path) -> None:
+    """Write the record of a run, which passed check_folder() and is about to take its first step."""
+    try:
+        _write_record(folder / RECORD, {"program": program})
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be written: {error.strerror or error}", on_this_rank=True) from error
 
 
 def move(partial: Path, path: Path) -> None:

@@ -14,7 +14,7 @@ import torch
 from utils import checkpoints, ranks
 from utils.arguments.options import ModelArguments, TrainingArguments
 from utils.errors import UserError
-from utils.outputs import claim_folder, model_files
+from utils.outputs import check_folder, model_files, record_folder
 from utils.raw_datasets.spec import Spec
 from utils.reporting import Report, say, warn
 
@@ -39,10 +39,10 @@ class Run:
     a folder that another `program` wrote (utils/outputs.py)."""
 
     def __init__(self, args: TrainingArguments, groups: list[Any], program: str = "main.py") -> None:
-        self.args, self.folder = args, Path(args.output_dir)
+        self.args, self.folder, self.program = args, Path(args.output_dir), program
         if not args.debug:
             reads = list(_reads(groups, program))
-            claim_folder(program, "--output_dir", self.folder, reads=reads, overwrite=args.overwrite)
+            check_folder(program, "--output_dir", self.folder, reads=reads, overwrite=args.overwrite)
         self.checkpoints = self.folder / "checkpoints"
         self.report = Report(self.folder, args.report_to, args.run_name, enabled=not args.debug)
         self._groups = groups
@@ -76,6 +76,8 @@ class Run:
         """The step to continue after; 0 for a fresh start. UserError when the checkpoint is another run's."""
         if self.args.debug:
             return 0
+        if ranks.rank() == 0:
+            record_folder(self.program, self.folder)
         found = checkpoints.newest(self.checkpoints)
         if found is None:
             return 0
