@@ -195,13 +195,8 @@ def test_every_program_is_among_these():
 def test_an_input_of_the_same_folder_as_the_output_is_no_input(start, world, tmp_path):
     """New files beside those that are read are no harm, again and again; a folder that is read may hold none."""
     shutil.copytree(world / "lm", tmp_path / "lm")
-    words = [
-        "--model_name_or_path",
-        tmp_path / "lm",
-        "--data_path",
-        world / "plain.jsonl",
-        *"--template plain --max_new_tokens 2".split(),
-    ]
+    words = ["--model_name_or_path", tmp_path / "lm", "--data_path", world / "plain.jsonl", "--template", "plain"]
+    words += ["--max_new_tokens", "2"]
     words = [ROOT / "inference/chatbot.py", "--mode", "generate", *words, "--output_path", tmp_path / "lm/a.jsonl"]
     assert in_process.run(*words) == in_process.run(*words) == 0
     assert "lies in" in start("convert a folder", output=world / "pairs" / "new")[1]
