@@ -20,11 +20,13 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from utils.arguments import parse
-from utils.arguments.options import option, required
+from utils.arguments.options import option, overwriting, required
 from utils.errors import UserError
+from utils.outputs import claim
 from utils.pair_sets.measures import has_cycle
 from utils.raw_datasets import records_of
 from utils.raw_datasets.feedback_csv import BY_RATING, implied
+from utils.raw_datasets.spec import Spec
 from utils.records import Message, Record, Verdict
 from utils.reporting import progress, run_program, say, write_json
 from utils.statistics import Estimate, cluster_bootstrap, cohens_kappa
@@ -40,6 +42,7 @@ class ConsistencyArguments:
     ratings_csv: str = required("rated answers: a feedback CSV, or records with ratings")
     rankings_csv: str = required("ranked pairs: a feedback CSV, or records with verdicts")
     json: str | None = option(help="file for the numbers")
+    overwrite: bool = overwriting()
     on_bad_row: Literal["error", "skip"] = option("error", help="a row that cannot be read stops, or is left out")
     seed: int = option(0, help="seed of the intervals' bootstrap")
 
@@ -56,6 +59,9 @@ class Ranking(NamedTuple):
 
 def main(argv: list[str] | None = None) -> None:
     (args,) = parse([ConsistencyArguments], argv, description=__doc__)
+    given = [args.ratings_csv, args.rankings_csv]
+    reads = [path if path.endswith(".csv") else Spec.of(path).path for path in given]
+    claim("consistency.py", {"--json": args.json}, reads=reads, overwrite=args.overwrite)
     ratings = first_ratings(records(args.ratings_csv, "ratings-feedback-csv", args))
     if not ratings:
         raise UserError(f"{args.ratings_csv}: no rated answers; expected a feedback CSV, or records with ratings")

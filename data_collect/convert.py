@@ -21,9 +21,10 @@ from pathlib import Path
 from typing import Literal
 
 from utils.arguments import parse
-from utils.arguments.options import option
+from utils.arguments.options import option, overwriting
 from utils.errors import UserError
 from utils.formats import FACTS, FORMATS, STRUCTURE, UNCOMPARED, UNRATED, write
+from utils.outputs import claim, move
 from utils.raw_datasets.base import RAW_DATASETS, did_you_mean, named
 from utils.raw_datasets.reader import READ, USED, Reader
 from utils.raw_datasets.sources import open_source
@@ -48,6 +49,7 @@ class ConvertArguments:
     to_format: str = option("", help="format of the output", aliases=["--to"])
     input: list[str] = option([], help="the file, or folder; for rankings-eval-csv two: of a reference and of a model")
     output: str = option("", help="the file, or folder, to write")
+    overwrite: bool = overwriting()
     on_bad_row: Literal["error", "skip"] = option("error", help="what cannot be read or written stops, or is counted")
     list_formats: bool = option(
         False, help="print formats and what directions lose (of --from, --to)", aliases=["--list"]
@@ -80,16 +82,17 @@ def main(argv: list[str] | None = None) -> None:
     if len(args.input) != 1 + ((source, target) == JOINED):
         wanted = "two files, of a reference and of a model" if (source, target) == JOINED else "one file or folder"
         raise UserError(f"--input: found {len(args.input)}; --from {source} --to {target} takes {wanted}")
+    opened, output = open_source(args.input[0]), Path(args.output)
+    both_splits = len(args.input) == 1 and opened.has_train and opened.has_test and not output.suffix
+    files = [output / f"{name}{FORMATS[target].file.suffix}" for name in ("train", "test")] if both_splits else output
+    claim("convert.py", {"--output": files}, reads=args.input, overwrite=args.overwrite)
     if len(args.input) == 2:
         reference, model = (read(path, args) for path in args.input)
-        convert(beside(reference, model, args), Path(args.output), args)
-        return
-    opened, output = open_source(args.input[0]), Path(args.output)
-    if opened.has_train and opened.has_test and not output.suffix:
+        convert(beside(reference, model, args), output, args)
+    elif both_splits:
         with folder(output) as new:
-            for name in ("train", "test"):
-                file = new / f"{name}{FORMATS[target].file.suffix}"
-                convert(read(args.input[0], args, [name == "test"]), file, args)
+            for file in files:
+                convert(read(args.input[0], args, [file.stem == "test"]), new / file.name, args)
     else:
         convert(read(args.input[0], args), output, args)
 
@@ -181,7 +184,7 @@ def folder(output: Path) -> Iterator[Path]:
         with tempfile.TemporaryDirectory(dir=output.parent, prefix=".") as new:
             yield Path(new)
             for file in Path(new).iterdir():
-                file.replace(output / file.name)
+                move(file, output / file.name)
     except OSError as error:
         raise UserError(f"{output}: cannot be written: {error.strerror or error}") from error
 

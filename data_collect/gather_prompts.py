@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from utils.arguments import parse
-from utils.arguments.options import expect, option, required
+from utils.arguments.options import expect, option, overwriting, required
 from utils.errors import UserError
+from utils.outputs import claim, model_files
 from utils.prompt_sources import RECORDS, SOURCES, Prompt, prompt_of_record, prompts_of
 from utils.raw_datasets.base import LeftOut, did_you_mean
 from utils.raw_datasets.named import NAMED
@@ -32,6 +33,7 @@ from utils.reporting import progress, run_program, say, warn, write_json
 from utils.tables import table
 from utils.vocabulary import token_counter
 
+PROGRAM = "gather_prompts.py"
 ROWS, PROMPTS, DUPLICATES, TOO_LONG, TOO_SHORT, UNWANTED, SEVERAL, NOT_DRAWN, KEPT = (
     "rows", "prompts", "duplicates", "too long", "too short", "unwanted words", "of several turns", "not drawn", "kept",
 )  # fmt: skip
@@ -59,6 +61,7 @@ class GatherArguments:
     on_bad_row: Literal["error", "skip"] = option("error", help="what to do with a row that is not its source's")
     seed: int = option(42, help="seed of what is drawn")
     summary: str | None = option(help="JSON file for the counts")
+    overwrite: bool = overwriting()
 
     def __post_init__(self) -> None:
         expect(self, "1 or more", "per_task", "max_words", "max_characters", "max_tokens", "min_words", "num_turns")
@@ -87,7 +90,11 @@ class Gathering:
 
 def main(argv: list[str] | None = None) -> None:
     (args,) = parse([GatherArguments], argv, description=__doc__)
-    sources, seen, tokens = [_opened(word) for word in args.data_path], set(), _counter(args)
+    sources, seen = [_opened(word) for word in args.data_path], set()
+    reads = [*model_files(args.tokenizer_name_or_path, PROGRAM), *(p for s in sources for p in _paths(s.spec.path))]
+    outputs = {"--output_path": args.output_path, "--summary": args.summary}
+    claim(PROGRAM, outputs, reads=reads, overwrite=args.overwrite)
+    tokens = _counter(args)
     for number, source in enumerate(sources):
         with progress(f"reading {source.spec.path}", None) as advance:
             for prompt in _read(source, args):
@@ -120,10 +127,14 @@ def _opened(word: str) -> Gathering:
     return Gathering(name, spec)
 
 
+def _paths(path: str) -> list[str]:
+    is_glob = glob.has_magic(path) and not Path(path).exists()
+    return sorted(glob.glob(path, recursive=True)) if is_glob else [path]
+
+
 def _rows(path: str) -> Rows:
     """Every row of a file, a glob, or the training split of what has one."""
-    is_glob = glob.has_magic(path) and not Path(path).exists()
-    paths = sorted(glob.glob(path, recursive=True)) if is_glob else [path]
+    paths = _paths(path)
     if not paths:
         raise UserError(f"{path}: no such files")
     for one in paths:

@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from utils.arguments import parse
-from utils.arguments.options import option, required
+from utils.arguments.options import option, overwriting, required
 from utils.errors import UserError
 from utils.grouping import KINDS, LEVELS, Answered, grouped_row, joined, levels, random_levels, read_answered
+from utils.outputs import claim
 from utils.records import write_jsonl
 from utils.reporting import run_program, say, warn, write_json
 from utils.tables import table
@@ -38,6 +39,7 @@ class GroupArguments:
     random: bool = option(False, help="baseline: groups of the same sizes drawn at random")
     seed: int = option(42, help="seed of --random")
     summary: str | None = option(help="JSON file for sizes and statistics")
+    overwrite: bool = overwriting()
 
     def __post_init__(self) -> None:
         if len(self.assign) != 3 or set(self.assign) - set(KINDS):
@@ -56,6 +58,8 @@ class GroupArguments:
 
 def main(argv: list[str] | None = None) -> None:
     (args,) = parse([GroupArguments], argv, description=__doc__)
+    outputs = {"--output_path": args.output_path, "--summary": args.summary}
+    claim("group.py", outputs, reads=args.answers, overwrite=args.overwrite)
     files = [read_answered(Path(path)) for path in args.answers]
     names = _names(args, files)
     problems, tally = joined(files, names)

@@ -18,10 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from utils.arguments import parse
-from utils.arguments.options import option, required
+from utils.arguments.options import option, overwriting, required
 from utils.asking import dollars
 from utils.errors import UserError
 from utils.ledger import ROW_STATES, Ledger
+from utils.outputs import claim
 from utils.parsing import PARSERS
 from utils.records import write_jsonl
 from utils.reporting import run_program, say, write_json
@@ -33,6 +34,7 @@ WIDTH = 60  # characters of an answer in a list
 class ReportArguments:
     ledger: str = required("file of the ledger")
     json: str | None = option(help="file for the same as JSON")
+    overwrite: bool = overwriting()
 
 
 @dataclass
@@ -40,6 +42,7 @@ class ListArguments:
     ledger: str = required("file of the ledger")
     state: str = option("unparsed", help=f"one of {', '.join(ROW_STATES)}")
     json: str | None = option(help="file for the rows, whole, as JSON Lines")
+    overwrite: bool = overwriting()
 
     def __post_init__(self) -> None:
         if self.state not in ROW_STATES:
@@ -63,6 +66,8 @@ def main(argv: list[str] | None = None) -> None:
         raise UserError(f"ledger.py {mode or 'without a mode'}: expected one of {', '.join(MODES)}")
     group, run = MODES[mode]
     (args,) = parse([group], argv[1:], description=__doc__)
+    if group is not ReparseArguments:
+        claim("ledger.py", {"--json": args.json}, reads=[args.ledger], overwrite=args.overwrite)
     with Ledger(args.ledger, create=False) as ledger:
         run(ledger, args)
 

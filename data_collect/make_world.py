@@ -17,11 +17,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from utils.arguments import parse
-from utils.arguments.options import option
+from utils.arguments.options import option, overwriting
 from utils.errors import UserError
+from utils.outputs import claim
 from utils.records import Answer, Message, Record, Verdict, write_jsonl
 from utils.reporting import progress, run_program, say, write_json
-from utils.vocabulary import make_model_folder
+from utils.vocabulary import MODEL_FILES, make_model_folder
 from utils.world.exchanges import Exchange, draw_exchange, write_prompt
 from utils.world.oracle import accuracy_ceiling, assess, prefer, preference_probability
 from utils.world.teachers import TEACHERS
@@ -43,6 +44,7 @@ class WorldArguments:
     hidden_size: int = option(192, help="width of the model")
     num_hidden_layers: int = option(4, help="layers of the model")
     num_attention_heads: int = option(6, help="attention heads of the model")
+    overwrite: bool = overwriting()
 
     def __post_init__(self) -> None:
         for name in ("num_demonstrations", "num_prompts", "num_pairs", "num_test"):
@@ -102,6 +104,9 @@ class World:
 def main(argv: list[str] | None = None) -> None:
     (args,) = parse([WorldArguments], argv, description=__doc__)
     folder, world = Path(args.output_dir), World(args, random.Random(args.seed))
+    files = [folder / name / f"{split}.jsonl" for name in ("sft", "prompts", "pairs") for split in ("train", "test")]
+    files += [folder / "world.json", *(folder / "model" / name for name in MODEL_FILES)]
+    claim("make_world.py", {"--output_dir": files}, overwrite=args.overwrite)
 
     # 1. records
     sizes = {

@@ -19,8 +19,9 @@ from pathlib import Path
 from aiohttp import web
 
 from utils.arguments import parse
-from utils.arguments.options import expect, option
+from utils.arguments.options import expect, option, overwriting
 from utils.errors import UserError
+from utils.outputs import claim, move, remove
 from utils.reporting import run_program, say
 from utils.serving.faults import parse_faults
 from utils.serving.server import ChatServer, Settings
@@ -32,6 +33,7 @@ class ServerArguments:
     port: int = option(8008, help="port to listen on; 0: any that is free")
     host: str = option("127.0.0.1", help="address to listen on; the default is reached from this machine alone")
     url_file: str = option("", help="file that holds the address for as long as the server listens")
+    overwrite: bool = overwriting()
     parent_pid: int = option(0, help="stop when the process of this number is gone; 0: only on a signal")
     api_key: str = option("", help="the key that clients must send; none: any will do")
     any_model: bool = option(False, help="the oracle answers for models of any other name, too")
@@ -103,14 +105,14 @@ def _address(path: str, url: str) -> Iterator[None]:
     file, partial = Path(path), Path(f"{path}.{os.getpid()}.partial")
     try:
         partial.write_text(url + "\n", encoding="utf-8")
-        partial.replace(file)
+        move(partial, file)
     except OSError as error:
         partial.unlink(missing_ok=True)
         raise UserError(f"--url_file {path}: cannot be written: {error.strerror}") from error
     try:
         yield
     finally:
-        file.unlink(missing_ok=True)
+        remove(file)
 
 
 def _watch(process: int) -> Callable[[], bool]:
@@ -132,6 +134,7 @@ def _exists(process: int) -> bool:
 
 def main(argv: list[str] | None = None) -> None:
     (args,) = parse([ServerArguments], argv, description=__doc__)
+    claim("oracle_server.py", {"--url_file": args.url_file}, overwrite=args.overwrite)
     asyncio.run(serve(args))
 
 

@@ -18,10 +18,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from utils.arguments import parse
-from utils.arguments.options import BELOW_ONE, expect, option, required
+from utils.arguments.options import BELOW_ONE, expect, option, overwriting, required
 from utils.errors import UserError
 from utils.feedback.forms import FORMS, MATERIAL, NOUNS
 from utils.feedback.prompts import TASKS, Prompts, conversation_text, material
+from utils.outputs import claim
 from utils.pair_sets import KINDS, PAIRS, WAITING, Collected, collect, divided, measured, prompt_key, rows
 from utils.pair_sets.sets import without_duplicates, without_prompts
 from utils.raw_datasets.reader import USED, Reader
@@ -50,6 +51,7 @@ class PairsArguments:
     stats: bool = option(
         False, help="measure lengths, length bias, wins by model, conflicts, cycles; to stats.json as well"
     )
+    overwrite: bool = overwriting()
     seed: int = option(42, help="seed of the division into training and validation")
 
     def __post_init__(self) -> None:
@@ -66,6 +68,11 @@ class PairsArguments:
 
 def main(argv: list[str] | None = None) -> None:
     (args,) = parse([PairsArguments], argv, description=__doc__)
+    names = {"train.jsonl": True, "valid.jsonl": args.valid_share > 0, "stats.json": args.stats}
+    files = [Path(args.output_dir, name) for name, written in names.items() if args.output_dir and written]
+    outputs = {"--output_dir": files, "--critique_path": args.critique_path}
+    reads = [Spec.of(path).path for path in (*args.data_path, *args.test_path)]
+    claim("pairs.py", outputs, reads=reads, overwrite=args.overwrite)
     with progress("reading feedback", None) as advance:
         found = collect(_records(args.data_path, args.on_bad_row, advance), args.kinds, args.min_gap)
     _say_what_became(found)

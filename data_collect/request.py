@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Literal
 
 from utils.arguments import parse
-from utils.arguments.options import BELOW_ONE, NOT_NEGATIVE, expect, option
+from utils.arguments.options import BELOW_ONE, NOT_NEGATIVE, expect, option, overwriting
 from utils.asking import Limits, Outcome, Question, ask
 from utils.errors import UserError
 from utils.feedback import KINDS, Asker, Case, Choice, Prompts, follow, questions_of
@@ -26,11 +26,16 @@ from utils.feedback.generators import files_of, matched
 from utils.feedback.results import Summary, check_output, write_results
 from utils.feedback.rows import completions_wanted, read_cases, read_objectives, slice_of
 from utils.ledger import Ledger
+from utils.outputs import claim
 from utils.providers import open_provider
 from utils.raw_datasets.spec import renaming
-from utils.reporting import progress, run_program, say
+from utils.reporting import progress, run_program, say, warn
 
 LONGEST_REPLY = 4096  # tokens where money is limited: what the oldest listed models can write at most
+SOME_FAILED, LIMIT_REACHED = 3, 4
+EXIT_CODES = """\
+exit codes: 0 all is asked; 2 an error in what was given; 3 some requests failed, run the same command again;
+4 --max_usd or --max_requests was reached before all was asked; 130 interrupted"""
 ALIASES = {"gpt4": "gpt-4o", "chatgpt": "gpt-4o-mini", "claude": "claude-sonnet-4-20250514"}
 
 
@@ -55,6 +60,7 @@ class RequestArguments:
     start_index: int = option(0, help="rows to leave out at the start")
     columns: list[str] = option([], help="names of columns, as prompt=question")
     prompt_file: list[str] = option([], help="prompts of your own in place of those in data_collect/prompts")
+    overwrite: bool = overwriting()
     ledger: str | None = option(help="where replies are kept; None: <output_file>.ledger")
     temperature: float = option(0.0, help="sampling temperature")
     max_tokens: int | None = option(help="longest reply in tokens; None: the provider's own limit, with --max_usd 4096")
@@ -122,13 +128,16 @@ class RequestLimits(Limits):
     concurrency: int = option(32, help="requests in flight at once", aliases=["--n_workers"])
 
 
-def main(argv: list[str] | None = None) -> None:
-    args, label, limits = parse([RequestArguments, LabelArguments, RequestLimits], argv, description=__doc__)
+def main(argv: list[str] | None = None) -> int:
+    """The exit code."""
+    args, label, limits = parse([RequestArguments, LabelArguments, RequestLimits], argv, __doc__, epilog=EXIT_CODES)
     if limits.max_usd is not None and args.max_tokens is None:
         args.max_tokens = LONGEST_REPLY  # a reply without a limit may cost anything
     cases, output = cases_of(args, label), output_of(args, label)
-    if any(Path(path).resolve() == output.resolve() for path in [*args.input_files, *args.prompt_file]):
-        raise UserError(f"--output_file {output} is a file that is read; give another name")
+    kept_in = args.ledger or f"{output}.ledger"
+    reads = [*args.input_files, *args.prompt_file, args.objectives or "", args.base_url or "", kept_in]
+    reads += [path for paths in files_of_both(args, label) for path in paths] if args.kind == "label" else []
+    claim("request.py", {"--output_file": output}, reads=reads, overwrite=args.overwrite)
     check_output(output, cases)
     asker = Asker(
         args.provider, args.model, Prompts(map(Path, args.prompt_file), MATERIAL), scale_of(args.scale or "1,7"),
@@ -136,27 +145,39 @@ def main(argv: list[str] | None = None) -> None:
     )  # fmt: skip
     expect_questions(cases, asker)
     provider = open_provider(args.provider, args.base_url, asks=not limits.dry_run)
-    with Ledger(args.ledger or f"{output}.ledger") as ledger:
+    with Ledger(kept_in) as ledger:
 
         def outcome_of(question: Question) -> Outcome:
             return ledger.outcome(question.request.key, question.parser, question.parser_args)
 
-        steps = max(KINDS[case.kind].steps for case in cases)
+        steps, stopped = max(KINDS[case.kind].steps for case in cases), None
         for _ in range(steps):
-            ask(questions_of(shown("questions", cases), asker, outcome_of), ledger, provider, limits)
+            asked = ask(questions_of(shown("questions", cases), asker, outcome_of), ledger, provider, limits)
             if limits.dry_run:
                 if steps > 1:
                     say("not counted: the questions that build on these answers")
-                return
+                return 0
+            stopped = stopped or asked.stopped
         told = (follow(case, asker, outcome_of) for case in shown("results", cases))
         summary = Summary()
         try:
             tally = write_results(output, cases[0].kind, summary.watch(told))
+        except UserError as error:
+            if summary.states["parsed"] or not exit_code(stopped, summary):
+                raise
+            warn(str(error))  # the limit, or the failures, left nothing to write: that is no error in what was given
+            return exit_code(stopped, summary)
         finally:
             for line in summary.lines():
                 say(line)
     others = "".join(f"; {count} {what}" for what, count in tally.items() if what != "rows" and count)
     say(f"{output}: {tally['rows']} rows{others}")
+    return exit_code(stopped, summary)
+
+
+def exit_code(stopped: str | None, summary: Summary) -> int:
+    """What EXIT_CODES says of a run that `stopped` at a limit, or did not."""
+    return LIMIT_REACHED if stopped else SOME_FAILED if summary.states["failed"] else 0
 
 
 def shown(title: str, cases: list[Case]) -> Iterator[Case]:
@@ -192,12 +213,16 @@ def label_cases(args: RequestArguments, label: LabelArguments) -> list[Case]:
         raise UserError("--base_dir is missing; name the folder of both generators' answers")
     if args.input_files and len(args.input_files) != 2:
         raise UserError("--input_files: expected the files of --model1_name and --model2_name, two")
-    files = [[Path(path)] for path in args.input_files]
-    files = files or [files_of(name, Path(label.base_dir or ".")) for name in label.names]
-    most = label.max_num_comparisons or 200
-    cases, tally = matched(*zip(label.names, files, strict=True), label.filter_out_fraction or 0.0, most)
+    most, both = label.max_num_comparisons or 200, files_of_both(args, label)
+    cases, tally = matched(*zip(label.names, both, strict=True), label.filter_out_fraction or 0.0, most)
     say(f"{len(cases)} comparisons" + "".join(f"; {count} {what}" for what, count in tally.items() if count))
     return cases
+
+
+def files_of_both(args: RequestArguments, label: LabelArguments) -> list[list[Path]]:
+    """The files of either generator."""
+    named = [[Path(path)] for path in args.input_files]
+    return named or [files_of(name, Path(label.base_dir or ".")) for name in label.names]
 
 
 def output_of(args: RequestArguments, label: LabelArguments) -> Path:

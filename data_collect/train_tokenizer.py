@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from utils.arguments import parse
-from utils.arguments.options import option, required
+from utils.arguments.options import option, overwriting, required
 from utils.errors import UserError
+from utils.outputs import claim
 from utils.records import read_jsonl
 from utils.reporting import progress, run_program, say
-from utils.vocabulary import make_model_folder
+from utils.vocabulary import MODEL_FILES, make_model_folder
 
 NAMES = {"id", "role", "from", "model", "judge", "order", "preferred"}  # fields that hold no text
 
@@ -33,10 +34,17 @@ class TokenizerArguments:
     num_hidden_layers: int = option(4, help="layers of the model")
     num_attention_heads: int = option(4, help="attention heads of the model")
     max_position_embeddings: int = option(1024, help="longest row in tokens")
+    overwrite: bool = overwriting()
 
 
 def main(argv: list[str] | None = None) -> None:
     (args,) = parse([TokenizerArguments], argv, description=__doc__)
+    folder = Path(args.output_dir)
+    weights = [file for kind in ("*.safetensors", "pytorch_model*.bin") for file in folder.glob(kind)]
+    if weights:
+        raise UserError(f"{weights[0]}: a model was trained with the tokenizer beside it; give another --output_dir")
+    files = [folder / name for name in MODEL_FILES]
+    claim("train_tokenizer.py", {"--output_dir": files}, reads=args.data_path, overwrite=args.overwrite)
     texts: list[str] = []
     with progress("reading", len(args.data_path)) as advance:
         for path in args.data_path:
@@ -44,7 +52,7 @@ def main(argv: list[str] | None = None) -> None:
             advance()
     say(f"training a tokenizer on {len(texts)} texts, {sum(map(len, texts))} characters")
     sizes = {name: getattr(args, name) for name in SIZES}
-    size = make_model_folder(texts, Path(args.output_dir), args.vocab_size, **sizes)
+    size = make_model_folder(texts, folder, args.vocab_size, **sizes)
     say(f"{args.output_dir}: {size} pieces")
 
 

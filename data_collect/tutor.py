@@ -21,8 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from utils.arguments import parse
-from utils.arguments.options import NOT_NEGATIVE, expect, option, required
+from utils.arguments.options import NOT_NEGATIVE, expect, option, overwriting, required
 from utils.errors import UserError
+from utils.outputs import claim
 from utils.raw_datasets.sources import open_source
 from utils.raw_datasets.tutoring import literal
 from utils.records import Message, RecordError, read_jsonl
@@ -38,6 +39,7 @@ class SplitArguments:
     num_test: int = option(150, help="conversations of each file for testing, at most")
     instruction_file: str | None = option(help="text that replaces every conversation's instruction; none: built in")
     seed: int = option(42, help="seed of the draw")
+    overwrite: bool = overwriting()
 
     def __post_init__(self) -> None:
         expect(self, NOT_NEGATIVE, "num_sft", "num_dpo", "num_test")
@@ -48,6 +50,7 @@ class PairsArguments:
     response_file: str = required("responses.csv: prompt, response (the model's turn), gpt (the teacher's)")
     data_file: str = required("JSON file of columns to write")
     use_all: bool = option(False, help="keep every row whose reference is valid, whatever the model answered")
+    overwrite: bool = overwriting()
 
 
 MODES = {"split": SplitArguments, "pairs": PairsArguments}
@@ -73,10 +76,14 @@ def main(argv: list[str] | None = None) -> None:
 def split(args: SplitArguments) -> None:
     """Draws from each file, cuts the draw in three, cleans and writes."""
     folder, instruction = Path(args.data_dir), _instruction(args.instruction_file)
+    data_sets = _data_sets(folder)
+    files = [folder / f"bio-{name}.json" for name in ("sft", "dpo", "test", "dpo_formatted", "test_formatted")]
+    reads = [*data_sets, args.instruction_file or ""]
+    claim("tutor.py", {"--data_dir": files}, reads=reads, overwrite=args.overwrite)
     sets: dict[str, list[tuple[dict, str]]] = {"sft": [], "dpo": [], "test": []}
     sizes = [args.num_sft, args.num_dpo, args.num_test]
     draw = random.Random(args.seed)  # one for all files, in their order
-    for path in _data_sets(folder):
+    for path in data_sets:
         rows = [_checked(row, where) for row, where in read_jsonl(path)]
         long = [(row, where) for row, where in rows if len(row["conversations"]) > 2]
         drawn = draw.sample(long, min(sum(sizes), len(long)))
@@ -148,6 +155,7 @@ def pairs(args: PairsArguments) -> None:
     path = Path(args.response_file)
     if not path.is_file():
         raise UserError(f"--response_file {path}: no such file")
+    claim("tutor.py", {"--data_file": args.data_file}, reads=[path], overwrite=args.overwrite)
     for row, where in open_source(str(path)).rows(test=False):
         prompt, response, gpt = _texts(row, where)
         tally["rows"] += 1

@@ -36,6 +36,8 @@ from utils.run import ROOT
 from utils.shards import MADE_BY, Shards, join_ranks
 from utils.statistics import mean_interval
 
+PROGRAM = "chatbot.py"
+
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_mode(argv, __doc__)
@@ -47,7 +49,7 @@ def generate(args: GenerateArguments) -> None:
     """Adds answers to every row: one greedy, or num_samples at each temperature."""
     drawn = {"top_p": args.top_p, "top_k": args.top_k, "seed": args.seed}
     how = samplings(args, args.temperature, args.num_samples, **drawn) if args.num_samples else samplings(args, [0.0])
-    rows, output = open_files(args, args.mode)
+    rows, output = open_files(args, args.mode, PROGRAM)
 
     def make():
         finish = lambda row, answers: row.with_answers(answers, greedy=not args.num_samples)  # noqa: E731
@@ -59,7 +61,7 @@ def generate(args: GenerateArguments) -> None:
 def ppl(args: PplArguments) -> None:
     """Measures the answers of every row; a row without any is answered greedily first."""
     how = samplings(args, [0.0])
-    rows, output = open_files(args, args.mode)
+    rows, output = open_files(args, args.mode, PROGRAM)
     unanswered = [n for n, row in enumerate(rows) if not row.record.answers]
 
     def make():
@@ -89,7 +91,7 @@ def rm(args: RmArguments) -> None:
         args.model_name_or_path = str(ranks.from_rank_0(newest_reward_model))
     if not args.data_path:
         args.data_path = [str(ranks.from_rank_0(newest_answers))]
-    rows, output = open_files(args, args.mode)
+    rows, output = open_files(args, args.mode, PROGRAM)
     summarise(score_rows(rows, args, output), "score", signature(args.model_name_or_path), "score")
 
 

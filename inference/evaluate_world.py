@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from utils.arguments import parse
-from utils.arguments.options import option, required
+from utils.arguments.options import option, overwriting, required
 from utils.errors import UserError
+from utils.outputs import claim
 from utils.records import read_records
 from utils.reporting import progress, run_program, say, write_json
 from utils.statistics import cluster_bootstrap, wilson_interval
@@ -29,6 +30,7 @@ from utils.world.language import STATES
 class EvaluationArguments:
     answers: list[str] = required("answer files, each NAME=FILE")
     results: str = option("output/tutor/results.json", help="JSON file to merge the numbers into")
+    overwrite: bool = overwriting()
     seed: int = option(1234, help="seed of the bootstrap over prompts")
 
 
@@ -37,6 +39,7 @@ def main(argv: list[str] | None = None) -> None:
     files = dict(_name_and_file(text) for text in args.answers)
     if len(files) < len(args.answers):
         raise UserError("--answers gives a name twice; expected NAME=FILE with different names")
+    claim("evaluate_world.py", {"--results": args.results}, reads=files.values(), overwrite=args.overwrite)
     rows = {name: evaluate(name, file, args.seed) for name, file in files.items()}
     path = Path(args.results)
     known = _read_results(path)

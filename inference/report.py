@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -22,11 +22,12 @@ from rich.table import Table
 from utils.answering import Reader
 from utils.arguments import parse
 from utils.arguments.inference import ReaderArguments
-from utils.arguments.options import expect, option
+from utils.arguments.options import expect, option, overwriting
 from utils.errors import UserError
+from utils.outputs import claim
 from utils.page import between, label, page
-from utils.records import Record, read_jsonl, read_records
-from utils.reporting import commit, progress, run_program, say, versions, write_json
+from utils.records import Record, RecordError, read_jsonl, read_records
+from utils.reporting import commit, progress, run_program, say, versions, write_json, write_text
 from utils.statistics import mean_interval, wilson_interval
 from utils.templates.choosing import Tally, choose
 from utils.truth import utilities, verdict_ceiling
@@ -41,6 +42,7 @@ class ReportArguments:
     folder: str = option("output/tutor", help="folder of the pipeline; results.json and report.html are written there")
     num_prompts: int = option(12, help="held-out prompts whose answers are shown side by side")
     noise_temperature: float = option(0.7, help="of the oracle that compared feedback/test.jsonl, as it was told")
+    overwrite: bool = overwriting()
 
     def __post_init__(self) -> None:
         expect(self, "0 or more", "num_prompts", "noise_temperature")
@@ -50,6 +52,9 @@ def main(argv: list[str] | None = None) -> None:
     (args,) = parse([ReportArguments], argv, __doc__)
     if not Path(args.folder).is_dir():
         raise UserError(f"--folder {args.folder}: no such folder; `bash run.sh` makes output/tutor")
+    results, html = Path(args.folder, "results.json"), Path(args.folder, "report.html")
+    claim("evaluate_world.py", {"--folder": results}, overwrite=args.overwrite)  # whose results it completes
+    claim("report.py", {"--folder": html}, overwrite=args.overwrite)
     found = Pipeline(Path(args.folder), args.noise_temperature)
     results = found.complete_results()
     write_json(found.folder / "results.json", results)
@@ -58,16 +63,6 @@ def main(argv: list[str] | None = None) -> None:
     for line in found.missing:
         say(f"missing: {line}", style="yellow")
     say(f"written to {found.folder / 'results.json'} and {found.folder / 'report.html'}")
-
-
-def write_text(path: Path, text: str) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise UserError(f"{path}: cannot be written: {error.strerror or error}") from error
 
 
 # ------------------------------------------------------------------------------------------------- what there is
@@ -103,7 +98,7 @@ class Pipeline:
             moved = self.folder / "answers" / Path(row["file"]).name  # the whole folder may have been moved
             file = Path(row["file"]) if Path(row["file"]).exists() else moved
             if file.exists():
-                found[name] = {record.id: record for record in read_records(file)}
+                found[name] = by_id(read_records(file))
             else:
                 self.missing.append(f"the answers of {label(name)}, {row['file']}")
         return found
@@ -203,6 +198,15 @@ class Pipeline:
             {"prompt": record.prompt, "answers": dict(zip(self.answers, _judged(record, of_them), strict=True))}
             for record, of_them in zip(asked, scores, strict=True)
         ]
+
+
+def by_id(records: Iterable[Record]) -> dict[str, Record]:
+    """Raises RecordError for an id that comes twice: answers of all names are matched by it."""
+    found: dict[str, Record] = {}
+    for record in records:
+        if (first := found.setdefault(record.id, record)) is not record:
+            raise RecordError(f"{record.where}: the id {record.id!r} is that of {first.where}, too; expected it once")
+    return found
 
 
 def _judged(record: Record, scores: list[float | None]) -> Iterator[dict[str, Any]]:

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from utils import ranks
-from utils.answer_rows import LIKELIHOODS, AnswerRow, output_file, read_rows
-from utils.answering import open_files, score_rows, signature
+from utils.answer_rows import LIKELIHOODS, AnswerRow, input_files, output_file, read_rows
+from utils.answering import claim_shards, open_files, score_rows, signature
 from utils.arguments import parse
 from utils.arguments.inference import FileArguments, LengthArguments, ReaderArguments
 from utils.arguments.options import option
@@ -48,18 +48,25 @@ def main(argv: list[str] | None = None) -> None:
     (args,) = parse([RerankArguments], argv, __doc__)
     join_ranks()
     counts, scorer = args.counts, args.scorer
-    rows, output = open_files(args, "best")
+
+    def best_files(output: Path) -> dict[int, Path]:
+        return {n: output if len(counts) == 1 and args.output_path else numbered(output, n) for n in counts}
+
+    def curve_file(output: Path) -> Path:
+        return output.with_name(f"{output.stem}-curve.json")
+
+    written = lambda output: [*best_files(output).values(), curve_file(output)]  # noqa: E731
+    rows, output = open_files(args, "best", "rerank.py", written)
     if args.model_name_or_path:
         scored = output_file("", args.data_path, "rm")
+        claim_shards(args, "chatbot.py", scored, input_files(args.data_path, scored))  # as its --mode rm writes it
         rows = read_rows([score_rows(rows, args, scored).output], verbatim=args.template == "plain")
         scorer = scorer or (signature(args.model_name_or_path) if rows[0].plain is None else "score")
     scorer = scorer or only_scorer(rows)
     if ranks.rank() == 0:
-        curve = {}
-        for n in counts:
-            path = output if len(counts) == 1 and args.output_path else numbered(output, n)
-            curve[n] = write_best([row.record for row in rows], n, scorer, path)
-        write_json(output.with_name(f"{output.stem}-curve.json"), {"scorer": scorer, "best_of": curve})
+        records = [row.record for row in rows]
+        curve = {n: write_best(records, n, scorer, path) for n, path in best_files(output).items()}
+        write_json(curve_file(output), {"scorer": scorer, "best_of": curve})
 
 
 def only_scorer(rows: Sequence[AnswerRow]) -> str:

@@ -378,7 +378,7 @@ def test_a_finished_run_is_not_overwritten_by_another(start, world, tmp_path):
 
 def test_an_output_that_cannot_be_a_folder(start, tmp_path):
     place = file(tmp_path / "out", "mine")
-    assert f"{place}: cannot be written: File exists" in one_line(*start(SFT))
+    assert f"{place} is a file; expected a folder" in one_line(*start(SFT))
     assert f"{place / 'run'}: cannot be written: Not a directory" in one_line(*start(SFT, out=place / "run"))
     assert place.read_text() == "mine"
 

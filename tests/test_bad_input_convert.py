@@ -45,7 +45,7 @@ def convert(refuse, tmp_path):
 
     def run_it(source, target, *inputs, flags=(), output="out"):
         (tmp_path / "out").write_text("as it was")
-        words = ("--from", source, "--to", target, "--input", *inputs, "--output", tmp_path / output)
+        words = ("--from", source, "--to", target, "--input", *inputs, "--output", tmp_path / output, "--overwrite")
         return refuse(CONVERT, *words, *flags)
 
     return run_it
@@ -118,7 +118,9 @@ def test_files(convert, tmp_path):
     line = convert("generations", "rankings-eval-csv", ("a", outputs), ("b", other))
     assert re.search(r"b\[1\]: .*a has no answer to 'j' \(--on_bad_row skip leaves such rows out\)", line)
     (tmp_path / "there").mkdir()
-    assert "there: cannot be written: " in convert("responses", "ratings-csv", ("a", GOOD), output="there")
+    assert "there is a folder; expected the name of a file" in convert(
+        "responses", "ratings-csv", ("a", GOOD), output="there"
+    )
     assert "a/x: cannot be written: " in convert("responses", "ratings-csv", ("a", GOOD), output="a/x")
 
 
@@ -128,7 +130,7 @@ def test_a_full_disk(tmp_path):
         file(tmp_path / "a.json", [GOOD[0] | {"responses": ["a" * 99] * 50}]),
         file(tmp_path / "out", "as it was"),
     )
-    words = ("--from", "responses", "--to", "rankings-csv", "--input", source, "--output", out)
+    words = ("--from", "responses", "--to", "rankings-csv", "--input", source, "--output", out, "--overwrite")
     done = subprocess.run(
         [sys.executable, CONVERT, *words], env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000)),

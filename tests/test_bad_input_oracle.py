@@ -54,5 +54,5 @@ def test_a_port_that_is_taken(refuse, tmp_path):
 
 def test_an_address_that_cannot_be_written(refuse, tmp_path):
     assert "cannot be written" in refuse("--port", "0", "--url_file", tmp_path / "nowhere" / "url")
-    assert "cannot be written" in refuse("--port", "0", "--url_file", tmp_path)
+    assert "is a folder; expected the name of a file" in refuse("--port", "0", "--url_file", tmp_path)
     assert list(tmp_path.iterdir()) == []

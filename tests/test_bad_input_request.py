@@ -9,6 +9,7 @@ import pytest
 from oracle import oracle
 from requesting import PROGRAM, exchanges, record, request, write_lines
 
+from data_collect import request as request_program
 from utils.records import write_jsonl
 
 LINE = {"prompt": "Human: a?\n\nAssistant:", "task": "qa", "feedback_type": "critic", "outputs": {"m7": "b"}}
@@ -116,7 +117,7 @@ def test_places(refuse, good, tmp_path):
         write_lines(tmp_path / "rows.jsonl", [{"prompt": [{"role": "system", "content": "a"},
                                                          {"role": "user", "content": "b"}], "answers": ["c"]}]),
     )  # fmt: skip
-    assert "rows.jsonl is a file that is read; give another name" in refuse(
+    assert "rows.jsonl is an input of this command; give another --output_file" in refuse(
         "--kind", "rating", "--input_files", good, "--output_file", good
     )
     (tmp_path / "file").write_text("")
@@ -234,3 +235,19 @@ def test_a_full_disk(good, url, tmp_path, capsys):
     assert not (tmp_path / "out.jsonl").exists()
     assert request(url, *words, tmp_path / "out.jsonl", "--max_requests", "1") == 0
     assert "9 questions: 9 parsed" in capsys.readouterr().out
+
+
+def test_exit_codes_say_what_is_left(good, url, tmp_path, capsys):
+    """3: some requests failed; 4: a limit was reached, also where that leaves nothing to write; 0: all is asked."""
+    words = ("--kind", "rating", "--input_files", good, "--max_tokens", "9", "--price", "1,1", "--output_file")
+    alone = rows(tmp_path, [{"prompt": "a?", "answers": ["b"]}], "alone.jsonl")
+    with oracle(faults="malformed=1") as broken:
+        assert request(broken, *words, tmp_path / "out.jsonl", "--max_retries", "0") == 3
+    assert "9 questions: 9 failed" in capsys.readouterr().out and (tmp_path / "out.jsonl").exists()
+    assert request(url, *words, tmp_path / "out.jsonl", "--max_requests", "5") == 4
+    assert request(url, *words, tmp_path / "out.jsonl") == 0
+    assert request(url, *words[:3], alone, *words[4:], tmp_path / "out.csv", "--max_usd", "0") == 4
+    assert "no rows left to write" in capsys.readouterr().out and not (tmp_path / "out.csv").exists()
+    with pytest.raises(SystemExit):
+        request_program.main(["--help"])
+    assert "3 some requests failed" in capsys.readouterr().out

@@ -147,6 +147,7 @@ def test_a_finished_run_needs_nothing(tmp_path):
     program(tmp_path / "bin", "deepspeed", 'echo "$@"')
     (tmp_path / "output/dpo_llama").mkdir(parents=True)
     (tmp_path / "output/dpo_llama/finished.json").write_text("{}")
+    (tmp_path / "output/dpo_llama/args.json").write_text('{"TrainingArguments": {}}')
     assert launch(tmp_path, DPO_LLAMA, gpus=8)[0] == 0
 
 

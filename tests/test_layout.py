@@ -8,6 +8,7 @@ from toys import ROOT
 
 LAYERS = [
     ["errors"],
+    ["outputs"],
     [
         "records",
         "groups",

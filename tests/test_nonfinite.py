@@ -223,7 +223,7 @@ def test_a_broken_gradient_is_seen_where_deepspeed_skips_nothing(tmp_path):
     trainer = small_run(tmp_path, zero_stage=0)
     with pytest.raises(UserError, match="step 1: gradient_norm is nan"):
         trainer._step(1)
-    trainer = small_run(tmp_path, zero_stage=0)
+    trainer = small_run(tmp_path / "another", zero_stage=0)
     trainer.learn = lambda model, batch: (-model(batch), {})
     assert "gradient_norm" not in trainer._step(1)
 

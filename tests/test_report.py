@@ -193,7 +193,7 @@ def test_wrong_input_is_one_line(tmp_path):
         report.main(["--folder", str(tmp_path / "nowhere")])
     (tmp_path / "results.json").write_text("{")
     with pytest.raises(UserError, match=r"results\.json: not JSON"):
-        report.main(["--folder", str(tmp_path)])
+        report.main(["--folder", str(tmp_path), "--overwrite"])
     with pytest.raises(UserError, match="--num_prompts is -1"):
         report.main(["--folder", str(tmp_path), "--num_prompts", "-1"])
     with pytest.raises(UserError, match="--noise_temperature is nan"):

@@ -299,7 +299,7 @@ def test_completions(url, tmp_path, capsys):
     assert request(url, *words, "--max_tokens", "3") == 2  # every answer is cut: none is left
     assert "no rows left to write" in capsys.readouterr().err
     words = ("--kind", "completion", "--input_files", source, "--output_file", tmp_path / "out.jsonl", "--nums", "4")
-    assert request(url, *words, "--temperature", "0.5", "--max_requests", "1", "--concurrency", "1") == 0
+    assert request(url, *words, "--temperature", "0.5", "--max_requests", "1", "--concurrency", "1") == 4
     assert "out.jsonl: 1 rows; 3 prompts without an answer" in capsys.readouterr().out
     assert request(url, *words, "--max_tokens", "3") == 2
     assert "out.jsonl: no rows left to write; 4 answers that did not come to their end" in capsys.readouterr().err
@@ -340,7 +340,7 @@ def test_anthropics_api(url, records, tmp_path):
 def test_a_run_that_stops_at_its_limit_goes_on(url, records, tmp_path, capsys):
     words = ("--kind", "rating", "--input_files", records, "--output_file", tmp_path / "out.jsonl")
     before = sent(url)
-    request(url, *words, "--max_requests", "10")
+    assert request(url, *words, "--max_requests", "10") == 4
     assert sent(url) == before + 10
     assert request(url, *words) == 0 and sent(url) == before + 36
     assert "36 questions: 36 parsed" in capsys.readouterr().out

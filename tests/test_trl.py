@@ -51,7 +51,7 @@ def test_losses_equal_those_of_trl(ours, theirs, tmp_path):
     )  # fmt: skip
     trainer.train()
     trl = [row["loss"] for row in trainer.state.log_history if "loss" in row]
-    found = our_losses(ours, groups, tmp_path)
+    found = our_losses(ours, groups, tmp_path / "ours")
     assert found == pytest.approx(trl, rel=2e-4)
     assert abs(found[0] - found[-1]) > 1e-3 and torch.tensor(found).isfinite().all()
 
@@ -83,6 +83,6 @@ def test_reward_losses_equal_those_of_trl(tmp_path):
     )  # fmt: skip
     trainer.train()
     trl = [row["loss"] for row in trainer.state.log_history if "loss" in row]
-    found = our_reward_losses(groups, tmp_path)
+    found = our_reward_losses(groups, tmp_path / "ours")
     assert found == pytest.approx(trl, rel=2e-4)
     assert abs(found[0] - found[-1]) > 1e-3

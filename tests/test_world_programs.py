@@ -135,7 +135,7 @@ def sampled(world, tmp_path):
 def test_evaluate_world(sampled, tmp_path):
     results = tmp_path / "results.json"
     results.write_text('{"rm": 1, "true_reward": {"old": {"n": 1}}}')
-    evaluate_world.main(["--answers", f"a={sampled}", f"b={sampled}", f"--results={results}"])
+    evaluate_world.main(["--answers", f"a={sampled}", f"b={sampled}", f"--results={results}", "--overwrite"])
     found = json.loads(results.read_text())
     assert found["rm"] == 1 and set(found["true_reward"]) == {"old", "a", "b"}
     row = found["true_reward"]["a"]
@@ -162,7 +162,7 @@ def test_bad_input_is_one_clear_line(world, sampled, tmp_path):
         evaluate_world.main(["--answers", f"a={tmp_path / 'other.jsonl'}", f"--results={tmp_path / 'r.json'}"])
     (tmp_path / "r.json").write_text("{")
     with pytest.raises(UserError, match=r"r\.json: not JSON"):
-        evaluate_world.main(["--answers", f"a={sampled}", f"--results={tmp_path / 'r.json'}"])
+        evaluate_world.main(["--answers", f"a={sampled}", f"--results={tmp_path / 'r.json'}", "--overwrite"])
     with pytest.raises(UserError, match="--num_pairs is 0"):
         make_world.main(["--num_pairs=0"])
     with pytest.raises(UserError, match="--noise_temperature is -1"):

@@ -1,4 +1,4 @@
-"""Checks what a run_*.sh is about to start: devices, model, reward model and data, without torch and in a moment.
+"""Checks what a run_*.sh is about to start, without torch, in a moment: devices, models, data, the folder of the run.
 
     GPUS=8 OUTPUT_ROOT=output python training/preflight.py training/step1_sft/main.py --model_name_or_path … -- …
 
@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from utils.errors import UserError
+from utils.outputs import check_folder, model_files
 from utils.raw_datasets.named import NAMED
 from utils.raw_datasets.sources import SUFFIXES
 from utils.raw_datasets.spec import Spec
@@ -61,6 +62,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         found.append(str(error))
     if found:
         raise UserError("; ".join(found))
+    program = f"{stage}/{Path(program).name}"
+    overwrite = "overwrite" in given and given["overwrite"].values[:1] != ("False",)
+    check_folder(program, given["output_dir"].name, folder, reads=reads(given, program), overwrite=overwrite)
     sys.stdout.write(f"{ranks}\n{device}\n{folder}\n")
 
 
@@ -127,6 +131,13 @@ def missing_inputs(stage: str, given: Mapping[str, Setting], outputs: Path) -> I
             there = path in NAMED or Path(path).expanduser().exists()
             if not there and (is_path(path) or path.endswith(SUFFIXES)):
                 yield f"{path}: no such file or folder; {remedy(given[flag], path, outputs)}"
+
+
+def reads(given: Mapping[str, Setting], program: str) -> list[str | Path]:
+    """The models and data that the stage reads."""
+    models = [name for flag in given if flag.endswith("name_or_path") for name in given[flag].values]
+    files = [file for name in models for file in model_files(name, program)]
+    return [*files, *(Spec.of(text).path for flag in DATA if flag in given for text in given[flag].values)]
 
 
 def model_complaint(name: str, wanted: str | None) -> str | None:

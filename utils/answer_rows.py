@@ -21,6 +21,7 @@ from typing import Any
 from utils.errors import UserError
 from utils.raw_datasets.base import RAW_DATASETS, detect
 from utils.raw_datasets.dialogue import prompt_of
+from utils.raw_datasets.ids import Ids
 from utils.records import Answer, Message, Record, RecordError, read_jsonl
 from utils.shards import MADE_BY
 
@@ -94,7 +95,13 @@ def _like(value: Any, numbers: Iterable[float]) -> Any:
 def read_rows(files: Sequence[Path], verbatim: bool = False) -> list[AnswerRow]:
     """Every row of the files. verbatim: a plain row's prompt is one message, its text as it stands.
     Raises UserError, RecordError."""
-    rows = [answer_row(row, where, verbatim) for file in files for row, where in read_jsonl(file)]
+    rows = []
+    for file in files:
+        ids = Ids()
+        for row, where in read_jsonl(file):
+            rows.append(answer_row(row, where, verbatim))
+            if rows[-1].plain is None:
+                ids.check(rows[-1].record)
     if not rows:
         raise UserError(f"{', '.join(map(str, files))}: no rows; expected one JSON object a line")
     return rows

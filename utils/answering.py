@@ -4,6 +4,7 @@ evaluators have in common."""
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -22,10 +23,11 @@ from utils.errors import UserError
 from utils.generation import check_positions, complete, generating
 from utils.groups import Group, group
 from utils.measuring import Passes
+from utils.outputs import claim, has_record, model_files
 from utils.records import Answer, Record
 from utils.reporting import say
 from utils.scoring import Policy, RewardModel
-from utils.shards import Shards
+from utils.shards import Shards, made_by
 from utils.templates import Limits, Renderer, Row, Tally, fit
 
 HUMAN = "\n\nHuman:"
@@ -120,13 +122,35 @@ class Reader:
         return found
 
 
-def open_files(args: Any, done: str) -> tuple[list[AnswerRow], Path]:
-    """(the rows to work on, where to write); `done` ends the output's name when --output_path does not give one."""
+def open_files(
+    args: Any, done: str, program: str, written: Callable[[Path], list[Path]] | None = None
+) -> tuple[list[AnswerRow], Path]:
+    """(the rows to work on, the output, claimed); `done` ends the output's name when --output_path does not give one.
+    A `program` that does not write the output by work_on() claims `written(output)`."""
     if not args.data_path:
         raise UserError("--data_path is missing; expected a file, a folder or a glob of .jsonl or .txt")
     output = output_file(args.output_path, args.data_path, done)
-    rows = read_rows(input_files(args.data_path, output), verbatim=args.template == "plain")
+    files = input_files(args.data_path, output)
+    if written:
+        claim_outputs(args, program, written(output), files)
+    else:
+        claim_shards(args, program, output, files)
+    rows = read_rows(files, verbatim=args.template == "plain")
     return part_of(rows, args.offset, args.data_fraction), output
+
+
+def claim_outputs(args: Any, program: str, outputs: list[Path], files: Sequence[str | Path]) -> None:
+    """Claim what a program makes of `files` and its model."""
+    models = (args.model_name_or_path, args.tokenizer_name_or_path, args.config_name_or_path)
+    reads = [*files, *(file for name in models for file in model_files(name, program))]
+    claim(program, {"--output_path": outputs}, reads=reads, overwrite=args.overwrite)
+
+
+def claim_shards(args: Any, program: str, output: Path, files: Sequence[str | Path]) -> None:
+    """The same for an output of work_on(). One from before there were records is known by the file beside it that says
+    what made it."""
+    known = made_by(output).is_file() and not has_record(output)
+    claim_outputs(dataclasses.replace(args, overwrite=args.overwrite or known), program, [output], files)
 
 
 def work_on(

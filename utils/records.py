@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from utils.errors import UserError
+from utils.outputs import move
 
 ROLES, PREFERENCES = ("system", "user", "assistant"), ("a", "b", "tie", "refused", "failed")
 
@@ -145,7 +146,8 @@ def record_from_json(row: Any, where: str) -> Record:
     answers = tuple(_build(Answer, {"text": a} if isinstance(a, str) else a, where) for a in row.get("answers", []))
     verdicts = tuple(_build(Verdict, verdict, where) for verdict in row.get("verdicts", []))
     try:
-        return Record(messages, answers, verdicts, str(row.get("id", "")), row.get("meta", {}), where).check()
+        name = "" if row.get("id") is None else str(row["id"])
+        return Record(messages, answers, verdicts, name, row.get("meta", {}), where).check()
     except UnicodeEncodeError:
         raise RecordError(f"{where}: a text holds half of a character, a lone surrogate; mend it") from None
 
@@ -188,7 +190,7 @@ def write_jsonl(path: Path, rows: Iterable[Any]) -> int:
                 out.write(json.dumps(row.to_json() if isinstance(row, Record) else row, ensure_ascii=False) + "\n")
             out.flush()
             os.fsync(out.fileno())
-        partial.replace(path)
+        move(partial, path)
     except OSError as error:
         raise UserError(f"{path}: cannot be written: {error.strerror or error}", on_this_rank=True) from error
     finally:

@@ -29,6 +29,7 @@ from rich.progress import (
 from rich.table import Table
 
 from utils.errors import UserError
+from utils.outputs import move
 
 GRACE = 5.0  # seconds: rank 0 says an error that all ranks meet, and the launcher ends the others, or they say it too
 console = Console(highlight=False, soft_wrap=True)
@@ -58,9 +59,10 @@ def warn(message: str) -> None:
 
 
 def run_program(main: Callable[[], Any]) -> None:
-    """Run a program's main: a UserError is one line on stderr and exit code 2, Ctrl-C is 130."""
+    """Run a program's main, which may return an exit code: a UserError is one line on stderr and exit code 2, Ctrl-C
+    is 130."""
     try:
-        main()
+        code = main()
     except UserError as error:
         if rank() != 0 and not error.on_this_rank:
             time.sleep(GRACE)
@@ -71,6 +73,8 @@ def run_program(main: Callable[[], Any]) -> None:
         if rank() == 0:
             sys.stderr.write("interrupted; the same command continues\n")
         _leave(130)
+    if code:
+        _leave(code)
 
 
 def _leave(code: int) -> None:
@@ -148,7 +152,7 @@ class Report:
         if step and self.path.exists():
             lines = self.path.read_text(encoding="utf-8").splitlines()
             rows = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
-        _write_text(self.path, "".join(row + "\n" for row in rows))
+        write_text(self.path, "".join(row + "\n" for row in rows))
         if "tensorboard" in self._report_to:
             from torch.utils.tensorboard import SummaryWriter
 
@@ -193,16 +197,17 @@ def _wandb_writer(run_name: str, folder: Path) -> Callable[[int, dict], None]:
 
 def write_json(path: Path, value: Any) -> None:
     """`value` as JSON, written beside and renamed."""
-    _write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
-def _write_text(path: Path, text: str) -> None:
+def write_text(path: Path, text: str) -> None:
+    """`text`, written beside and renamed."""
     partial = path.with_name(f".{path.name}.partial")
     with _writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             partial.write_text(text, encoding="utf-8")
-            partial.replace(path)
+            move(partial, path)
         finally:
             partial.unlink(missing_ok=True)
 

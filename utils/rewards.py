@@ -168,8 +168,9 @@ class Prompts:
 
     def record(self, row: int, texts: Sequence[str], finished: Sequence[bool]) -> Record:
         if self._prompts is None:
-            mixture = raw_datasets.open_mixture(self.data, self.split, 3, self.seed)
-            self._prompts = {record.id: record for record in mixture}
-        known = self._prompts[self.store.record_ids[row]]
+            mixture = iter(raw_datasets.open_mixture(self.data, self.split, 3, self.seed))
+            # the store left some records out and kept the order of the others; files may give an id to other prompts
+            self._prompts = [next(r for r in mixture if r.id == name) for name in self.store.record_ids]
+        known = self._prompts[row]
         answers = tuple(Answer(t, finished=f) for t, f in zip(texts, finished, strict=True))
         return dataclasses.replace(known, answers=answers, verdicts=())

@@ -20,9 +20,15 @@ import transformers
 
 from utils import ranks
 from utils.errors import UserError
+from utils.outputs import move
 from utils.reporting import progress, say, write_json
 
 MADE_BY = ".args.json"
+
+
+def made_by(output: Path) -> Path:
+    """The file that says what made an output."""
+    return output.with_name(output.name + MADE_BY)
 
 
 def join_ranks() -> None:
@@ -43,7 +49,7 @@ class Shards:
     def __init__(self, output: Path, facts: dict[str, Any], total: int, overwrite: bool = False) -> None:
         self.output, self.facts, self.total = output, {**json.loads(json.dumps(facts)), "rows": total}, total
         self.parts = output.with_name(f".{output.name}.parts")
-        self.made_by = output.with_name(output.name + MADE_BY)
+        self.made_by = made_by(output)
         self.finished, self.done = ranks.from_rank_0(lambda: self._begin(overwrite))
 
     def _begin(self, overwrite: bool) -> tuple[bool, set[int]]:
@@ -123,7 +129,7 @@ class Shards:
                 out.writelines(json.dumps(rows[n], ensure_ascii=False) + "\n" for n in range(self.total))
                 out.flush()
                 os.fsync(out.fileno())
-            partial.replace(self.output)
+            move(partial, self.output)
             (self.parts / "args.json").replace(self.made_by)
         shutil.rmtree(self.parts, ignore_errors=True)
 

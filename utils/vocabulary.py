@@ -10,8 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from utils.errors import UserError
+from utils.outputs import move
 
 UNK, BOS, EOS, PAD = "<unk>", "<s>", "</s>", "<pad>"  # ids 0 to 3
+# what make_model_folder writes
+MODEL_FILES = (
+    "config.json", "generation_config.json", "tokenizer.model", "tokenizer.json", "tokenizer_config.json",
+    "chat_template.jinja",
+)  # fmt: skip
 ROLES = ("<|system|>", "<|user|>", "<|assistant|>")
 PUNCTUATION = (".", ",", "?", "!")  # one token each: sentencepiece would merge a number with its full stop
 CHAT_TEMPLATE = (
@@ -36,7 +42,7 @@ def make_model_folder(texts: Iterable[str], folder: Path, vocab_size: int, **siz
         _write_json(partial / "generation_config.json", {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 3})
         folder.mkdir(parents=True, exist_ok=True)
         for path in partial.iterdir():
-            path.replace(folder / path.name)
+            move(path, folder / path.name)
     except OSError as error:
         raise UserError(f"{folder}: cannot be written: {error.strerror or error}", on_this_rank=True) from error
     finally:

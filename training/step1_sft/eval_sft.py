@@ -36,7 +36,7 @@ def main(argv: list[str] | None = None) -> None:
     join_ranks()
     drawn = {"top_p": args.top_p, "top_k": args.top_k, "seed": args.seed}
     how = samplings(args, [args.temperature], num_samples=2, **drawn)
-    rows, output = open_files(args, "two")
+    rows, output = open_files(args, "two", "eval_sft.py")
 
     def make():
         return answering(

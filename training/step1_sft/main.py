@@ -24,7 +24,7 @@ from utils.stage import begin, load_tokens
 def main(argv: list[str] | None = None) -> None:
     groups = parse([ModelArguments, DataArguments, TrainingArguments, SamplingArguments], argv, __doc__)
     model_args, data_args, args, sampling_args = groups
-    run = Run(args, groups)
+    run = Run(args, groups, "step1_sft/main.py")
     if run.finished:
         return
 

@@ -17,10 +17,11 @@ from utils import ranks
 from utils.answering import Reader
 from utils.arguments import parse
 from utils.arguments.inference import ReaderArguments
-from utils.arguments.options import option, required
+from utils.arguments.options import option, overwriting, required
 from utils.decoding import Sampling
 from utils.errors import UserError
 from utils.generation import generate
+from utils.outputs import claim, model_files
 from utils.raw_datasets import records_of
 from utils.records import Message, Record
 from utils.reporting import run_program, say, write_json
@@ -43,6 +44,7 @@ class PromptEvalArguments:
     language: Literal["English", "Chinese", "Japanese"] = option("English", help="of the built-in prompts")
     max_samples: int = option(20, help="at most so many prompts")
     output_path: str | None = option(help="JSON file to write; None: the answers are only shown")
+    overwrite: bool = overwriting()
     batch_size: int = option(8, help="prompts at a time")
     max_prompt_seq_len: int = option(384, help="longest prompt in tokens; longer ones lose their start")
     max_new_tokens: int = option(100, help="longest answer in tokens")
@@ -63,8 +65,11 @@ class PromptEvalArguments:
 def main(argv: list[str] | None = None) -> None:
     (args,) = parse([PromptEvalArguments], argv, __doc__)
     join_ranks()
-    records = read_prompts(args)
     first, second = args.model_name_or_path_baseline, args.model_name_or_path_finetune
+    models = [file for name in (first, second) for file in model_files(name, "prompt_eval.py")]
+    reads = [args.local_data_files or "", *models]
+    claim("prompt_eval.py", {"--output_path": args.output_path}, reads=reads, overwrite=args.overwrite)
+    records = read_prompts(args)
     names = {"baseline": first, "response": second} if second else {"response": first}
     found = {column: answers(name, records, args) for column, name in names.items()}
     prompts = [record.prompt[-1].content for record in records]

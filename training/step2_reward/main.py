@@ -27,7 +27,7 @@ def main(argv: list[str] | None = None) -> None:
     groups = parse([ModelArguments, DataArguments, TrainingArguments], argv, __doc__)
     model_args, data_args, args = groups
     refuse_dropout(model_args)
-    run = Run(args, groups)
+    run = Run(args, groups, "step2_reward/main.py")
     if run.finished:
         return
 

@@ -17,12 +17,13 @@ from typing import Any
 
 from utils import ranks
 from utils.answer_rows import AnswerRow, output_file, part_of
-from utils.answering import Reader, score_rows, signature
+from utils.answering import Reader, claim_outputs, claim_shards, score_rows, signature
 from utils.arguments import parse
 from utils.arguments.inference import FileArguments, LengthArguments, ReaderArguments
 from utils.errors import UserError
 from utils.raw_datasets import records_of
 from utils.raw_datasets.dialogue import prompt_of
+from utils.raw_datasets.spec import Spec
 from utils.records import Answer, Message, Record, comparison, read_jsonl, record_from_json
 from utils.reporting import run_program, say, write_json
 from utils.shards import join_ranks
@@ -46,16 +47,20 @@ class EvalArguments(LengthArguments, FileArguments, ReaderArguments):
 def main(argv: list[str] | None = None) -> None:
     (args,) = parse([EvalArguments], argv, __doc__)
     join_ranks()
+    output = output_file(args.output_path, args.data_path or ["rw_eval"], "scored")
+    metrics = output.with_name(f"{output.stem}-metrics.json")
+    if args.data_path or args.output_path:
+        files = [Spec.of(path).path for path in args.data_path]
+        claim_shards(args, "rw_eval.py", output, files)
+        claim_outputs(args, "rw_eval.py", [metrics], files)
     rows = [row for path in args.data_path for row in read(path)]
     rows = rows or [AnswerRow(comparison([Message("user", q)], good, bad)) for q, good, bad in BUILT_IN]
     rows = part_of(rows, args.offset, args.data_fraction)
     if not args.data_path and not args.output_path:
         return show(rows, args)
-    output = output_file(args.output_path, args.data_path or ["rw_eval"], "scored")
     shards = score_rows(rows, args, output, finish)
     if ranks.rank() == 0:
-        metrics = measure(shards.read(), signature(args.model_name_or_path))
-        write_json(output.with_name(f"{output.stem}-metrics.json"), metrics)
+        write_json(metrics, measure(shards.read(), signature(args.model_name_or_path)))
 
 
 def show(rows: list[AnswerRow], args: EvalArguments) -> None:

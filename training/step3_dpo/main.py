@@ -55,7 +55,7 @@ def main(argv: list[str] | None = None) -> None:
     groups = parse([ModelArguments, DataArguments, TrainingArguments, SamplingArguments, DPOArguments], argv, __doc__)
     model_args, data_args, args, sampling_args, dpo_args = groups
     refuse_dropout(model_args)
-    run = Run(args, groups)
+    run = Run(args, groups, "step3_dpo/main.py")
     if run.finished:
         return
 

@@ -40,7 +40,7 @@ def main(argv: list[str] | None = None) -> None:  # noqa: PLR0915 (the algorithm
     groups = parse([ModelArguments, DataArguments, TrainingArguments, PPOArguments], argv, __doc__)
     model_args, data_args, args, ppo = groups
     refuse_dropout(model_args)
-    run = Run(args, groups)
+    run = Run(args, groups, "step3_ppo/main.py")
     if run.finished:
         return
 

@@ -26,10 +26,10 @@ class _Parser(HfArgumentParser):
         raise UserError(f"{message}; --help lists every option")
 
 
-def parse(groups: list[type], argv: list[str] | None = None, description: str = "") -> list[Any]:
-    """One object per group, from flags (default: the command line's). Raises UserError."""
+def parse(groups: list[type], argv: list[str] | None = None, description: str = "", epilog: str = "") -> list[Any]:
+    """One object per group, from flags (default: the command line's); --help ends with `epilog`. Raises UserError."""
     argv = list(sys.argv[1:] if argv is None else argv)
-    parser = _Parser(groups, description=description, allow_abbrev=False, formatter_class=_Help)
+    parser = _Parser(groups, description=description, epilog=epilog, allow_abbrev=False, formatter_class=_Help)
     parser.add_argument("--config", metavar="FILE.yaml", help="values for any of these options; flags override them")
     parser.add_argument("--local_rank", "--local-rank", type=int, default=-1, help="set by launchers")
     known = {_flag(flag) for action in parser._actions for flag in action.option_strings if _flag(flag)}

@@ -40,7 +40,7 @@ class FileArguments:
     batch_size: int = option(8, help="prompts at a time, each with all its answers; it does not change what is written")
     data_fraction: float = option(1.0, help="this share of the rows, from --offset on")
     offset: int = option(0, help="rows to leave out at the front")
-    overwrite: bool = option(False, help="make the output anew when it was made with other options")
+    overwrite: bool = option(False, help="replace an output that was made with other options, or not by this program")
 
     def check_files(self) -> None:
         if self.batch_size < 1:

@@ -21,6 +21,10 @@ def required(help: str, aliases: list[str] | None = None):
     return field(metadata={"help": help, **({"aliases": aliases} if aliases else {})})
 
 
+def overwriting():
+    return option(False, help="replace outputs that this program did not write, or that were changed since")
+
+
 NOT_NEGATIVE, BELOW_ONE = "0 or more", "0 or more and below 1"
 RANGES = {
     NOT_NEGATIVE: lambda x: 0 <= x < math.inf,
@@ -152,6 +156,7 @@ class TrainingArguments:
     checkpoint_every: int = option(200, help="optimizer steps between checkpoints to continue from (one more ends each epoch); 0: none")
     keep_last: int = option(1, help="how many of those checkpoints are kept")
     report_to: list[str] = option(["tensorboard"], help="tensorboard, wandb or none")
+    overwrite: bool = option(False, help="write into a folder that this stage did not make, or begin another run in it; the very run that it holds is continued all the same")
     debug: bool = option(False, help="try the run: a few rows and steps, nothing saved")
 
     def __post_init__(self) -> None:

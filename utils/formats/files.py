@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from utils.errors import UserError
+from utils.outputs import move
 from utils.raw_datasets.instructions import MISSING
 from utils.records import RecordError
 
@@ -118,7 +119,7 @@ def replacing(path: Path) -> Iterator[TextIO]:
             yield out
             out.flush()
             os.fsync(out.fileno())
-        partial.replace(path)
+        move(partial, path)
     except OSError as error:
         reason = error.strerror or error
         raise UserError(f"{path}: cannot be written: {reason}; free some space, or give another place") from error

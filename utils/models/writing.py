@@ -13,6 +13,9 @@ from utils.errors import UserError
 from utils.lora import DTYPES, merged, plain
 from utils.models.folders import whole_models
 
+# the weights of another model that this one takes the place of
+PARTS = ("model.safetensors", "model-*-of-*.safetensors", "pytorch_model*.bin", "*.index.json")
+
 
 def save(model: nn.Module, state: dict[str, Tensor], renderer, folder: Path) -> nn.Module:
     """Write a folder that plain transformers loads: safetensors, config, generation config, tokenizer with its chat
@@ -41,6 +44,9 @@ def save(model: nn.Module, state: dict[str, Tensor], renderer, folder: Path) -> 
             }
             model.save_pretrained(partial / "adapter", state_dict=adapter)
         files = sorted((f for f in partial.iterdir()), key=lambda f: f.name == "config.json")
+        for old in (file for kind in PARTS for file in folder.glob(kind)):
+            if not (partial / old.name).exists():  # save_pretrained() removes them, too: they might be read first
+                old.unlink()
         for file in files:
             target = folder / file.name
             if target.is_dir():

@@ -8,6 +8,7 @@ from itertools import chain
 from typing import Any
 
 from utils.raw_datasets.base import LeftOut, RawDataset, detect
+from utils.raw_datasets.ids import Ids
 from utils.raw_datasets.sources import Rows, Source
 from utils.raw_datasets.spec import Spec
 from utils.records import Record, RecordError
@@ -41,9 +42,13 @@ class Reader:
         return set(self._renamed) & set(row)
 
     def records(self) -> Iterator[Record]:
+        ids = Ids()
         for row, where in self._rows:
             try:
-                yield self.cls.record(self._in_our_names(row), where).check()
+                record = self.cls.record(self._in_our_names(row), where).check()
+                if self.cls.name == "records":  # other classes read no ids: what a row calls so goes to its meta
+                    ids.check(record)
+                yield record
             except LeftOut as left:
                 self.count(left.reason, where)
             except RecordError as error:

@@ -1,0 +1,184 @@
+"""What a program may write over. One rule for all of them:
+
+1. An output is never an input: it is no file that the command reads, and lies in no folder that it reads.
+2. What a program did not write itself, or what was changed since, it replaces only with --overwrite.
+
+    claim("group.py", {"--output_path": args.output_path}, reads=args.answers, overwrite=args.overwrite)
+    ...                                 # the work, which may take hours and money
+    write_jsonl(args.output_path, rows)  # each function of utils that writes a file ends with move()
+
+The record of a file x is .x.plumbline.json beside it: the program, and digests of what it wrote. The record of a
+training run is .plumbline.json in its folder: the program alone. Its models have no digest (reading 140 GB again takes
+minutes) and need none: a finished run writes nothing more, and one that continues replaces only what it wrote.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from utils.errors import UserError
+
+RECORD = ".plumbline.json"
+LAUNCHED = ("train.log", "run_*.sh")  # launch.sh puts them into a run's folder before the stage starts
+_claimed: dict[str, str] = {}  # absolute path -> the program of this process that writes it
+
+
+def claim(
+    program: str, outputs: Mapping[str, Any], *, reads: Iterable[str | Path] = (), overwrite: bool = False
+) -> None:
+    """Refuse outputs that break the rule, and have move() keep the records of the others. Call it before any work.
+
+    Args:
+        program: the file name of the program, as records have it.
+        outputs: by the option that names them, a path or several; None for what is not written.
+        reads: every file and folder that the command reads; names that are neither are of the hub.
+        overwrite: --overwrite.
+    """
+    if int(os.environ.get("RANK", 0)):
+        return  # rank 0 writes, and may have begun to
+    reads, seen = list(reads), set()
+    for flag, path in _each(outputs):
+        _refuse_input(flag, path, reads)
+        if path.is_dir():
+            raise UserError(f"{flag} {path} is a folder; expected the name of a file")
+        if path.resolve() in seen:
+            raise UserError(f"{flag} {path} is another output of this command, too; give another {flag}")
+        seen.add(path.resolve())
+        why = None if overwrite else _foreign(program, path)
+        if why:
+            raise UserError(f"{why}; give another {flag}, or --overwrite to replace it")
+    _claimed.update({os.path.abspath(path): program for _, path in _each(outputs)})
+
+
+def check_folder(program: str, flag: str, folder: Path, *, reads: Iterable[str | Path], overwrite: bool) -> None:
+    """The same for the folder of a training run, which must hold no input either."""
+    if int(os.environ.get("RANK", 0)):
+        return
+    reads = list(reads)
+    _refuse_input(flag, folder, reads)
+    for read in filter(os.path.exists, map(os.path.expanduser, reads)):
+        if Path(read).resolve().is_relative_to(folder.resolve()):
+            raise UserError(f"{flag} {folder} holds {read}, which this command reads; give another {flag}")
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{flag} {folder} is a file; expected a folder")
+    why = None if overwrite else _foreign_folder(program, folder)
+    if why:
+        raise UserError(f"{why}; give another {flag}, or --overwrite to write over it")
+
+
+def record_folder(program: str, folder: Path) -> None:
+    """Write the record of a run, which passed check_folder() and is about to take its first step."""
+    try:
+        _write_record(folder / RECORD, {"program": program})
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be written: {error.strerror or error}", on_this_rank=True) from error
+
+
+def move(partial: Path, path: Path) -> None:
+    """Rename a finished file into its place. A claimed one gets its record before: a kill between the two leaves the
+    old file, and the record still has the digest of that. Raises OSError."""
+    program = _claimed.get(os.path.abspath(path))
+    if program:
+        own = [_digest(path)] if path.is_file() else []
+        own = [digest for digest in own if digest in _digests(program, path)]  # not of a file that is written over
+        _write_record(_record_of(path), {"program": program, "digests": [*own, _digest(partial)]})
+    partial.replace(path)
+
+
+def remove(path: Path) -> None:
+    """Delete a file that was claimed, and its record."""
+    path.unlink(missing_ok=True)
+    _record_of(path).unlink(missing_ok=True)
+
+
+def has_record(path: Path) -> bool:
+    return _record_of(path).is_file()
+
+
+def model_files(name: str | None, program: str) -> list[Path]:
+    """The files of a model's local folder, as `reads`: the program may write new files beside them, and those again."""
+    folder = Path(name or "").expanduser()
+    if not name or not folder.is_dir():
+        return []
+    return [f for f in folder.iterdir() if f.is_file() and _read_record(_record_of(f)).get("program") != program]
+
+
+def _each(outputs: Mapping[str, Any]) -> Iterator[tuple[str, Path]]:
+    for flag, paths in outputs.items():
+        for path in paths if isinstance(paths, list | tuple) else [paths]:
+            if path:
+                yield flag, Path(path)
+
+
+def _refuse_input(flag: str, output: Path, reads: list[str | Path]) -> None:
+    for read in filter(None, map(os.path.expanduser, reads)):
+        linked = output.exists() and os.path.exists(read) and os.path.samefile(output, read)
+        if linked or output.resolve() == Path(read).resolve():
+            raise UserError(f"{flag} {output} is an input of this command; give another {flag}")
+        if os.path.isdir(read) and output.resolve().is_relative_to(Path(read).resolve()):
+            raise UserError(f"{flag} {output} lies in {read}, which this command reads; give another {flag}")
+
+
+def _foreign(program: str, path: Path) -> str | None:
+    """Why a file is not the program's own to replace."""
+    if not path.exists():
+        return None
+    writer = _read_record(_record_of(path)).get("program")
+    if writer != program:
+        return f"{path} was not written by {program}" + (f" but by {writer}" if writer else "")
+    if _digest(path) not in _digests(program, path):
+        return f"{path} has been changed since {program} wrote it"
+    return None
+
+
+def _foreign_folder(program: str, folder: Path) -> str | None:
+    """Why a folder is not the run's own. Runs from before there were records are known by their args.json."""
+    if not folder.is_dir():
+        return None
+    writer = _read_record(folder / RECORD).get("program")
+    if writer is None and "TrainingArguments" in _read_record(folder / "args.json"):
+        return None
+    if writer is not None:
+        return None if writer == program else f"{folder} was not written by {program} but by {writer}"
+    found = (file for file in sorted(folder.iterdir()) if not any(map(file.match, LAUNCHED)))
+    other = next((file.name for file in found if not file.name.startswith(".")), None)
+    return other and f"{folder} holds {other}, which was not written by {program}"
+
+
+def _record_of(path: Path) -> Path:
+    return path.with_name(f".{path.name}{RECORD}")
+
+
+def _read_record(path: Path) -> dict[str, Any]:
+    """{} where there is none."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _digests(program: str, path: Path) -> list[str]:
+    record = _read_record(_record_of(path))
+    return record.get("digests", []) if record.get("program") == program else []
+
+
+def _write_record(path: Path, record: dict[str, Any]) -> None:
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_text(json.dumps(record) + "\n", encoding="utf-8")
+        partial.replace(path)
+    finally:
+        if path.parent.is_dir():
+            partial.unlink(missing_ok=True)
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as content:
+        return hashlib.file_digest(content, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
