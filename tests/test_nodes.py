@@ -7,6 +7,8 @@ import sys
 import torch
 from toys import ROOT
 
+from utils.ranks import free_port
+
 WORKER = """
 import sys
 from pathlib import Path

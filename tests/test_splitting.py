@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 from test_packed import random_groups
 from toys import tiny_lm, tiny_rm
 
-from utils.batches import Plan, collate
+from utils.batches import collate
 from utils.groups import group
 from utils.measuring import Passes, measure
+from utils.plan import Plan
 from utils.reference import reference_logprobs
 from utils.scoring import Policy, RewardModel
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from utils import checkpoints, ranks
 from utils.arguments.options import Interval, TrainingArguments
-from utils.batches import Batch, Plan
+from utils.batches import Batch
 from utils.ema import Average
 from utils.engine import Engine
 from utils.errors import UserError
@@ -26,6 +26,7 @@ from utils.finite import refuse_nonfinite, take_step
 from utils.groups import Group, sizes_of
 from utils.lora import plain
 from utils.measuring import Passes, limits_of
+from utils.plan import Plan
 from utils.reporting import progress, say, write_json
 from utils.run import Run
 from utils.saving import save_model

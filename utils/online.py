@@ -19,13 +19,14 @@ from torch import Tensor
 from utils import checkpoints, ranks
 from utils.arguments.options import Interval
 from utils.arguments.ppo import PPOArguments
-from utils.batches import Batch, Plan, Step
+from utils.batches import Batch
 from utils.ema import Average
 from utils.engine import Engine
 from utils.errors import UserError
 from utils.experience import Experience, facts_of
 from utils.finite import take_step
 from utils.loop import averages
+from utils.plan import Plan, Step
 from utils.reporting import progress, say, write_json
 from utils.rollouts import Roller, gathered, refuse_rollout, shared_out, show, slots_of, steps_of
 from utils.run import Run

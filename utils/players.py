@@ -11,11 +11,11 @@ import torch
 from utils import models, ranks
 from utils.arguments.options import DataArguments, ModelArguments, TrainingArguments
 from utils.arguments.ppo import PPOArguments
-from utils.batches import Plan
 from utils.engine import Engine, frozen
 from utils.errors import UserError
 from utils.groups import group
 from utils.measuring import limits_of
+from utils.plan import Plan
 from utils.reporting import say
 from utils.rewards import Prompts, at_hand, of_function, of_model, of_service, reward_model, without_adapter
 from utils.rollouts import Roller

@@ -95,7 +95,7 @@ def _probes(rows: Sequence[Group]) -> list[Group]:
 
 
 def _read(model: Any, scorer: nn.Module, probes: Sequence[Group], place: torch.device) -> list[Tensor]:
-    """What `model` (the engine, or a scorer) says of each probe, float32 on the CPU: log-probs [L, V], or scores."""
+    """What `model` (the engine, or a scorer) says of each probe, float32 on the CPU: log-probs [N, V], or scores."""
     more = {"distributions": True} if isinstance(scorer, Policy) else {}
     found, training = [], scorer.training
     scorer.eval()

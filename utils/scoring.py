@@ -38,8 +38,8 @@ class Policy(nn.Module):
         """Return log-probs of the batch's trained tokens, [N].
 
         entropy: also the entropy in nats of the distribution of each token, [N]. temperature: of the distribution; None
-        is the policy's own. distributions: return instead the log-probs of all words at the batch's logit positions,
-        float32 [L, V], without gradients: for few positions.
+        is the policy's own. distributions: return instead the log-probs of all words in place of each trained token,
+        float32 [N, V], without gradients: for few tokens.
         """
         temperature = self.temperature if temperature is None else temperature
         if self.chunked:
@@ -48,7 +48,7 @@ class Policy(nn.Module):
             make, values_LX = logprobs_of_logits, self._logits(batch)
         rows_N = batch.logit_rows
         if distributions:
-            return make(values_LX, rows_N, batch.targets, distributions=True)
+            return make(values_LX, rows_N, batch.targets, distributions=True)[rows_N]
         logprobs_N, entropy_L = make(values_LX, rows_N, batch.targets, temperature=temperature, entropy=entropy)
         return (logprobs_N, entropy_L[rows_N]) if entropy else logprobs_N
 

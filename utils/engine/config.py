@@ -43,6 +43,7 @@ def config_of(args: TrainingArguments, world: int) -> dict[str, Any]:
     config["bf16"] = {"enabled": args.bf16}
     if args.bf16:  # DeepSpeed's default sums micro-batches in bfloat16: of 512 equal ones a quarter of the norm is lost
         config["data_types"] = {"grad_accum_dtype": "fp32"}
+        config.setdefault("communication_data_type", "fp32")  # else ranks would add in bfloat16
     config["gradient_clipping"] = args.gradient_clipping  # DeepSpeed clips to 1.0 when this is left out
     # The loop forms forward passes by tokens, so their number varies: it owns the accumulation boundary (step()), and
     # these three sizes are formal.
