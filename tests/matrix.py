@@ -21,8 +21,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from matrix_cells import FACTORS, TOLERANCE, Cell, Failure, cells, twins
+from matrix_cells import FACTORS, TOLERANCE, Cell, cells, twins
 from matrix_runs import Result, command_of, run_all
+from processes import Failure
 
 from utils.arguments import parse
 from utils.arguments.options import expect, option

@@ -69,10 +69,6 @@ STEPS = 3
 TOLERANCE = 1e-4  # of metrics in float32 between layouts: sums in another order, three updates of Adam
 
 
-class Failure(Exception):  # noqa: N818
-    """What a cell did wrong, in one line."""
-
-
 @dataclass(frozen=True)
 class Cell:
     """A stage with one value of each of its factors."""

@@ -7,7 +7,8 @@ import math
 from pathlib import Path
 
 import torch
-from matrix_cells import STEPS, TOLERANCE, Cell, Failure
+from matrix_cells import STEPS, TOLERANCE, Cell
+from processes import Failure
 from stages import WALL_CLOCK, WORDS, demonstrations, toy_data, toy_model, weights
 from toys import tiny_rm
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer

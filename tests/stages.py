@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
 import torch
+from processes import run_program, together
 from tokenizers import Tokenizer, pre_tokenizers
 from tokenizers import models as token_models
 from toys import ROOT, tiny_lm
@@ -73,15 +73,8 @@ def demonstrations(folder: Path, rows: int = 48) -> Path:
     return folder
 
 
-def environment(**extra: str) -> dict[str, str]:
-    kept = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_PORT")}
-    return {**kept, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", **extra}
-
-
-def command(stage: str, model: Path, data: Path, out: Path, *flags: str, ranks: int = 1) -> list[str]:
-    starter = [sys.executable]
-    if ranks > 1:
-        starter += ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(ranks)]
+def program(stage: str, model: Path, data: Path, out: Path, *flags: str, ranks: int = 1) -> list[str]:
+    """main.py of the stage and its words."""
     options = {
         "--model_name_or_path": str(model), "--data_path": str(data), "--output_dir": str(out),
         "--cache_dir": str(out.parent / "cache"), "--per_device_train_batch_size": str(8 // ranks),
@@ -89,17 +82,23 @@ def command(stage: str, model: Path, data: Path, out: Path, *flags: str, ranks: 
         "--num_train_epochs": "2", "--lr_scheduler_type": "linear", "--logging_steps": "1", "--report_to": "none",
     }  # fmt: skip
     words = [word for pair in options.items() for word in pair]
-    return [*starter, str(ROOT / "training" / stage / "main.py"), *words, "--", *flags]
+    return [str(ROOT / "training" / stage / "main.py"), *words, "--", *flags]
+
+
+def command(*words, ranks: int = 1) -> list[str]:
+    """The same as a person types it."""
+    starter = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(ranks)] if ranks > 1 else []
+    return [sys.executable, *starter, *program(*words, ranks=ranks)]
 
 
 def run_stage(stage: str, model: Path, data: Path, out: Path, *flags: str, ranks: int = 1, code: int = 0) -> str:
-    """Run it from inside its folder; returns what it printed."""
-    done = subprocess.run(
-        command(stage, model, data, out, *flags, ranks=ranks), cwd=ROOT / "training" / stage, env=environment(),
-        capture_output=True, text=True,
-    )  # fmt: skip
-    assert done.returncode == code, f"exit {done.returncode}\n{done.stdout[-3000:]}\n{done.stderr[-4000:]}"
-    return done.stdout + done.stderr
+    """Run it from inside its folder; returns what it printed. Several ranks are started as torchrun starts them."""
+    with tempfile.TemporaryDirectory() as folder:
+        log = Path(folder) / "log"
+        found = together(run_program, log, program(stage, model, data, out, *flags, ranks=ranks), ranks=ranks)
+        said = log.read_text(encoding="utf-8", errors="replace")
+    assert found == code, f"exit {found}\n{said[-6000:]}"
+    return said
 
 
 WALL_CLOCK = set(Report.WALL_CLOCK)

@@ -1,23 +1,12 @@
-"""Gradients of many micro-batches are summed in float32, whatever the model's dtype and the ZeRO stage."""
-
-import os
-import subprocess
-import sys
+"""Gradients of micro-batches and of ranks are added in float32, whatever the model's dtype and the ZeRO stage."""
 
 import pytest
-from toys import ROOT
+import torch
+from processes import run_function, together
+from torch import nn
 
 MICRO_BATCHES = 256
-WORKER = """
-import sys
-import torch
-from torch import nn
-from utils import engine
-from utils.arguments.options import TrainingArguments
 
-stage, offload, count = int(sys.argv[1]), bool(sys.argv[2]), int(sys.argv[3])
-args = TrainingArguments(output_dir="unused", bf16=True, zero_stage=stage, offload=offload, gradient_clipping=0.0)
-engine.start(args)
 
 class Weighted(nn.Module):
     def __init__(self):
@@ -27,20 +16,39 @@ class Weighted(nn.Module):
     def forward(self, factors):
         return (self.weight * factors).sum()
 
-factors = torch.linspace(0.5, 1.5, 512).view(64, 8).bfloat16()
-trained = engine.Engine(Weighted(), args, 10)
-for _ in range(count):
-    trained.backward(trained(factors) / count)
-trained.step()
-sys.stdout.write(f"{trained.gradient_norm() / float(factors.float().norm())}\\n")
-"""
+
+def gradient_norm(stage, offload, batches):
+    """The norm of the mean gradient of `batches`, one update of a bfloat16 model after all of them."""
+    from utils import engine
+    from utils.arguments.options import TrainingArguments
+
+    args = TrainingArguments(output_dir="unused", bf16=True, zero_stage=stage, offload=offload, gradient_clipping=0.0)
+    engine.start(args)
+    trained = engine.Engine(Weighted(), args, 10)
+    for factors in batches:
+        trained.backward(trained(factors) / len(batches))
+    trained.step()
+    return trained.gradient_norm()
 
 
-@pytest.mark.parametrize("stage, offload", [(1, ""), (2, ""), (3, ""), (1, "offload")])
-def test_many_micro_batches_give_the_gradient_of_one(stage, offload):
-    """A sum in bfloat16 stops growing when a micro-batch is less than half a step of it."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    words = [sys.executable, "-c", WORKER, str(stage), offload, str(MICRO_BATCHES)]
-    done = subprocess.run(words, env=environment, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert float(done.stdout.split()[-1]) == pytest.approx(1, abs=1e-4)
+def many(stage, offload):
+    factors = torch.linspace(0.5, 1.5, 512).view(64, 8).bfloat16()
+    found = gradient_norm(stage, offload, [factors] * MICRO_BATCHES)
+    assert found == pytest.approx(float(factors.float().norm()), rel=1e-4)
+
+
+def of_ranks(stage, offload):
+    """1 + 2^-9 is 1 in bfloat16."""
+    from utils.ranks import rank
+
+    found = gradient_norm(stage, offload, [torch.full((64, 8), (1.0, 2.0**-9)[rank()]).bfloat16()])
+    assert found == pytest.approx((1 + 2.0**-9) / 2 * 512**0.5, rel=1e-5)
+
+
+@pytest.mark.parametrize("stage, offload", [(1, False), (2, False), (3, False), (1, True)])
+@pytest.mark.parametrize("cut", ["many", "of_ranks"])
+def test_parts_give_the_gradient_of_the_whole(tmp_path, cut, stage, offload):
+    """A sum in bfloat16 stops growing when an addend is less than half a step of it."""
+    log = tmp_path / "log"
+    ranks = 2 if cut == "of_ranks" else 1
+    assert together(run_function, log, "test_accumulation", cut, stage, offload, ranks=ranks) == 0, log.read_text()

@@ -10,7 +10,7 @@ import threading
 import pytest
 from asking_worker import questions
 from oracle import control, oracle, wait_for
-from stages import environment
+from processes import environment
 from toys import ROOT
 
 from utils.asking import Limits, Question, ask

@@ -11,7 +11,7 @@ import time
 import pytest
 from asking_worker import questions
 from oracle import control, oracle_program, wait_for
-from stages import environment
+from processes import environment
 from toys import ROOT
 
 from utils.ledger import Ledger

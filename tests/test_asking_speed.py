@@ -1,17 +1,20 @@
 """How fast the pump is, and what it takes: a server that takes 200 ms, one core, memory that does not grow."""
 
+import json
 import math
 import os
 import re
 import sqlite3
 import subprocess
 import sys
+import time
 
 import pytest
 from oracle import oracle_program
-from stages import environment
+from processes import environment
 from toys import ROOT
 
+ROUNDS = 2000  # of `busy` in a second of a quiet core where 2 ms were measured
 SECONDS, COUNT, CONCURRENCY = 0.2, 1000, 64
 LIMIT = 1.3 * math.ceil(COUNT / CONCURRENCY) * SECONDS  # 4.16
 
@@ -50,11 +53,22 @@ def test_1000_requests_64_at_a_time(tmp_path):
     assert min(seconds) <= LIMIT, seconds
 
 
+def busy(seconds=0.5):
+    """How much slower than alone a core works now, at least 1: other programs share its caches and its clock."""
+    rows, rounds = [{"id": n, "texts": ["some words"] * 4} for n in range(200)], 0
+    started = time.process_time()
+    while time.process_time() - started < seconds:
+        json.loads(json.dumps(rows))
+        rounds += 1
+    return max(1.0, ROUNDS / (rounds / seconds))
+
+
 @pytest.mark.slow
 def test_cpu_and_memory_of_a_request(tmp_path):
     """2,500 more requests of 20 kB are 50 MB: none of it stays. At 2 ms each, 36,000 requests take 72 s of one core."""
+    before = busy()
     with oracle_program(tmp_path) as (_, url):
         few = run(tmp_path / "few", url, 500, 32, tmp_path / "few.jsonl", 20_000)
         many = run(tmp_path / "many", url, 3000, 32, tmp_path / "many.jsonl", 20_000)
-    assert (many[0] - few[0]) / 2500 < 0.002, (few, many)
+    assert (many[0] - few[0]) / 2500 < 0.002 * max(before, busy()), (few, many)
     assert many[1] - few[1] < 15, (few, many)

@@ -13,8 +13,9 @@ import in_process
 import pytest
 import toy_folders
 from in_process import DPO, PPO, REWARD, SFT, STAGES
+from processes import environment
 from safetensors.torch import load_file, save_file
-from stages import demonstrations, environment, toy_data, toy_model
+from stages import demonstrations, toy_data, toy_model
 from toys import ROOT
 
 EVERY_STAGE = pytest.mark.parametrize("stage", STAGES)

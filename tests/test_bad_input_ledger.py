@@ -12,7 +12,7 @@ import sys
 import in_process
 import pytest
 from model_server import model_server, ok
-from stages import environment
+from processes import environment
 from test_asking import question
 from toys import ROOT
 

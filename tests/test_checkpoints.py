@@ -10,7 +10,8 @@ import in_process
 import pytest
 import torch
 from in_process import PPO, REWARD, SFT
-from stages import demonstrations, environment, metrics, run_stage, toy_data, toy_model, weights
+from processes import environment
+from stages import demonstrations, metrics, run_stage, toy_data, toy_model, weights
 from transformers import AutoModelForCausalLM
 
 from utils import checkpoints

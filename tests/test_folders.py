@@ -14,7 +14,8 @@ import peft
 import pytest
 import torch
 from in_process import DPO, PPO, REWARD, SFT
-from stages import command, demonstrations, environment, metrics, run_stage, toy_data, toy_model, weights
+from processes import environment
+from stages import command, demonstrations, metrics, run_stage, toy_data, toy_model, weights
 from toys import ROOT
 from transformers import (
     AutoModelForCausalLM,

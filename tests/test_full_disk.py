@@ -8,7 +8,8 @@ import shutil
 import subprocess
 
 import pytest
-from stages import command, environment, metrics, run_stage, toy_data, toy_model
+from processes import environment
+from stages import command, metrics, run_stage, toy_data, toy_model
 from toys import ROOT
 
 pytestmark = pytest.mark.slow

@@ -9,7 +9,8 @@ import time
 from pathlib import Path
 
 import pytest
-from stages import environment, toy_data, toy_model
+from processes import environment
+from stages import toy_data, toy_model
 from toys import ROOT
 
 DPO_LLAMA = "step3_dpo/run_dpo_llama.sh"

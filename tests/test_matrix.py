@@ -12,8 +12,9 @@ import matrix_checks
 import pytest
 import torch
 from matrix import row_of
-from matrix_cells import FACTORS, Failure, cell, cells, covering, refusal, twins
-from matrix_runs import _run_function, make_world, run_cell, start_server, together
+from matrix_cells import FACTORS, cell, cells, covering, refusal, twins
+from matrix_runs import make_world, run_cell
+from processes import Failure, run_function, together
 from safetensors.torch import load_file, save_file
 from toys import ROOT
 
@@ -39,7 +40,6 @@ SAMPLE = [
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
     folder = tmp_path_factory.mktemp("matrix") / "world"
-    start_server()
     make_world(folder)
     return folder
 
@@ -206,10 +206,10 @@ def test_a_run_that_should_be_refused_or_should_not_is_wrong(world, tmp_path, mo
 
 
 def test_a_hang_and_a_dead_rank_end(world, tmp_path, monkeypatch):
-    assert together(_run_function, tmp_path / "log", "os", "abort", ranks=2) == -6
-    monkeypatch.setattr("matrix_runs.LIMIT", 0.5)
+    assert together(run_function, tmp_path / "log", "os", "abort", ranks=2) == -6
+    monkeypatch.setattr("processes.LIMIT", 0.5)
     with pytest.raises(Failure, match="not done after"):
-        together(_run_function, tmp_path / "log", "time", "sleep", 60, ranks=2)
+        together(run_function, tmp_path / "log", "time", "sleep", 60, ranks=2)
 
 
 # ---- test.sh

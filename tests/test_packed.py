@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from stages import environment
+from processes import environment
 from toys import ROOT, tiny_lm, tiny_rm
 
 from utils.attention import why_not_packed

@@ -12,7 +12,8 @@ import sys
 
 import pytest
 from oracle import oracle_program
-from stages import environment, toy_model
+from processes import environment
+from stages import toy_model
 from test_docs import fences
 from toys import ROOT, tiny_rm
 

@@ -4,7 +4,8 @@ import subprocess
 import sys
 
 import pytest
-from stages import environment, toy_model
+from processes import environment
+from stages import toy_model
 
 PROGRAM = """
 import gc, sys, weakref

@@ -7,7 +7,8 @@ import time
 import psutil
 import pytest
 import torch
-from stages import command, demonstrations, environment, metrics, run_stage, toy_data, toy_model, weights
+from processes import environment
+from stages import command, demonstrations, metrics, run_stage, toy_data, toy_model, weights
 from toys import ROOT
 
 STAGES = {"step1_sft": demonstrations, "step2_reward": toy_data, "step3_dpo": toy_data}

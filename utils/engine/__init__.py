@@ -89,9 +89,9 @@ class Engine:
             self.deepspeed, *_ = deepspeed.initialize(
                 model=module, optimizer=optimizer, lr_scheduler=schedule, config=config, dist_init_required=False
             )
-        if world_size() == 1 and not hasattr(self.deepspeed.optimizer, "reduce_gradients"):
+        if world_size() == 1 and self.stage <= 1 and not hasattr(self.deepspeed.optimizer, "reduce_gradients"):
             # One rank has nothing to add up; DeepSpeed would copy all gradients twice (a seventh of a step of the
-            # built-in world). Its ZeRO optimizers do more than add when they reduce.
+            # built-in world). Its optimizers that shard gradients do more than add when they reduce.
             self.deepspeed.enable_backward_allreduce = False
         self.module, self.config, self.total_steps = module, config, total_steps
         self.skipped_in_a_row = 0  # updates
