@@ -7,7 +7,7 @@ import sys
 import time
 
 import pytest
-from stages import environment
+from processes import environment
 from test_layout import PROGRAMS_STARTED
 from test_no_torch import SITE
 from toys import ROOT
