@@ -59,7 +59,7 @@ launch() {
         return
     fi
     set -m                                                  # a process group of its own: its processes end together
-    { "${starter[@]}" "${words[@]}" 2>&1 | tee -a "${output}/train.log"; } &
+    { "${starter[@]}" "${words[@]}" 2>&1 </dev/null | tee -a "${output}/train.log"; } &
     set +m
     trap 'end_ranks $! 130 "interrupted; the same command continues"' INT
     trap 'end_ranks $! 143 "terminated; the same command continues"' TERM HUP
