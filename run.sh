@@ -66,11 +66,6 @@ test_feedback() {
     ask ranking "${T}/answers/for_feedback_test.jsonl" "${T}/feedback/test.jsonl" --orders random
 }
 
-# reward: from the oracle's feedback on SFT's answers and on the teachers', measured on verdicts on SFT's answers
-reward() {
-    DATA="${T}/feedback ${T}/world/pairs" bash training/step2_reward/run_tiny.sh --eval_data_path "${T}/feedback"
-}
-
 # best_of_16: SFT's 16 answers to each test prompt, scored by the reward model, the best kept
 best_of_16() {
     sample "${T}/sft" "${T}/world/prompts/test.jsonl" "${T}/answers/sft_16.jsonl" 16
@@ -88,7 +83,7 @@ step world          python data_collect/make_world.py --output_dir "${T}/world"
 step sft            bash training/step1_sft/run_tiny.sh
 step feedback       feedback
 step test_feedback  test_feedback
-step reward         reward
+step reward         bash training/step2_reward/run_tiny.sh
 step dpo            bash training/step3_dpo/run_tiny.sh
 step ppo            bash training/step3_ppo/run_ppo_tiny.sh
 step best_of_16     best_of_16

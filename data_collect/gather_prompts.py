@@ -12,11 +12,17 @@ from __future__ import annotations
 
 import glob
 import random
+from argparse import ArgumentParser
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
+
+try:
+    import utils.errors  # noqa: F401
+except ImportError:
+    ArgumentParser().exit(2, "error: no environment is active; at the project's root: source training/environment.sh\n")
 
 from utils.arguments import parse
 from utils.arguments.options import expect, option, overwriting, required

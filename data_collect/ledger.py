@@ -13,9 +13,15 @@ from __future__ import annotations
 
 import contextlib
 import sys
+from argparse import ArgumentParser
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+try:
+    import utils.errors  # noqa: F401
+except ImportError:
+    ArgumentParser().exit(2, "error: no environment is active; at the project's root: source training/environment.sh\n")
 
 from utils.arguments import parse
 from utils.arguments.options import option, overwriting, required

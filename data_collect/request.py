@@ -10,10 +10,16 @@ where it was stopped, and asks nothing twice.
 
 from __future__ import annotations
 
+from argparse import ArgumentParser
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+
+try:
+    import utils.errors  # noqa: F401
+except ImportError:
+    ArgumentParser().exit(2, "error: no environment is active; at the project's root: source training/environment.sh\n")
 
 from utils.arguments import parse
 from utils.arguments.options import BELOW_ONE, NOT_NEGATIVE, expect, option, overwriting

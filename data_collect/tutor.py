@@ -15,10 +15,16 @@ import contextlib
 import random
 import re
 import sys
+from argparse import ArgumentParser
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+try:
+    import utils.errors  # noqa: F401
+except ImportError:
+    ArgumentParser().exit(2, "error: no environment is active; at the project's root: source training/environment.sh\n")
 
 from utils.arguments import parse
 from utils.arguments.options import NOT_NEGATIVE, expect, option, overwriting, required

@@ -13,9 +13,15 @@ from __future__ import annotations
 
 import json
 import math
+from argparse import ArgumentParser
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+
+try:
+    import utils.errors  # noqa: F401
+except ImportError:
+    ArgumentParser().exit(2, "error: no environment is active; at the project's root: source training/environment.sh\n")
 
 from utils import ranks
 from utils.answer_rows import answer_row, numbers_in

@@ -10,9 +10,15 @@ from the words alone. `true_reward` in the results keeps the names that this run
 from __future__ import annotations
 
 import json
+from argparse import ArgumentParser
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
+
+try:
+    import utils.errors  # noqa: F401
+except ImportError:
+    ArgumentParser().exit(2, "error: no environment is active; at the project's root: source training/environment.sh\n")
 
 from utils.arguments import parse
 from utils.arguments.options import option, overwriting, required

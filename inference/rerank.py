@@ -9,9 +9,15 @@ Writes one file a value of n, records with one answer each, and the curve over n
 from __future__ import annotations
 
 import math
+from argparse import ArgumentParser
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+try:
+    import utils.errors  # noqa: F401
+except ImportError:
+    ArgumentParser().exit(2, "error: no environment is active; at the project's root: source training/environment.sh\n")
 
 from utils import ranks
 from utils.answer_rows import LIKELIHOODS, AnswerRow, input_files, output_file, read_rows

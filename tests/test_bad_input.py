@@ -295,6 +295,7 @@ def test_values(refuse, flags, words):
         ("--loss sigmoid --label_smoothing 0.1", "--loss sigmoid does not use --label_smoothing; cdpo does"),
         ("--beta 0", "--beta is 0.0"),
         ("--reward_model_name_or_path x", "say how many with --sample_during_eval N"),
+        ("--sample_during_eval 2 --eval_every never", "--sample_during_eval 2 samples at evaluations"),
     ],
 )
 def test_values_of_dpo(refuse, flags, words):

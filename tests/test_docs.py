@@ -183,6 +183,7 @@ def options_complaints(file: Path, options: list[str]) -> list[str]:
     program = file
     if file.name.startswith("run_"):  # the script's flags, then those of the command line, as launch.sh puts them
         flags = file.read_text(encoding="utf-8").split("\nlaunch ", 1)[1].replace("\\\n", " ").replace('"$@"', "")
+        flags = re.sub(r"\$\{\w+:\+(.*?)\}", r"\1", flags)  # ${NAME:+what is given when NAME is set}
         base = ["--model_name_or_path", "m", "--data_path", "d", "--output_dir", "o", "--zero_stage", "1"]
         program, options = file.parent / "main.py", [*base, *shlex.split(flags), *options]
     if program.suffix == ".sh":

@@ -2,9 +2,11 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from processes import environment
@@ -97,6 +99,45 @@ def test_what_is_started(tmp_path, settings, words):
     assert (tmp_path / "output/sft_llama/train.log").read_text() == out
 
 
+# ---- several ranks: how they end
+
+
+@pytest.mark.parametrize("code, words", [(0, ""), (2, ""), (247, "error: a rank was killed by signal 9")])
+def test_the_exit_code_of_the_ranks(tmp_path, code, words):
+    program(tmp_path / "bin", "deepspeed", f"exit {code}")
+    found, _, err = launch(tmp_path, DPO_LLAMA, MODEL="gpt2", GPUS="2", DS_ACCELERATOR="cpu")
+    assert found == code and err.startswith(words) and err.count("\n") == bool(words)
+
+
+def test_ctrl_c_ends_every_rank_with_one_line(tmp_path):
+    """deepspeed's launcher dies of Ctrl-C without ending its ranks; this one does not hear it at all."""
+    program(tmp_path / "bin", "deepspeed", "trap '' INT\nsleep 60 &\necho rank $!\nwait")
+    path = f"{tmp_path / 'bin'}:{os.path.dirname(sys.executable)}:{os.environ['PATH']}"
+    settings = {"PATH": path, "OUTPUT": str(tmp_path / "out"), "MODEL": "gpt2", "GPUS": "2", "DS_ACCELERATOR": "cpu"}
+    script = subprocess.Popen(
+        ["bash", ROOT / "training" / DPO_LLAMA], env=environment(**settings), stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    rank = int(script.stdout.readline().split()[1])
+    os.killpg(script.pid, signal.SIGINT)
+    assert script.communicate(timeout=20)[1] == "interrupted; the same command continues\n"
+    assert script.returncode == 130
+    time.sleep(0.2)
+    status = Path(f"/proc/{rank}/stat")  # Z: ended, and not yet asked how
+    assert not status.exists() or status.read_text().split()[2] == "Z"
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("flags, words", [("--lerning_rate 1", "did you mean --learning_rate?"), ("", "bad.jsonl:1: ")])
+def test_a_mistake_is_one_line_of_two_ranks(tmp_path, flags, words):
+    toy_model(tmp_path / "model")
+    (tmp_path / "bad.jsonl").write_text('{"a": 1}\n')
+    settings = {"MODEL": "model", "DATA": "bad.jsonl", "GPUS": "2", "DS_ACCELERATOR": "cpu", "OUTPUT": "out"}
+    code, out, _ = launch(tmp_path, "step2_reward/run_tiny.sh", "--cache_dir", "cache", *flags.split(), **settings)
+    said = [line for line in out.splitlines() if not line.startswith("train tokens: ")]
+    assert code == 2 and len(said) == 1 and said[0].startswith("error: ") and words in said[0]
+
+
 # ---- models and data
 
 
@@ -141,6 +182,20 @@ def test_the_built_in_world_names_what_makes_it(tmp_path):
     said = refusal(tmp_path, "step3_dpo/run_tiny.sh")
     assert "run training/step1_sft/run_tiny.sh first" in said
     assert "feedback: no such file or folder; run `bash run.sh` first, or set DATA" in said
+
+
+def test_the_reward_model_of_the_world_is_measured_on_its_own_verdicts(tmp_path):
+    """As `bash run.sh` calls it; other data on their own test splits."""
+    program(tmp_path / "bin", "deepspeed", 'echo "$@"')
+    tutor = tmp_path / "output/tutor"
+    model(tutor / "sft")
+    for name in ("feedback", "world/pairs"):
+        (tutor / name).mkdir(parents=True)
+    two = {"GPUS": "2", "DS_ACCELERATOR": "cpu"}
+    said = launch(tmp_path, "step2_reward/run_tiny.sh", **two)[1]
+    assert f"--data_path {tutor}/feedback {tutor}/world/pairs --output_dir" in said
+    assert f"--eval_data_path {tutor}/feedback --max_prompt" in said
+    assert "--eval_data_path" not in launch(tmp_path, "step2_reward/run_tiny.sh", DATA="owner/name", **two)[1]
 
 
 def test_a_finished_run_needs_nothing(tmp_path):

@@ -2,12 +2,13 @@
 
 import ast
 import re
+import sys
 
 import pytest
 from toys import ROOT
 
 LAYERS = [
-    ["errors"],
+    ["errors", "hub"],
     ["outputs"],
     [
         "records",
@@ -48,7 +49,11 @@ def name_of(path):
 
 
 def imports_of(path):
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    return imports_of_text(path.read_text(encoding="utf-8"))
+
+
+def imports_of_text(text):
+    for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -60,6 +65,23 @@ def imports_of(path):
 def test_every_module_of_utils_has_a_layer():
     names = {name_of(p) for p in FILES} - {None, "__init__"}
     assert names <= set(LAYER_OF), f"give a layer to {sorted(names - set(LAYER_OF))}"
+
+
+PROGRAMS_STARTED = [p for p in FILES if name_of(p) is None and "__main__" in p.read_text(encoding="utf-8")]
+GUARD = r"""
+try:
+    import utils.errors  # noqa: F401
+except ImportError:
+    ArgumentParser().exit(2, "error: no environment is active; at the project's root: source training/environment.sh\n")
+"""
+
+
+@pytest.mark.parametrize("path", PROGRAMS_STARTED, ids=lambda p: str(p.relative_to(ROOT)))
+def test_a_program_opens_with_the_same_guard(path):
+    """Before it comes the standard library alone: without an environment nothing else can be imported."""
+    before, guard, _ = path.read_text(encoding="utf-8").partition(GUARD)
+    imported = {name.split(".")[0] for name in imports_of_text(before)}
+    assert guard and "argparse" in imported and imported <= sys.stdlib_module_names
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))

@@ -223,9 +223,19 @@ def test_a_broken_gradient_is_seen_where_deepspeed_skips_nothing(tmp_path):
     trainer = small_run(tmp_path, zero_stage=0)
     with pytest.raises(UserError, match="step 1: gradient_norm is nan"):
         trainer._step(1)
-    trainer = small_run(tmp_path / "another", zero_stage=0)
-    trainer.learn = lambda model, batch: (-model(batch), {})
-    assert "gradient_norm" not in trainer._step(1)
+    norms = []
+    for stage in (0, 1):
+        trainer = small_run(tmp_path / str(stage), zero_stage=stage)
+        trainer.learn = lambda model, batch: (-model(batch), {})
+        norms.append(trainer._step(1)["gradient_norm"])
+    assert norms[0] == pytest.approx(norms[1], rel=1e-5) and norms[0] > 1.1  # before clipping, to 1.0
+
+
+def test_an_evaluation_with_a_broken_number_is_refused(tmp_path):
+    trainer = small_run(tmp_path, zero_stage=1)
+    trainer.evaluate = lambda step, epoch: {"loss": math.nan}
+    with pytest.raises(UserError, match="step 2: eval/loss is nan, not a finite number.*look at the held-out data"):
+        trainer._evaluate(2, None)
 
 
 def test_a_step_that_was_taken_with_a_broken_norm_is_refused(tmp_path):

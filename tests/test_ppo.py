@@ -1,6 +1,7 @@
 """Step 3 by reinforcement on rewards whose optimum is known, and what the first minibatch must say."""
 
 import json
+import re
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -30,6 +31,9 @@ def too_few(record):
 
 def nan(record):
     return [float("nan") for a in record.answers]
+
+def raises(record):
+    return [1 / 0 for a in record.answers]
 """
 
 
@@ -214,6 +218,12 @@ def test_a_service_rewards_as_the_function_does(learn, service):
 def test_a_service_that_answers_wrongly_is_named(learn, service, capsys):
     learn("s", "--reward_url", f"{service}/short", reward=None, steps=1, expect=2)
     assert 'expected {"scores": [...]} with 16 lists' in capsys.readouterr().err
+
+
+def test_a_reward_that_raises_names_itself_and_the_row(learn, capsys):
+    learn("wrong", reward="raises", steps=1, expect=2)
+    words = r"rewards\.py:raises raised ZeroDivisionError: .* for \S+train\.jsonl:\d+ \(\S+rewards\.py:18\)$"
+    assert re.search(words, capsys.readouterr().err, re.MULTILINE)
 
 
 @pytest.mark.parametrize(

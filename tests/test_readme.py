@@ -22,7 +22,9 @@ from utils.records import Answer, Record, read_records, write_jsonl
 from utils.world.exchanges import read_prompt
 from utils.world.teachers import strong, weak
 
-FIRST, OWN_PAIRS, REAL, ORACLE, PAID, INFERENCE = fences((ROOT / "README.md").read_text(encoding="utf-8"), "bash")
+FIRST, INSTALL, OWN_PAIRS, REAL, ORACLE, PAID, OWN, INFERENCE = fences(
+    (ROOT / "README.md").read_text(encoding="utf-8"), "bash"
+)
 SETTINGS, COMMANDS = ORACLE.split("\n\n")  # of the judge; the five commands
 pytestmark = pytest.mark.slow
 
@@ -117,7 +119,7 @@ def test_feedback_of_the_oracle(checkout):
 
 def test_feedback_of_a_paid_judge(checkout, judge):
     """The README's lines, with any key; OPENAI_BASE_URL, which the client reads, leads to the oracle."""
-    export, paid, own = PAID.strip().splitlines()
+    export, paid = PAID.strip().splitlines()
     answers = SETTINGS.splitlines()[2]
     script = "\n".join([export.split("=")[0] + "=any", answers, paid, COMMANDS])
     type_in(checkout, script, OPENAI_BASE_URL=judge)
@@ -125,9 +127,8 @@ def test_feedback_of_a_paid_judge(checkout, judge):
     assert report["parsed"] == report["requests"] > 12 and 0 < report["usd"] < 0.1
     ranked = next(iter(read_records(checkout / "output/paid/rankings.jsonl")))
     assert {verdict.judge for verdict in ranked.verdicts} == {"gpt-4o-mini"}
-    assert "http://10.0.0.5:8000/v1" in own
-    own = own.replace("http://10.0.0.5:8000/v1", judge)
-    type_in(checkout, "\n".join([answers.replace("output/feedback", "output/own"), own, COMMANDS]))
+    assert "http://10.0.0.5:8000/v1" in OWN
+    type_in(checkout, "\n".join([answers, OWN.strip().replace("http://10.0.0.5:8000/v1", judge), COMMANDS]))
     assert asked(checkout, "output/own")["parsed"] == report["parsed"]
 
 

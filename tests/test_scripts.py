@@ -35,6 +35,13 @@ def test_script(script, capsys):
     assert len(re.findall(r"(?m)^\s+--([a-z_0-9]+)", command)) == len(used)
 
 
+def test_run_sh_calls_the_tiny_scripts_as_they_are():
+    """So that a script typed after `bash run.sh` finds its run finished."""
+    lines = [line for line in (ROOT / "run.sh").read_text().splitlines() if "training/step" in line]
+    assert len(lines) == 4
+    assert all(re.fullmatch(r"step \w+ +bash training/step\w+/run_\w*tiny\.sh", line) for line in lines)
+
+
 def test_every_stage_has_its_scripts():
     for folder in ("step1_sft", "step2_reward", "step3_dpo", "step3_ppo"):
         names = {s.name for s in SCRIPTS if s.parent.name == folder}

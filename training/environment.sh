@@ -1,12 +1,17 @@
 # shellcheck shell=bash
-# Sourced by run.sh and test.sh: go to the root, use the active virtual environment or make .venv, install what
-# requirements.txt and the named extra ask for; nothing is installed again while neither file has changed.
+# Sourced by run.sh and test.sh, and by hand: go to the root, use the active virtual environment or make .venv, install
+# what requirements.txt and the named extra ask for; nothing is installed again while neither file has changed.
 #
 #     source training/environment.sh [EXTRA]
-ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
-cd "${ROOT}" || exit 1
+ROOT="$(cd "$(dirname "${BASH_SOURCE[0]:-$0}")/.." && pwd)"  # $0: zsh
+cd "${ROOT}" || return
 if [[ -z "${VIRTUAL_ENV:-}" ]]; then
-    [[ -x .venv/bin/python ]] || { echo "making .venv"; python3 -m venv .venv; }
+    if [[ ! -x .venv/bin/python ]]; then
+        python3 -c 'import sys; sys.exit(sys.version_info < (3, 10))' ||
+            { echo "error: $(python3 --version 2>&1) found, Python 3.10 or newer expected" >&2; return 2; }
+        echo "making .venv"
+        python3 -m venv .venv || return
+    fi
     # shellcheck source=/dev/null
     source .venv/bin/activate
 fi
@@ -15,6 +20,6 @@ stamp="${VIRTUAL_ENV}/.plumbline-installed${1:+-$1}"
 wanted="$(cat requirements.txt pyproject.toml <(echo "${ROOT}") | sha256sum)"
 if [[ "$(cat "${stamp}" 2>/dev/null)" != "${wanted}" ]]; then
     echo "installing requirements.txt${1:+ and the extra '$1'} into ${VIRTUAL_ENV}"
-    pip install --quiet --disable-pip-version-check -r requirements.txt ${1:+-e ".[$1]"}
+    pip install --quiet --disable-pip-version-check -r requirements.txt ${1:+-e ".[$1]"} || return
     echo "${wanted}" >"${stamp}"
 fi

@@ -11,6 +11,7 @@ if [[ -z "${VIRTUAL_ENV:-}" && -f "${ROOT}/.venv/bin/activate" ]]; then
     # shellcheck source=/dev/null
     source "${ROOT}/.venv/bin/activate"
 fi
+command -v python >/dev/null || { echo "error: no environment is active; type: source ${ROOT}/training/environment.sh" >&2; exit 2; }
 export PYTHONPATH="${ROOT}${PYTHONPATH:+:${PYTHONPATH}}"    # this checkout wins, on every rank and node
 : "${OUTPUT_ROOT:=${ROOT}/output}"
 
@@ -19,9 +20,9 @@ free_port() { python -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1"
 # launch --flag value …: start main.py of this stage on GPUS ranks, with MODEL, DATA, OUTPUT and ZERO_STAGE as the
 # run_*.sh sets them, from the folder in which the command was typed: relative paths are read from there. preflight.py
 # names what is missing before anything is started or written. DS_ACCELERATOR=cpu starts GPUS ranks on the CPU. All
-# output is shown and kept in OUTPUT/train.log.
+# output is shown and kept in OUTPUT/train.log. A mistake ends with exit code 2, Ctrl-C with 130, one line for all ranks.
 launch() {
-    local data words facts ranks device output word
+    local data words facts ranks device output word code=0
     [[ -n "${MODEL:-}" ]] || { echo "error: MODEL is empty; set it at the top of ${BASH_SOURCE[1]}" >&2; exit 2; }
     [[ -n "${DATA:-}" ]] || { echo "error: DATA is empty; set it at the top of ${BASH_SOURCE[1]}, or DATA=… bash ${BASH_SOURCE[1]##*/}" >&2; exit 2; }
     for word in "$@"; do
@@ -33,11 +34,11 @@ launch() {
     facts="$(GPUS="${GPUS:-}" HOSTFILE="${HOSTFILE:-}" OUTPUT_ROOT="${OUTPUT_ROOT}" \
         python "${ROOT}/training/preflight.py" "${words[@]}")"
     { read -r ranks; read -r device; read -r output; } <<<"${facts}"   # the folder of --output_dir, where that is given
-    local starter=()
+    local starter=() launcher=(deepspeed --no_local_rank --log_level critical)   # a rank says why it ends
     if [[ -n "${HOSTFILE:-}" ]]; then
-        starter=(deepspeed --no_local_rank --hostfile "${HOSTFILE}" --master_port "${MASTER_PORT:-29500}")
+        starter=("${launcher[@]}" --hostfile "${HOSTFILE}" --master_port "${MASTER_PORT:-29500}")
     elif [[ "${ranks}" -gt 1 ]]; then
-        starter=(deepspeed --no_local_rank --master_port "${MASTER_PORT:-$(free_port)}")
+        starter=("${launcher[@]}" --master_port "${MASTER_PORT:-$(free_port)}")
         if [[ "${device}" == gpu && "${CUDA_VISIBLE_DEVICES:-}" =~ ^[0-9,]+$ ]]; then   # which --num_gpus would ignore
             starter+=(--include "localhost:$(cut -d, -f "1-${ranks}" <<<"${CUDA_VISIBLE_DEVICES}")")
         else
@@ -53,5 +54,24 @@ launch() {
     fi
     mkdir -p "${output}"
     cp "${BASH_SOURCE[1]}" "${output}/"                     # the script that made the model stays beside it
-    "${starter[@]}" "${words[@]}" 2>&1 | tee -a "${output}/train.log"
+    if [[ "${starter[0]}" != deepspeed ]]; then
+        "${starter[@]}" "${words[@]}" 2>&1 | tee -ai "${output}/train.log"   # -i: Ctrl-C must not end it before the program
+        return
+    fi
+    set -m                                                  # a process group of its own: its processes end together
+    { "${starter[@]}" "${words[@]}" 2>&1 </dev/null | tee -a "${output}/train.log"; } &
+    set +m
+    trap 'end_ranks $! 130 "interrupted; the same command continues"' INT
+    trap 'end_ranks $! 143 "terminated; the same command continues"' TERM HUP
+    wait $! || code=$?
+    (( code <= 192 )) || echo "error: a rank was killed by signal $((256 - code)) (9: perhaps for want of memory)" >&2
+    exit "${code}"
+}
+
+# end_ranks GROUP CODE MESSAGE: end every process of the group, say one line, exit
+end_ranks() {
+    trap '' INT TERM HUP
+    kill -- "-$1" 2>/dev/null || true
+    echo "$3" >&2
+    exit "$2"
 }

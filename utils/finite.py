@@ -25,8 +25,8 @@ def take_step(engine: Engine, prefix: str = "") -> dict[str, float]:
 
 def refuse_nonfinite(run: Run, step: int, row: dict[str, float], evidence: Callable[[], dict[str, Any]], remedy: str,
                      skipped: int = 0) -> None:  # fmt: skip
-    """Raise UserError when a number of `row` is not finite, or when `skipped` updates in a row were skipped. What the
-    step learned from is written to nonfinite.json."""
+    """Raise UserError when a number of `row` is not finite, or when `skipped` updates in a row were skipped. The
+    numbers and the `evidence` (what the step learned from) are written to nonfinite.json."""
     bad = [f"{name} is {value}" for name, value in row.items() if not math.isfinite(value)]
     if skipped >= SKIPS:
         bad.append(f"the gradients of {skipped} updates in a row were not finite")
@@ -34,7 +34,4 @@ def refuse_nonfinite(run: Run, step: int, row: dict[str, float], evidence: Calla
         return
     metrics = {name: str(value) for name, value in row.items()}
     run.report.write_json("nonfinite.json", {"step": step, "metrics": metrics, **evidence()})
-    raise UserError(
-        f"step {step}: {bad[0]}, not a finite number; what it learned from is in {run.folder / 'nonfinite.json'}; "
-        f"{remedy}"
-    )
+    raise UserError(f"step {step}: {bad[0]}, not a finite number; more in {run.folder / 'nonfinite.json'}; {remedy}")

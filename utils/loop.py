@@ -142,6 +142,8 @@ class Trainer:
         self.engine.module.eval()
         measured = {f"eval/{name}": value for name, value in self.evaluate(step, epoch).items()}
         self.engine.module.train()
+        remedy = "look at the held-out data, or lower --learning_rate"
+        refuse_nonfinite(self.run, step, measured, lambda: {"held_out_rows": len(self.held_out)}, remedy)
         if measured:
             say(
                 f"evaluation at step {step}: " + "  ".join(f"{k[5:]} {v:.4g}" for k, v in measured.items()),

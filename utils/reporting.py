@@ -7,6 +7,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -61,6 +62,10 @@ def warn(message: str) -> None:
 def run_program(main: Callable[[], Any]) -> None:
     """Run a program's main, which may return an exit code: a UserError is one line on stderr and exit code 2, Ctrl-C
     is 130."""
+    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # in place of utils/__init__.py's
+    if "ACCELERATE_USE_CPU" in os.environ and "WORLD_SIZE" not in os.environ:
+        say("accelerate launch started one process; on CPUs --use_deepspeed --num_processes N starts N")
     try:
         code = main()
     except UserError as error:

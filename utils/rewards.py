@@ -11,6 +11,7 @@ import importlib
 import importlib.util
 import json
 import math
+import traceback
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
@@ -92,25 +93,45 @@ def of_function(name: str) -> Reward:
     """module:function or FILE.py:function, which takes a Record and returns a number for each of its answers."""
     function = _function(name)
 
-    def scores(judged: Sequence[Judged]) -> list[list[float]]:
-        return [_checked(function(j.record), j, name) for j in judged]
+    def score(judged: Judged) -> list[float]:
+        with _ErrorsOf(name, f" for {judged.record.where or judged.record.id}"):
+            return _checked(function(judged.record), judged, name)
 
-    return scores
+    return lambda judged: list(map(score, judged))
+
+
+class _ErrorsOf:
+    """Context in which an error of the user's function becomes one line: what it is, where it was raised, the row."""
+
+    def __init__(self, name: str, row: str = "") -> None:
+        self._name, self._row = name, row
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
+        if kind is None or not issubclass(kind, Exception) or issubclass(kind, UserError):
+            return
+        place = traceback.extract_tb(trace)[-1]
+        raise UserError(
+            f"{self._name} raised {kind.__name__}: {error}{self._row} ({place.filename}:{place.lineno})"
+        ) from error
 
 
 def _function(name: str) -> Callable[[Record], Sequence[float]]:
     place, colon, attribute = name.rpartition(":")
     if not colon:
         raise UserError(f"{name!r}: expected module:function or FILE.py:function")
-    try:
-        if place.endswith(".py"):
-            spec = importlib.util.spec_from_file_location(Path(place).stem, place)
-            module = importlib.util.module_from_spec(spec)
-            spec.loader.exec_module(module)
-        else:
-            module = importlib.import_module(place)
-    except (ImportError, OSError, SyntaxError) as error:
-        raise UserError(f"{name}: {place} cannot be imported: {error}") from error
+    with _ErrorsOf(name):
+        try:
+            if place.endswith(".py"):
+                spec = importlib.util.spec_from_file_location(Path(place).stem, place)
+                module = importlib.util.module_from_spec(spec)
+                spec.loader.exec_module(module)
+            else:
+                module = importlib.import_module(place)
+        except (ImportError, OSError, SyntaxError) as error:
+            raise UserError(f"{name}: {place} cannot be imported: {error}") from error
     found = getattr(module, attribute, None)
     if not callable(found):
         raise UserError(f"{name}: {place} has no function {attribute!r}")

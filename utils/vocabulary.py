@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from utils.errors import UserError
+from utils.hub import offline_unless_reachable
 from utils.outputs import move
 
 UNK, BOS, EOS, PAD = "<unk>", "<s>", "</s>", "<pad>"  # ids 0 to 3
@@ -154,6 +155,8 @@ def token_counter(name: str) -> Callable[[str], int]:
     torch. Raises UserError."""
     from transformers import AutoTokenizer
 
+    if not Path(name).is_dir():
+        offline_unless_reachable()
     try:
         tokenizer = AutoTokenizer.from_pretrained(name)
     except (OSError, ValueError, KeyError) as error:

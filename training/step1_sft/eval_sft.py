@@ -7,7 +7,13 @@ Writes JSON Lines of {"instruction", "output_1", "output_2"}.
 
 from __future__ import annotations
 
+from argparse import ArgumentParser
 from dataclasses import asdict, dataclass
+
+try:
+    import utils.errors  # noqa: F401
+except ImportError:
+    ArgumentParser().exit(2, "error: no environment is active; at the project's root: source training/environment.sh\n")
 
 from utils.answering import Reader, answering, model_facts, open_files, samplings, work_on
 from utils.arguments import parse

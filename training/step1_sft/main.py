@@ -7,11 +7,24 @@ Reads demonstrations (docs/data.md), writes a folder that plain transformers, an
 
 from __future__ import annotations
 
+from argparse import ArgumentParser
+
+try:
+    import utils.errors  # noqa: F401
+except ImportError:
+    ArgumentParser().exit(2, "error: no environment is active; at the project's root: source training/environment.sh\n")
+
 import numpy as np
 
 from utils import models
 from utils.arguments import parse
-from utils.arguments.options import DataArguments, ModelArguments, SamplingArguments, TrainingArguments
+from utils.arguments.options import (
+    DataArguments,
+    ModelArguments,
+    SamplingArguments,
+    TrainingArguments,
+    refuse_samples_without_evaluation,
+)
 from utils.engine import Engine
 from utils.loop import Trainer, evaluate, make_plan
 from utils.reporting import run_program
@@ -24,6 +37,7 @@ from utils.stage import begin, load_tokens
 def main(argv: list[str] | None = None) -> None:
     groups = parse([ModelArguments, DataArguments, TrainingArguments, SamplingArguments], argv, __doc__)
     model_args, data_args, args, sampling_args = groups
+    refuse_samples_without_evaluation(sampling_args, args)
     run = Run(args, groups, "step1_sft/main.py")
     if run.finished:
         return

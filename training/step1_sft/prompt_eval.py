@@ -9,9 +9,15 @@ also "baseline", the answer of the first.
 from __future__ import annotations
 
 import itertools
+from argparse import ArgumentParser
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+
+try:
+    import utils.errors  # noqa: F401
+except ImportError:
+    ArgumentParser().exit(2, "error: no environment is active; at the project's root: source training/environment.sh\n")
 
 from utils import ranks
 from utils.answering import Reader

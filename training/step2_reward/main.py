@@ -8,6 +8,13 @@ batch with it exactly as this project does.
 
 from __future__ import annotations
 
+from argparse import ArgumentParser
+
+try:
+    import utils.errors  # noqa: F401
+except ImportError:
+    ArgumentParser().exit(2, "error: no environment is active; at the project's root: source training/environment.sh\n")
+
 import numpy as np
 
 from utils import models

@@ -10,10 +10,16 @@ scored and shown; they are written only with --output_path.
 from __future__ import annotations
 
 import math
+from argparse import ArgumentParser
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+try:
+    import utils.errors  # noqa: F401
+except ImportError:
+    ArgumentParser().exit(2, "error: no environment is active; at the project's root: source training/environment.sh\n")
 
 from utils import ranks
 from utils.answer_rows import AnswerRow, output_file, part_of

@@ -7,7 +7,13 @@ Reads comparisons (docs/data.md), writes a folder that plain transformers loads.
 
 from __future__ import annotations
 
+from argparse import ArgumentParser
 from dataclasses import dataclass
+
+try:
+    import utils.errors  # noqa: F401
+except ImportError:
+    ArgumentParser().exit(2, "error: no environment is active; at the project's root: source training/environment.sh\n")
 
 from utils import models
 from utils.arguments import parse
@@ -18,6 +24,7 @@ from utils.arguments.options import (
     TrainingArguments,
     option,
     refuse_dropout,
+    refuse_samples_without_evaluation,
 )
 from utils.engine import Engine
 from utils.errors import UserError
@@ -55,6 +62,7 @@ def main(argv: list[str] | None = None) -> None:
     groups = parse([ModelArguments, DataArguments, TrainingArguments, SamplingArguments, DPOArguments], argv, __doc__)
     model_args, data_args, args, sampling_args, dpo_args = groups
     refuse_dropout(model_args)
+    refuse_samples_without_evaluation(sampling_args, args)
     run = Run(args, groups, "step3_dpo/main.py")
     if run.finished:
         return

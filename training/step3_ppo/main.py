@@ -8,6 +8,13 @@ Schulman et al. 2017, arXiv:1707.06347; Ziegler et al. 2019, arXiv:1909.08593.
 
 from __future__ import annotations
 
+from argparse import ArgumentParser
+
+try:
+    import utils.errors  # noqa: F401
+except ImportError:
+    ArgumentParser().exit(2, "error: no environment is active; at the project's root: source training/environment.sh\n")
+
 import torch
 
 from utils import models

@@ -210,6 +210,14 @@ def refuse_dropout(model_args: ModelArguments) -> None:
         raise UserError("--dropout and --lora_dropout must be 0 here: policy and reference, or two scores, are compared")
 
 
+def refuse_samples_without_evaluation(sampling: SamplingArguments, args: TrainingArguments) -> None:
+    if sampling.sample_during_eval and args.eval_every == "never":
+        raise UserError(
+            f"--sample_during_eval {sampling.sample_during_eval} samples at evaluations, and --eval_every is never; "
+            f"give --sample_during_eval 0, or another --eval_every"
+        )
+
+
 @dataclass(frozen=True)
 class Interval:
     """`epoch`, `epoch_K`, N steps or `never`."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import datetime
 import io
-import math
 import os
 import warnings
 from collections.abc import Iterator
@@ -96,9 +95,10 @@ class Engine:
             self.deepspeed.enable_backward_allreduce = False
         self.module, self.config, self.total_steps = module, config, total_steps
         self.skipped_in_a_row = 0  # updates
-        self._broken_gradient = False
+        self._norm: float | None = None
         if self.stage == 0:  # DeepSpeed neither skips a step here, nor tells the norm of its gradient
-            optimizer.register_step_pre_hook(self._look_at_gradient)
+            self._take_step = self.deepspeed._take_model_step  # clips and updates, once the gradients are reduced
+            self.deepspeed._take_model_step = self._measure_and_step
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.deepspeed(*args, **kwargs)
@@ -118,14 +118,14 @@ class Engine:
         return float(self.deepspeed.get_lr()[0])
 
     def gradient_norm(self) -> float | None:
-        """Global norm, before clipping, of the gradient that the last step used; at stage 0 NaN when it was not finite,
-        else None (DeepSpeed does not tell it)."""
-        norm = math.nan if self._broken_gradient else self.deepspeed.get_global_grad_norm()
+        """Global norm, before clipping, of the gradient that the last step used."""
+        norm = self._norm if self.stage == 0 else self.deepspeed.get_global_grad_norm()
         return None if norm is None else float(norm)
 
-    def _look_at_gradient(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
-        gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-        self._broken_gradient = not torch.nn.utils.get_total_norm(gradients).isfinite()
+    def _measure_and_step(self, *args: Any) -> None:
+        gradients = [p.grad for p in self.module.parameters() if p.grad is not None]
+        self._norm = float(torch.nn.utils.get_total_norm(gradients))
+        self._take_step(*args)
 
     def save_states(self, folder: Path, tag: str, facts: dict[str, Any]) -> None:
         """Write what training changes: frozen weights are left out, the starting model has them."""

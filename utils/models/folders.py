@@ -12,6 +12,7 @@ from transformers import AutoTokenizer
 from transformers.integrations import deepspeed as hf
 
 from utils.errors import UserError
+from utils.hub import offline_unless_reachable
 
 transformers.logging.disable_progress_bar()  # it would draw a bar for each folder read or written
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
@@ -24,11 +25,15 @@ def read(kind, name: str, **options: Any):
         raise UserError(f"{name}: no such folder")
     if os.path.isdir(name) and kind is not AutoTokenizer and not (Path(name) / "config.json").is_file():
         raise UserError(f"{name}: no config.json in this folder; it is not a model")
+    here = os.path.isdir(os.path.expanduser(name))
+    if not here:
+        offline_unless_reachable()
     try:
         return kind.from_pretrained(os.path.expanduser(name), **options)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         first = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise UserError(f"{name}: cannot be loaded: {first}") from error
+        missing = "" if here else "no such folder, and from the Hugging Face hub it "
+        raise UserError(f"{name}: {missing}cannot be loaded: {first}") from error
 
 
 class whole_models:  # noqa: N801 - used as a function

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from utils.errors import UserError
+from utils.hub import offline_unless_reachable
 
 
 class NamedFile(NamedTuple):
@@ -38,6 +39,7 @@ def fetched(name: str) -> Path:
     from huggingface_hub import hf_hub_download
 
     file = NAMED[name].file
+    offline_unless_reachable()
     try:
         return Path(hf_hub_download(name.partition(":")[0], file, repo_type="dataset"))
     except (OSError, ValueError) as error:

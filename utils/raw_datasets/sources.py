@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from utils.errors import UserError
+from utils.hub import offline_unless_reachable
 from utils.raw_datasets.named import NAMED, fetched
 from utils.records import RecordError, read_jsonl
 
@@ -160,6 +161,8 @@ class Hub(Source):
 
         self.name = name
         local = Path(name).expanduser()
+        if not local.exists():
+            offline_unless_reachable()
         path, config = (str(local), "") if local.exists() else name.partition(":")[::2]
         try:
             loaded = datasets.load_from_disk(path) if saved else datasets.load_dataset(path, config or None)
