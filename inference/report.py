@@ -145,9 +145,9 @@ class Pipeline:
         found["step"] = last["step"]
         chosen = [choose(record, "comparisons", Tally()) for record in records]  # counted as training counts them
         pairs = sum(len(row.pairs) for row in chosen if row)
-        right = found["accuracy"] * pairs
-        if pairs and abs(right - round(right)) < 1e-4:  # a whole number of them: these are the pairs it was measured on
-            found["accuracy"] = wilson_interval(round(right), pairs).to_json()
+        halves = 2 * found["accuracy"] * pairs  # a tie counts half
+        if pairs and abs(halves - round(halves)) < 1e-4:  # a whole number: these are the pairs it was measured on
+            found["accuracy"] = wilson_interval(round(halves) / 2, pairs).to_json()
         else:
             self.missing.append("how many pairs the reward model's accuracy is over (feedback/test.jsonl has others)")
             found["accuracy"] = {"value": found["accuracy"], "low": None, "high": None, "n": None}

@@ -265,7 +265,8 @@ def test_a_full_disk_loses_nothing(folder, here):
         ),
         (["--mode", "rm", "--input-file", "x", "--max-new-tokens", "4"], "--max_new_tokens is used by --mode"),
         (["--mode", "generate", "--top_p", "0.5"], "--top_p has no effect on a greedy answer"),
-        (["--mode", "generate", "--num_samples", "1", "--temperature", "0"], "--temperature is 0, which draws nothing"),
+        (["--mode", "generate", "--num_samples", "1", "--temperature", "0"], "--temperature is 0; expected above 0"),
+        (["--mode", "generate", "--num_samples", "1", "--temperature", "-1"], "--temperature is -1; expected above 0"),
         (["--mode", "generate", "--num_sample", "1"], "unknown option --num_sample; did you mean --num_samples"),
         (["--mode", "generate", "--batch_size", "0"], "--batch_size is 0"),
         (

@@ -109,7 +109,8 @@ def test_feedback_of_the_oracle(checkout):
     server, *settings = SETTINGS.splitlines()
     wait = "until curl -s -o /dev/null $URL/models; do sleep 0.2; done"  # a person types no faster
     lines = [f"URL=http://127.0.0.1:8008/v1\n{server}\n{wait}", *settings, COMMANDS]
-    type_in(checkout, "\n".join(lines).replace("8008", port))
+    said = type_in(checkout, "\n".join(lines).replace("8008", port))
+    assert "unchanged" in said and "wait for" not in said  # a critique that asks for nothing leaves an answer as it is
     report = asked(checkout, "output/feedback")
     assert report["parsed"] == report["requests"] > 12 and report["usd"] is None
 

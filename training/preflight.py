@@ -131,6 +131,8 @@ def missing_inputs(stage: str, given: Mapping[str, Setting], outputs: Path) -> I
 
 def model_complaint(name: str, wanted: str | None) -> str | None:
     folder = Path(name).expanduser()
+    if folder.is_file():
+        return f"{name}: found a file; expected the folder of a model"
     if not folder.is_dir():
         return f"{name}: no such folder" if is_path(name) else None
     try:

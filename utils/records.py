@@ -19,6 +19,7 @@ from typing import Any
 
 from utils.errors import UserError
 
+SPACE = " \t\r\n"  # JSON's white space
 ROLES, PREFERENCES = ("system", "user", "assistant"), ("a", "b", "tie", "refused", "failed")
 
 
@@ -199,7 +200,7 @@ def write_jsonl(path: Path, rows: Iterable[Any]) -> int:
 
 def _parse(line: str, where: str, on_bad: Callable[[RecordError], None] | None) -> Iterator[tuple[Any, str]]:
     try:
-        row = json.loads(line)
+        row = json.loads(line.rstrip(SPACE))  # past a line's end the decoder would count from column 1 again
     except json.JSONDecodeError as error:
         broken = RecordError(f"{where}: not JSON ({error.msg} at column {error.colno}): {line.strip()[:60]!r}")
         if on_bad is None:
@@ -211,7 +212,7 @@ def _parse(line: str, where: str, on_bad: Callable[[RecordError], None] | None) 
 
 def _read_json_document(path: Path, text: str) -> Iterator[tuple[Any, str]]:
     try:
-        rows = json.loads(text)
+        rows = json.loads(text.rstrip(SPACE))
     except json.JSONDecodeError as error:
         raise RecordError(f"{path}:{error.lineno}: not JSON: {error.msg} at column {error.colno}") from None
     for number, row in enumerate(rows if isinstance(rows, list) else [rows], start=1):

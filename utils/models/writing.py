@@ -9,7 +9,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from utils.errors import UserError
+from utils.errors import UserError, write_failure
 from utils.lora import DTYPES, merged, plain
 from utils.models.folders import whole_models
 
@@ -48,10 +48,7 @@ def save(model: nn.Module, state: dict[str, Tensor], renderer, folder: Path) -> 
             file.replace(target)
         return again
     except (OSError, RuntimeError, SafetensorError) as error:
-        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-        raise UserError(
-            f"{folder}: the model cannot be written: {reason}; is the disk full?", on_this_rank=True
-        ) from error
+        raise UserError(f"{folder}: the model cannot be written: {write_failure(error)}", on_this_rank=True) from error
     finally:
         base.config.use_cache = False
         shutil.rmtree(partial, ignore_errors=True)
