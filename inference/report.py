@@ -169,10 +169,13 @@ class Pipeline:
         return ceiling
 
     def seconds(self) -> dict[str, int]:
-        """Of the steps of run.sh: .done/NAME ends with its seconds."""
-        files = sorted((self.folder / ".done").glob("[!.]*"), key=lambda file: file.stat().st_mtime)
-        last = {file.name: file.read_text(encoding="utf-8").split()[-1:] for file in files}
-        return {name: int(words[0]) for name, words in last.items() if words and words[0].isdigit()}
+        """Of the steps of run.sh, in its order: the last line of .done/NAME is the step's number and its seconds."""
+        found = []
+        for file in (self.folder / ".done").glob("[!.]*"):
+            words = file.read_text(encoding="utf-8").rpartition("\n")[0].rpartition("\n")[2].split()
+            if len(words) == 2 and all(word.isdigit() for word in words):
+                found.append((int(words[0]), file.name, int(words[1])))
+        return {name: seconds for _, name, seconds in sorted(found)}
 
     def against_first(self) -> dict[str, Any]:
         """How often an answer is worth more than one of the first name to the same prompt; equal counts half. Over all

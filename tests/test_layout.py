@@ -28,7 +28,7 @@ LAYERS = [
     + ["providers", "serving", "truth"],
     ["batches", "cascade", "token_store", "run", "answer_rows", "ledger", "formats"]
     + ["ema", "prompt_sources", "grouping", "tutor_turns"],
-    ["scoring", "generation", "stage", "measuring", "finite", "experience", "asking", "pair_sets"],
+    ["scoring", "generation", "stage", "measuring", "finite", "experience", "asking", "pair_sets", "card"],
     ["saving"],
     ["loop", "reference", "rewards", "answering", "conversation", "feedback"],
     ["sampling", "rollouts"],

@@ -285,10 +285,11 @@ def test_a_critique_that_was_followed_in_vain_does_not_wait(tmp_path, capsys):
 def test_chatbot_answers_the_requests_to_rewrite(tmp_path):
     """What --critique_path writes is a file that inference/chatbot.py reads, and keeps the columns of."""
     from utils.answer_rows import read_rows
+    from utils.raw_datasets.spec import Spec
 
     write_jsonl(tmp_path / "a.jsonl", [record(Answer("It is one.", critique="Vague."))])
     program.main(["--data_path", str(tmp_path / "a.jsonl"), "--critique_path", str(tmp_path / "c.jsonl")])
-    (row,) = read_rows([tmp_path / "c.jsonl"])
+    (row,) = read_rows([Spec(str(tmp_path / "c.jsonl"))])
     assert row.record.prompt[-1].role == "user" and not row.record.answers
     answered = row.with_answers([Answer("It is two.")], greedy=True)
     (back,) = records_of(write(tmp_path / "d.jsonl", [answered]))

@@ -21,7 +21,9 @@ from utils.records import Answer, Record, read_records, write_jsonl
 from utils.world.exchanges import read_prompt
 from utils.world.teachers import strong, weak
 
-FIRST, OWN_PAIRS, REAL, ORACLE, PAID, INFERENCE = fences((ROOT / "README.md").read_text(encoding="utf-8"), "bash")
+FIRST, OWN_PAIRS, REAL, OWN_CSV, ORACLE, PAID, INFERENCE = fences(
+    (ROOT / "README.md").read_text(encoding="utf-8"), "bash"
+)
 SETTINGS, COMMANDS = ORACLE.split("\n\n")  # of the judge; the five commands
 pytestmark = pytest.mark.slow
 
@@ -100,6 +102,19 @@ def test_real_data(checkout):
     for name in ("polite", "hh"):
         config = json.loads((checkout / f"output/{name}/reward/config.json").read_text())
         assert config["architectures"] == ["LlamaForSequenceClassification"]
+
+
+def test_a_csv_of_pairs_in_five_lines(checkout):
+    """A tokenizer, SFT, a reward model and DPO of a file that holds pairs alone."""
+    lines = [f'What is {n} + {n}?,"Count on, please, from {n}.",It is {2 * n}.' for n in range(40)]
+    (checkout / "pairs.csv").write_text("\n".join(["prompt,chosen,rejected", *lines]) + "\n")
+    assert len(OWN_CSV.strip().splitlines()) == 5
+    type_in(checkout, OWN_CSV.replace("/path/to/pairs.csv", "pairs.csv"))
+    kinds = {"sft": "LlamaForCausalLM", "reward": "LlamaForSequenceClassification", "dpo": "LlamaForCausalLM"}
+    for name, kind in kinds.items():
+        folder = checkout / "output/own" / name
+        assert json.loads((folder / "config.json").read_text())["architectures"] == [kind]
+        assert (folder / "finished.json").is_file() and "pairs.csv" in (folder / "README.md").read_text()
 
 
 def test_feedback_of_the_oracle(checkout):

@@ -123,7 +123,7 @@ class Reader:
 def open_files(args: Any, done: str) -> tuple[list[AnswerRow], Path]:
     """(the rows to work on, where to write); `done` ends the output's name when --output_path does not give one."""
     if not args.data_path:
-        raise UserError("--data_path is missing; expected a file, a folder or a glob of .jsonl or .txt")
+        raise UserError("--data_path is missing; expected [CLASS:]PATH_OR_NAME (docs/data.md)")
     output = output_file(args.output_path, args.data_path, done)
     rows = read_rows(input_files(args.data_path, output), verbatim=args.template == "plain")
     return part_of(rows, args.offset, args.data_fraction), output

@@ -38,7 +38,7 @@ class Run:
         self.args, self.folder = args, Path(args.output_dir)
         self.checkpoints = self.folder / "checkpoints"
         self.report = Report(self.folder, args.report_to, args.run_name, enabled=not args.debug)
-        self._groups = groups
+        self.groups = groups
         options = {k: v for group in groups for k, v in dataclasses.asdict(group).items() if k not in OF_NO_CONSEQUENCE}
         if options.get("lora_dim") and options["merge_dtype"] is None:
             options["merge_dtype"] = args.dtype_name
@@ -62,7 +62,7 @@ class Run:
             "data": data, "model": model, **others, "world_size": ranks.world_size(),
             "threads": torch.get_num_threads(),
         }  # fmt: skip
-        self.report.write_args(self._groups, **{k: v for k, v in self.facts.items() if k != "options"})
+        self.report.write_args(self.groups, **{k: v for k, v in self.facts.items() if k != "options"})
 
     def resume_point(self) -> int:
         """The step to continue after; 0 for a fresh start. UserError when the checkpoint is another run's."""

@@ -31,7 +31,7 @@ class ReaderArguments:
 class FileArguments:
     data_path: list[str] = option(
         [],
-        help="files, folders or globs of .jsonl or .txt, one JSON object a line",
+        help="data sets, each [CLASS:]PATH_OR_NAME (docs/data.md), and globs of files",
         aliases=["--input_file", "--input_files"],
     )
     output_path: str = option(

@@ -157,6 +157,7 @@ def _load(kind, config, args: ModelArguments, tokenizer, bf16: bool, offload: bo
     model.config.use_cache = False
     if args.lora_dim:
         model = add_lora(model, args)
+        model.cache_dir = args.cache_dir
         say(model.trained_share)
     return model
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from utils.errors import UserError, write_failure
 from utils.lora import DTYPES, merged, plain
+from utils.models.adapters import save_adapter
 from utils.models.folders import whole_models
 
 
@@ -36,14 +37,13 @@ def save(model: nn.Module, state: dict[str, Tensor], renderer, folder: Path) -> 
         tokenizer.save_pretrained(partial)
         again = _compare(type(base), partial, whole)
         if hasattr(model, "get_base_model"):
-            adapter = {
-                n.removeprefix("model."): t for n, t in state.items() if ".lora_" in n or ".modules_to_save." in n
-            }
-            model.save_pretrained(partial / "adapter", state_dict=adapter)
+            save_adapter(model, state, tokenizer, partial / "adapter", folder / "adapter")
         files = sorted((f for f in partial.iterdir()), key=lambda f: f.name == "config.json")
         for file in files:
             target = folder / file.name
             if target.is_dir():
+                if (target / "README.md").is_file():
+                    (target / "README.md").replace(file / "README.md")
                 shutil.rmtree(target)
             file.replace(target)
         return again
