@@ -172,7 +172,7 @@ class Pipeline:
         """Of the steps of run.sh, in its order: the last line of .done/NAME is the step's number and its seconds."""
         found = []
         for file in (self.folder / ".done").glob("[!.]*"):
-            words = file.read_text(encoding="utf-8").rpartition("\n")[0].rpartition("\n")[2].split()
+            words = (file.read_text(encoding="utf-8").splitlines() or [""])[-1].split()
             if len(words) == 2 and all(word.isdigit() for word in words):
                 found.append((int(words[0]), file.name, int(words[1])))
         return {name: seconds for _, name, seconds in sorted(found)}

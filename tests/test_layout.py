@@ -88,8 +88,8 @@ def test_files_stay_small(path):
         ),
         (
             r"\.from_pretrained\(",
-            {"utils/models/folders.py", "utils/models/writing.py", "utils/vocabulary.py"},
-        ),  # the latter makes tokenizers without torch
+            {"utils/models/folders.py", "utils/models/writing.py", "utils/vocabulary.py", "utils/card.py"},
+        ),  # vocabulary makes tokenizers without torch, card only tells others how to load a model
         (r"(?<![\w.])print\(", {"utils/reporting.py"}),
         (r"\bsys\.path\b", set()),
         (r"except\s*:|except (Base)?Exception\b", set()),

@@ -48,7 +48,7 @@ model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.f
 inputs = tokenizer.apply_chat_template(
     [{"role": "user", "content": "…"}], add_generation_prompt=True, return_tensors="pt", return_dict=True
 )
-print(tokenizer.decode(model.generate(**inputs, max_new_tokens=100)[0]))
+text = tokenizer.decode(model.generate(**inputs, max_new_tokens=100)[0])
 ```"""
 REWARD_MODEL = """```python
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
@@ -58,7 +58,7 @@ model, tokenizer = AutoModelForSequenceClassification.from_pretrained(folder), A
 inputs = tokenizer.apply_chat_template(
     [{"role": "user", "content": "…"}, {"role": "assistant", "content": "…"}], return_tensors="pt", return_dict=True
 )
-print(model(**inputs).logits[0, 0])  # the answer's score
+score = model(**inputs).logits[0, 0]  # of the answer
 ```"""
 ADAPTER = Template("""```python
 from peft import AutoPeftModelFor$head
