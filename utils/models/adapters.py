@@ -26,7 +26,7 @@ def save_adapter(model: nn.Module, state: dict[str, Tensor], tokenizer, folder: 
     base, name = plain(model), plain(model).name_or_path
     tensors = {n.removeprefix("model."): t for n, t in state.items() if ".lora_" in n or ".modules_to_save." in n}
     model.save_pretrained(folder, state_dict=tensors, save_embedding_layers=False)
-    (folder / "README.md").unlink()  # peft's form with nothing filled in
+    (folder / "README.md").unlink(missing_ok=True)  # peft's form with nothing filled in
     tokenizer.save_pretrained(folder)
     source = str(Path(name).expanduser().resolve()) if os.path.isdir(os.path.expanduser(name)) else name
     if "SequenceClassification" in type(base).__name__ and _link_base(model, source, tokenizer, folder / BASE):
