@@ -9,17 +9,21 @@ export OUTPUT_ROOT="${OUTPUT_ROOT:-${ROOT}/output}" HF_HUB_OFFLINE=1
 T="${OUTPUT_ROOT}/tutor"
 mkdir -p "${T}/.done"
 
-# step NAME COMMAND …: run it, note its seconds; skipped when this very command has already succeeded
+# step NAME COMMAND …: run it, note its number and seconds; skipped when this very command has already succeeded
+STEPS=0
 step() {
-    local name="$1" started=${SECONDS} command; shift
+    local name="$1" started=${SECONDS} command seconds; shift
     command="$(printf '%q ' "$@")"
     if [[ "$(head -n 1 "${T}/.done/${name}" 2>/dev/null)" == "${command}" ]]; then
         echo "── ${name}: done before"
-        return
+        seconds="$(tail -n 1 "${T}/.done/${name}")"
+    else
+        echo "── ${name}"
+        "$@"
+        seconds="$((SECONDS - started))"
     fi
-    echo "── ${name}"
-    "$@"
-    printf '%s\n%s\n' "${command}" "$((SECONDS - started))" >"${T}/.done/.${name}.partial"
+    STEPS=$((STEPS + 1))
+    printf '%s\n%s %s\n' "${command}" "${STEPS}" "${seconds##* }" >"${T}/.done/.${name}.partial"
     mv "${T}/.done/.${name}.partial" "${T}/.done/${name}"
 }
 

@@ -133,7 +133,8 @@ def _request(prompts: Prompts, record: Record, answer: Answer) -> dict[str, Any]
 
 def _write_sets(found: Collected, args: PairsArguments) -> None:
     if found.tally["critique", WAITING] and not args.critique_path:
-        warn(f"{found.tally['critique', WAITING]} critiques wait for their answers to be rewritten (--critique_path)")
+        warn(f"{found.tally['critique', WAITING]} critiques wait for their answers to be rewritten: request.py --kind "
+             f"improve asks a model to, --critique_path writes what a model of your own is asked")  # fmt: skip
     pairs = without_duplicates(found.pairs)
     tested = {prompt_key(record.prompt) for record in _records(args.test_path, args.on_bad_row, lambda: None)}
     kept = without_prompts(pairs, tested)

@@ -1,6 +1,6 @@
 """Text in, the folder of a small Llama out: a sentencepiece tokenizer trained on the text, and a config.json.
 
-    python data_collect/train_tokenizer.py --data_path stories.txt feedback.jsonl --output_dir output/tiny
+    python data_collect/train_tokenizer.py --data_path stories.txt pairs.csv --output_dir output/tiny
 
 Stage 1 trains it from random weights: --model_name_or_path output/tiny --from_scratch.
 """
@@ -22,7 +22,8 @@ from utils.arguments import parse
 from utils.arguments.options import option, overwriting, required
 from utils.errors import UserError
 from utils.outputs import claim
-from utils.records import read_jsonl
+from utils.raw_datasets.sources import Files, OnBad, Rows, file_rows, open_source
+from utils.raw_datasets.spec import Spec
 from utils.reporting import progress, run_program, say
 from utils.vocabulary import MODEL_FILES, make_model_folder
 
@@ -32,7 +33,7 @@ NAMES = {"id", "role", "from", "model", "judge", "order", "preferred"}  # fields
 @dataclass
 class TokenizerArguments:
     data_path: list[str] = required(
-        "text files (a text a line), or JSON Lines of any kind: every string in a row is text"
+        "data sets, each [CLASS:]PATH_OR_NAME (docs/data.md): every string of a row is text; or .txt, a text a line"
     )
     output_dir: str = required("folder for the tokenizer and the config.json")
     vocab_size: int = option(8192, help="pieces, of which 263 are bytes, special tokens and punctuation")
@@ -50,11 +51,12 @@ def main(argv: list[str] | None = None) -> None:
     if weights:
         raise UserError(f"{weights[0]}: a model was trained with the tokenizer beside it; give another --output_dir")
     files = [folder / name for name in MODEL_FILES]
-    claim("train_tokenizer.py", {"--output_dir": files}, reads=args.data_path, overwrite=args.overwrite)
+    reads = [Spec.unweighted(path).path for path in args.data_path]
+    claim("train_tokenizer.py", {"--output_dir": files}, reads=reads, overwrite=args.overwrite)
     texts: list[str] = []
     with progress("reading", len(args.data_path)) as advance:
         for path in args.data_path:
-            texts += read_texts(Path(path))
+            texts += read_texts(path)
             advance()
     say(f"training a tokenizer on {len(texts)} texts, {sum(map(len, texts))} characters")
     sizes = {name: getattr(args, name) for name in SIZES}
@@ -65,14 +67,25 @@ def main(argv: list[str] | None = None) -> None:
 SIZES = ("hidden_size", "num_hidden_layers", "num_attention_heads", "max_position_embeddings")
 
 
-def read_texts(path: Path) -> list[str]:
-    """The texts of a file: its lines, or, where it is JSON (whatever its name), the strings of its rows."""
+def read_texts(data_path: str) -> list[str]:
+    """The texts of one [CLASS:]PATH_OR_NAME: the strings of its rows, or the lines of a file of plain text. Of a data
+    set with a test split the training split alone. Raises UserError."""
+    spec = Spec.unweighted(data_path)
+    source = open_source(spec.path)
+    read = (spec.cls and spec.cls.read) or _file_rows
+    rows = source.rows(not source.has_train, read=read if isinstance(source, Files) else None)
+    return [text for row, _ in rows for text in _strings(row) if text.strip()]
+
+
+def _file_rows(path: Path, on_bad: OnBad | None) -> Rows:
     if path.suffix != ".txt" or _is_json(path):
-        return [text for row, _ in read_jsonl(path) for text in _strings(row) if text.strip()]
+        yield from file_rows(path, on_bad)
+        return
     try:
-        return [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read as text: {error}") from error
+    yield from ((line, f"{path}:{number}") for number, line in enumerate(lines, start=1))
 
 
 def _is_json(path: Path) -> bool:

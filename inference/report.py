@@ -146,9 +146,9 @@ class Pipeline:
         found["step"] = last["step"]
         chosen = [choose(record, "comparisons", Tally()) for record in records]  # counted as training counts them
         pairs = sum(len(row.pairs) for row in chosen if row)
-        right = found["accuracy"] * pairs
-        if pairs and abs(right - round(right)) < 1e-4:  # a whole number of them: these are the pairs it was measured on
-            found["accuracy"] = wilson_interval(round(right), pairs).to_json()
+        halves = 2 * found["accuracy"] * pairs  # a tie counts half
+        if pairs and abs(halves - round(halves)) < 1e-4:  # a whole number: these are the pairs it was measured on
+            found["accuracy"] = wilson_interval(round(halves) / 2, pairs).to_json()
         else:
             self.missing.append("how many pairs the reward model's accuracy is over (feedback/test.jsonl has others)")
             found["accuracy"] = {"value": found["accuracy"], "low": None, "high": None, "n": None}
@@ -170,10 +170,13 @@ class Pipeline:
         return ceiling
 
     def seconds(self) -> dict[str, int]:
-        """Of the steps of run.sh: .done/NAME ends with its seconds."""
-        files = sorted((self.folder / ".done").glob("[!.]*"), key=lambda file: file.stat().st_mtime)
-        last = {file.name: file.read_text(encoding="utf-8").split()[-1:] for file in files}
-        return {name: int(words[0]) for name, words in last.items() if words and words[0].isdigit()}
+        """Of the steps of run.sh, in its order: the last line of .done/NAME is the step's number and its seconds."""
+        found = []
+        for file in (self.folder / ".done").glob("[!.]*"):
+            words = (file.read_text(encoding="utf-8").splitlines() or [""])[-1].split()
+            if len(words) == 2 and all(word.isdigit() for word in words):
+                found.append((int(words[0]), file.name, int(words[1])))
+        return {name: seconds for _, name, seconds in sorted(found)}
 
     def against_first(self) -> dict[str, Any]:
         """How often an answer is worth more than one of the first name to the same prompt; equal counts half. Over all

@@ -26,6 +26,7 @@ from utils.arguments import parse
 from utils.arguments.inference import FileArguments, LengthArguments, ReaderArguments
 from utils.arguments.options import option
 from utils.errors import UserError
+from utils.raw_datasets.spec import Spec
 from utils.records import Answer, Record, write_jsonl
 from utils.reporting import run_program, say, write_json
 from utils.shards import join_ranks
@@ -66,7 +67,7 @@ def main(argv: list[str] | None = None) -> None:
     if args.model_name_or_path:
         scored = output_file("", args.data_path, "rm")
         claim_shards(args, "chatbot.py", scored, input_files(args.data_path, scored))  # as its --mode rm writes it
-        rows = read_rows([score_rows(rows, args, scored).output], verbatim=args.template == "plain")
+        rows = read_rows([Spec(str(score_rows(rows, args, scored).output))], verbatim=args.template == "plain")
         scorer = scorer or (signature(args.model_name_or_path) if rows[0].plain is None else "score")
     scorer = scorer or only_scorer(rows)
     if ranks.rank() == 0:

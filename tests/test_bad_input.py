@@ -209,6 +209,8 @@ def test_a_model_folder_that_is_not_whole(refuse, tmp_path, stage, what, words):
 
 def test_names_of_models(refuse, tmp_path):
     assert "/none/x: no such folder" in refuse(SFT, model="/none/x")
+    a_file = file(tmp_path / "model.bin", "weights")
+    assert f"{a_file}: found a file; expected the folder of a model" in refuse(SFT, model=a_file)
     assert "/none/x: no such folder" in refuse(DPO, "--reference_model_name_or_path", "/none/x")
     assert "--template lama2: no such template; did you mean llama2?" in refuse(SFT, "--template", "lama2")
     assert "--lora_target_modules nope: no module ends so" in refuse(

@@ -132,11 +132,11 @@ def test_files_of_other_things_are_one_short_line(folder, here):
         (here / name).parent.mkdir()
         (here / name).write_bytes(content)
     for path, message in [
-        ("completions.json", "found one object of 500 prompts with their answers.*convert.py --from completions"),
+        ("completions.json", "found the columns Do thing number 0, .*one object with a prompt.* as completions:PATH"),
         ("wide.jsonl", "found the columns Do thing number 0, please, .* and 492 more, which fit no class"),
         ("logs", "metrics.jsonl:1: found the columns step, which fit no class"),
         ("bytes", "x.jsonl: cannot be read as text"),
-        ("pictures", "no .jsonl or .txt files there; expected at least one"),
+        ("pictures", "the folder holds x.png; expected train and test files"),
     ]:
         with pytest.raises(UserError, match=message) as found:
             lm(folder, "generate", "--input_file", here / path)
@@ -265,7 +265,8 @@ def test_a_full_disk_loses_nothing(folder, here):
         ),
         (["--mode", "rm", "--input-file", "x", "--max-new-tokens", "4"], "--max_new_tokens is used by --mode"),
         (["--mode", "generate", "--top_p", "0.5"], "--top_p has no effect on a greedy answer"),
-        (["--mode", "generate", "--num_samples", "1", "--temperature", "0"], "--temperature is 0, which draws nothing"),
+        (["--mode", "generate", "--num_samples", "1", "--temperature", "0"], "--temperature is 0; expected above 0"),
+        (["--mode", "generate", "--num_samples", "1", "--temperature", "-1"], "--temperature is -1; expected above 0"),
         (["--mode", "generate", "--num_sample", "1"], "unknown option --num_sample; did you mean --num_samples"),
         (["--mode", "generate", "--batch_size", "0"], "--batch_size is 0"),
         (
@@ -274,7 +275,7 @@ def test_a_full_disk_loses_nothing(folder, here):
         ),
         (["--mode", "generate"], "--data_path is missing"),
         (["--mode", "generate", "--data_path", "nowhere.jsonl"], "nowhere.jsonl: no such file"),
-        (["--mode", "generate", "--data_path", "no*where"], r"no\*where: no .jsonl or .txt files there"),
+        (["--mode", "generate", "--data_path", "no*where"], r"no\*where: no such files"),
     ],
 )
 def test_wrong_words_are_one_line(words, message):

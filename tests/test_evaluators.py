@@ -226,8 +226,8 @@ def test_outputs_are_named_after_inputs(tmp_path):
     for file in ("b.jsonl", "a.txt", ".hidden.jsonl", "c.jsonl.args.json", "d.md"):
         (tmp_path / "data" / file).write_text("{}")
     for path in (f"{here}/data", f"{here}/data/[abc]*"):
-        assert [f.name for f in input_files([path], tmp_path / "out")] == ["a.txt", "b.jsonl"]
-    assert [f.name for f in input_files([f"{here}/data"], tmp_path / "data" / "a.txt")] == ["b.jsonl"]
+        assert [f.path for f in input_files([path], tmp_path / "out")] == [f"{here}/data/a.txt", f"{here}/data/b.jsonl"]
+    assert [f.path for f in input_files([f"{here}/data"], tmp_path / "data/a.txt")] == [f"{here}/data/b.jsonl"]
 
 
 def test_evaluators_stay_short():

@@ -221,7 +221,8 @@ def test_each_stage_starts_from_what_another_saved(trained, world, tmp_path):
     check_language_model(tmp_path / SFT, world, SFT)
     check_reward_model(tmp_path / REWARD, world)
     check_language_model(tmp_path / DPO, world, DPO)
-    assert metrics(tmp_path / DPO)[0]["eval/chosen_reward"] == 0.0  # before the first step policy is reference
+    first = metrics(tmp_path / DPO)[0]  # before the first step policy is reference
+    assert first["eval/chosen_reward"] == 0.0 and first["eval/accuracy"] == 0.5
     scored = json.loads((tmp_path / DPO / "before_dpo.json").read_text())
     assert len(scored) == 3 and set(scored[0]) == {"prompt", "response", "score"}
 

@@ -3,6 +3,8 @@ half-written that looks whole. torch.save, safetensors, SQLite, NumPy and plain 
 
 from __future__ import annotations
 
+import errno
+import os
 import resource
 import shutil
 import subprocess
@@ -11,6 +13,8 @@ import pytest
 from processes import environment
 from stages import command, metrics, run_stage, toy_data, toy_model
 from toys import ROOT
+
+from utils.errors import write_failure
 
 pytestmark = pytest.mark.slow
 STAGE = "step3_dpo"
@@ -69,3 +73,10 @@ def test_the_disk_fills_before_anything_is_saved(world, tmp_path, place, limit, 
         assert not any((tmp_path / place).iterdir())
     if place == "cache/reference/":  # SQLite leaves an empty file behind
         run_stage(STAGE, *world, tmp_path / "out", *flags)
+
+
+def test_a_disk_that_is_full_and_one_that_is_not():
+    full, read_only = (write_failure(OSError(number, os.strerror(number))) for number in (errno.ENOSPC, errno.EROFS))
+    assert full == "No space left on device; is the disk full? Free some space, or give another folder"
+    assert read_only == "Read-only file system; give a place that can be written"
+    assert "is the disk full?" in write_failure(RuntimeError("[enforce fail] writing file data/0"))

@@ -1,5 +1,10 @@
 """Where weights go when a model is loaded. Only a GPU shows the memory; what is asked of transformers shows here."""
 
+import contextlib
+import json
+import logging
+from pathlib import Path
+
 import pytest
 import torch
 from toy_folders import lm_folder, rm_folder
@@ -7,6 +12,7 @@ from transformers.integrations import HfDeepSpeedConfig
 
 from utils import models
 from utils.arguments.options import ModelArguments
+from utils.errors import UserError
 
 
 @pytest.fixture
@@ -62,3 +68,29 @@ def test_a_new_head_has_the_numbers_of_the_cpu(tmp_path):
     models._draw_on_cpu(model, ["score.weight"])
     assert torch.equal(model.score.weight, drawn) and drawn.std() > 0
     assert torch.equal(torch.rand(3), following)
+
+
+def test_no_report_of_a_head_that_is_always_new(tmp_path):
+    """transformers' table of missing and unexpected weights is for those who did not expect them."""
+    path, seen = lm_folder(tmp_path / "model"), []
+    logger, handler = logging.getLogger("transformers.modeling_utils"), logging.Handler()
+    handler.emit = lambda record: seen.append(record.getMessage())
+    logger.addHandler(handler)
+    try:
+        models.load_reward_model(ModelArguments(path), models.load_tokenizer(path))
+        assert not [line for line in seen if "LOAD REPORT" in line]
+        models.AutoModelForSequenceClassification.from_pretrained(path)  # as transformers does without us
+        assert [line for line in seen if "LOAD REPORT" in line]
+    finally:
+        logger.removeHandler(handler)
+
+
+def test_weights_that_are_not_of_the_config(tmp_path, capsys):
+    """Another shape is refused by name, a weight too many is one line."""
+    path = Path(lm_folder(tmp_path / "model"))
+    tokenizer, config = models.load_tokenizer(str(path)), json.loads((path / "config.json").read_text())
+    for changes, words in (({"intermediate_size": 80}, "has the shape .*96.*; config.json says .*80"), ({}, None)):
+        (path / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 2} | changes))
+        with pytest.raises(UserError, match=words) if words else contextlib.nullcontext():
+            models.load_causal_lm(ModelArguments(str(path)), tokenizer)
+    assert "its files hold 9 weights that the model does not use, the first model.layers.2." in capsys.readouterr().out

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from utils.losses import accuracy
 from utils.losses.preference import LOSSES, Pairs
 from utils.losses.reward import bradley_terry
 
@@ -44,3 +45,7 @@ def test_bradley_terry_by_hand():
     # difference 0.5: log(1 + e^−0.5); difference log 3: P = 3/4
     found = bradley_terry(torch.tensor([1.2, math.log(3)]), torch.tensor([0.7, 0.0]))
     assert found.tolist() == pytest.approx([0.4740770, -math.log(0.75)], abs=1e-6)
+
+
+def test_a_tie_counts_half():
+    assert accuracy(torch.tensor([0.3, -1e-9, 0.0, -0.0, 2.0])).tolist() == [1.0, 0.0, 0.5, 0.5, 1.0]

@@ -263,13 +263,33 @@ def test_raw_feedback_from_critique_to_sets(tmp_path, capsys):
     assert {row["meta"]["task"] for row in found["train"]} == {"qa"} and "feedback" not in found["train"][0]["meta"]
 
 
+def test_a_critique_that_was_followed_in_vain_does_not_wait(tmp_path, capsys):
+    """It was asked and paid for: the answer came back unchanged, or was refused. Only `later` is still to be asked."""
+    good, bad, later = (Answer(text, critique="Vague.") for text in ("good", "bad", "later"))
+    asked = record(good, bad, not_improved=[{"answer": 0, "why": "unchanged"}, {"answer": 1, "why": "refusal"}])
+    found = collect([record(good, bad), asked, record(later, prompt="r")])  # the critiques before and after the asking
+    assert [answer.text for _, answer in found.waiting] == ["later"]
+    expected = {("critique", what): 1 for what in ("unchanged", "refusal", "critiques without a new answer")}
+    assert found.tally == expected
+    both = record(Answer("x", rating=7), Answer("y", rating=1), good, not_improved=[{"answer": 2, "why": "unchanged"}])
+    write_jsonl(tmp_path / "a.jsonl", [both])
+    program.main(
+        ["--data_path", str(tmp_path / "a.jsonl"), "--output_dir", str(tmp_path / "sets"), "--valid_share", "0"]
+    )
+    assert "wait for" not in capsys.readouterr().out
+    assert "not_improved" not in (tmp_path / "sets/train.jsonl").read_text()
+    for foreign in ("no", [1], {"answer": 0}):  # a column of this name that somebody else wrote
+        assert len(collect([record(good, not_improved=foreign)]).waiting) == 1
+
+
 def test_chatbot_answers_the_requests_to_rewrite(tmp_path):
     """What --critique_path writes is a file that inference/chatbot.py reads, and keeps the columns of."""
     from utils.answer_rows import read_rows
+    from utils.raw_datasets.spec import Spec
 
     write_jsonl(tmp_path / "a.jsonl", [record(Answer("It is one.", critique="Vague."))])
     program.main(["--data_path", str(tmp_path / "a.jsonl"), "--critique_path", str(tmp_path / "c.jsonl")])
-    (row,) = read_rows([tmp_path / "c.jsonl"])
+    (row,) = read_rows([Spec(str(tmp_path / "c.jsonl"))])
     assert row.record.prompt[-1].role == "user" and not row.record.answers
     answered = row.with_answers([Answer("It is two.")], greedy=True)
     (back,) = records_of(write(tmp_path / "d.jsonl", [answered]))

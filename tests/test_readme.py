@@ -22,7 +22,7 @@ from utils.records import Answer, Record, read_records, write_jsonl
 from utils.world.exchanges import read_prompt
 from utils.world.teachers import strong, weak
 
-FIRST, INSTALL, OWN_PAIRS, REAL, ORACLE, PAID, OWN, INFERENCE = fences(
+FIRST, INSTALL, OWN_PAIRS, REAL, OWN_CSV, ORACLE, PAID, OWN, INFERENCE = fences(
     (ROOT / "README.md").read_text(encoding="utf-8"), "bash"
 )
 SETTINGS, COMMANDS = ORACLE.split("\n\n")  # of the judge; the five commands
@@ -105,6 +105,19 @@ def test_real_data(checkout):
         assert config["architectures"] == ["LlamaForSequenceClassification"]
 
 
+def test_a_csv_of_pairs_in_five_lines(checkout):
+    """A tokenizer, SFT, a reward model and DPO of a file that holds pairs alone."""
+    lines = [f'What is {n} + {n}?,"Count on, please, from {n}.",It is {2 * n}.' for n in range(40)]
+    (checkout / "pairs.csv").write_text("\n".join(["prompt,chosen,rejected", *lines]) + "\n")
+    assert len(OWN_CSV.strip().splitlines()) == 5
+    type_in(checkout, OWN_CSV.replace("/path/to/pairs.csv", "pairs.csv"))
+    kinds = {"sft": "LlamaForCausalLM", "reward": "LlamaForSequenceClassification", "dpo": "LlamaForCausalLM"}
+    for name, kind in kinds.items():
+        folder = checkout / "output/own" / name
+        assert json.loads((folder / "config.json").read_text())["architectures"] == [kind]
+        assert (folder / "finished.json").is_file() and "pairs.csv" in (folder / "README.md").read_text()
+
+
 def test_feedback_of_the_oracle(checkout):
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
@@ -112,7 +125,8 @@ def test_feedback_of_the_oracle(checkout):
     server, *settings = SETTINGS.splitlines()
     wait = "until curl -s -o /dev/null $URL/models; do sleep 0.2; done"  # a person types no faster
     lines = [f"URL=http://127.0.0.1:8008/v1\n{server}\n{wait}", *settings, COMMANDS]
-    type_in(checkout, "\n".join(lines).replace("8008", port))
+    said = type_in(checkout, "\n".join(lines).replace("8008", port))
+    assert "unchanged" in said and "wait for" not in said  # a critique that asks for nothing leaves an answer as it is
     report = asked(checkout, "output/feedback")
     assert report["parsed"] == report["requests"] > 12 and report["usd"] is None
 

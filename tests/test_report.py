@@ -63,8 +63,8 @@ def tutor(tmp_path):
     begun(tmp_path / "ppo", [{"step": 0, "eval/score": 0.1, "eval/true_score": 3.5}, {"step": 1, **rollout}])
     verdicts(tmp_path / "feedback" / "test.jsonl", 10)
     (tmp_path / ".done").mkdir()
-    (tmp_path / ".done" / "sft").write_text("bash training/step1_sft/run_tiny.sh \n75\n")
-    (tmp_path / ".done" / "best_of_16").write_text("best_of_16 \n30\n")
+    for number, name, seconds in ((8, "best_of_16", 30), (10, "truth", 0), (2, "sft", 75)):  # in another order
+        (tmp_path / ".done" / name).write_text(f"bash {name} \n{number} {seconds}\n")
     sft = answers(tmp_path / "answers" / "sft.jsonl", (BAD, FAIR), (FAIR, FAIR))
     dpo = answers(tmp_path / "answers" / "dpo.jsonl", (GOOD, FAIR), (GOOD, BAD))
     evaluate_world.main(["--answers", f"sft={sft}", f"dpo={dpo}", "--results", str(tmp_path / "results.json")])
@@ -110,7 +110,7 @@ def test_numbers_by_hand(tutor):
     assert (reward["step"], reward["margin"], reward["brier"], reward["ece"]) == (2, 1.0, 0.2, 0.1)
     # prompt 1: 6.5 and 4 against 1 and 4 win 1, 1, 1, 1/2; prompt 2: 6.5 and 1 against 4 and 4 win 1, 1, 0, 0
     assert results["against_first"]["win_rate"]["dpo"]["value"] == pytest.approx((3.5 / 4 + 2 / 4) / 2)
-    assert results["seconds"] == {"sft": 75, "best_of_16": 30}
+    assert list(results["seconds"].items()) == [("sft", 75), ("best_of_16", 30), ("truth", 0)]  # in run.sh's
     assert results["stages"]["sft"]["first"] == [{"step": 0, "eval/loss": 7.0}]
     assert results["missing"] == [] and results["versions"]["torch"]
 

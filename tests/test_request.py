@@ -125,6 +125,8 @@ def test_critiques_then_improvements_then_what_they_improve(url, records, tmp_pa
     for (exchange, _, _, poor), found in zip(WORLD, read_records(explained), strict=True):
         answer = found.answers[1]
         assert answer.critique and found.answers[0].critique is None and answer.refinement != poor
+        told = [{"answer": 1, "why": "unchanged"}] if answer.refinement is None else None
+        assert found.meta.get("not_improved") == told
         gains.append(assess(exchange, answer.refinement or poor).utility - assess(exchange, poor).utility)
         assert [each["of"] for each in found.meta["explain"]] == ["critique"]
     assert sum(gains) / len(gains) > 1

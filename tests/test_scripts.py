@@ -69,3 +69,15 @@ def test_the_example_of_a_cluster_is_true():
     defaults = {re.search(r"^GPUS=\$\{GPUS:-(\d+)\}", s.read_text(), re.MULTILINE)[1] for s in SCRIPTS}
     line = re.search(r"^# GPUS=.*", (ROOT / "training/cluster.sh.example").read_text(), re.MULTILINE)[0]
     assert "the script's own" in line and defaults == set(re.findall(r"\b\d+\b", line.split("own")[1]))
+
+
+def test_steps_of_run_sh_are_numbered_in_its_order(tmp_path):
+    """A later run, whose steps were done in another order, numbers them anew and keeps their seconds."""
+    step = re.search(r"^STEPS=0\n.*?^}\n", (ROOT / "run.sh").read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)[0]
+    done = tmp_path / ".done"
+    done.mkdir()
+    (done / "first").write_text("true \n7\n")
+    for script in ("step second true; step third sleep 1", "step first true; step second true; step third sleep 1"):
+        subprocess.run(["bash", "-euo", "pipefail", "-c", f"T={tmp_path}\n{step}{script}"], check=True)
+    lines = {file.name: file.read_text().splitlines()[1:] for file in done.iterdir()}
+    assert lines["first"] == ["1 7"] and lines["second"][0][:2] == "2 " and lines["third"][0] in ("3 1", "3 2")

@@ -97,9 +97,9 @@ def test_tokenizer_gives_ids_and_round_trips(world):
 
 def test_train_tokenizer_reads_text_and_rows(world, tmp_path):
     (tmp_path / "rows.txt").write_text('{"id": "no text", "prompt": "Human: hello", "answers": [{"text": "bye"}]}\n')
-    assert train_tokenizer.read_texts(tmp_path / "rows.txt") == ["Human: hello", "bye"]
+    assert train_tokenizer.read_texts(str(tmp_path / "rows.txt")) == ["Human: hello", "bye"]
     (tmp_path / "plain.txt").write_text("one line\n\nanother line\n")
-    assert train_tokenizer.read_texts(tmp_path / "plain.txt") == ["one line", "another line"]
+    assert train_tokenizer.read_texts(str(tmp_path / "plain.txt")) == ["one line", "another line"]
     flags = f"--output_dir {tmp_path / 'm'} --vocab_size 400 --hidden_size 64 --num_attention_heads 2"
     train_tokenizer.main(
         ["--data_path", str(world / "sft" / "test.jsonl"), str(tmp_path / "plain.txt"), *flags.split()]

@@ -148,6 +148,8 @@ def reads(given: Mapping[str, Setting], program: str) -> list[str | Path]:
 
 def model_complaint(name: str, wanted: str | None) -> str | None:
     folder = Path(name).expanduser()
+    if folder.is_file():
+        return f"{name}: found a file; expected the folder of a model"
     if not folder.is_dir():
         return f"{name}: no such folder" if is_path(name) else None
     try:

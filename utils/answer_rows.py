@@ -19,13 +19,16 @@ from pathlib import Path
 from typing import Any
 
 from utils.errors import UserError
-from utils.raw_datasets.base import RAW_DATASETS, detect
+from utils.raw_datasets.base import RAW_DATASETS, LeftOut, RawDataset, detect
 from utils.raw_datasets.dialogue import prompt_of
 from utils.raw_datasets.ids import Ids
-from utils.records import Answer, Message, Record, RecordError, read_jsonl
+from utils.raw_datasets.sources import SUFFIXES, is_hub_name, rows_of
+from utils.raw_datasets.spec import Spec
+from utils.records import Answer, Message, Record, RecordError
 from utils.shards import MADE_BY
 
-SUFFIXES = (".jsonl", ".txt", ".json", ".jsonl.gz")
+LINES = (".jsonl", ".txt")  # what is written
+OF_ROWS = tuple(suffix for suffix in SUFFIXES if suffix not in (".json", ".json.gz"))  # what is taken of a folder
 ANSWER_COLUMNS = ("greedy", "sample", "output", "response")  # of plain rows
 LIKELIHOODS = ("nll_per_token", "perplexity")  # scores of an answer that are no rewards
 
@@ -92,35 +95,36 @@ def _like(value: Any, numbers: Iterable[float]) -> Any:
     return {name: next(numbers) for name in value} if isinstance(value, dict) else next(numbers)
 
 
-def read_rows(files: Sequence[Path], verbatim: bool = False) -> list[AnswerRow]:
-    """Every row of the files. verbatim: a plain row's prompt is one message, its text as it stands.
+def read_rows(sources: Sequence[Spec], verbatim: bool = False) -> list[AnswerRow]:
+    """Every row of the data sets. verbatim: a plain row's prompt is one message, its text as it stands.
     Raises UserError, RecordError."""
     rows = []
-    for file in files:
+    for spec in sources:
         ids = Ids()
-        for row, where in read_jsonl(file):
-            rows.append(answer_row(row, where, verbatim))
+        for row, where in rows_of(spec.path, spec.cls and spec.cls.read):
+            rows.append(answer_row(row, where, verbatim, spec.cls))
             if rows[-1].plain is None:
                 ids.check(rows[-1].record)
     if not rows:
-        raise UserError(f"{', '.join(map(str, files))}: no rows; expected one JSON object a line")
+        raise UserError(f"{', '.join(spec.path for spec in sources)}: no rows; expected prompts")
     return rows
 
 
-def answer_row(row: Any, where: str, verbatim: bool = False) -> AnswerRow:
+def answer_row(row: Any, where: str, verbatim: bool = False, cls: type[RawDataset] | None = None) -> AnswerRow:
+    """A row as read. Of a class that was named, it becomes a record."""
     if not isinstance(row, dict):
-        raise RecordError(f"{where}: found {type(row).__name__}; expected a JSON object")
-    records = RAW_DATASETS["records"]
-    if records.fits(row):
-        return AnswerRow(records.record(row, where))
-    if all(isinstance(value, list) for value in row.values()) and any(" " in name for name in row):
-        raise RecordError(
-            f"{where}: found one object of {len(row):,} prompts with their answers; expected one JSON object a line: "
-            f"data_collect/convert.py --from completions --to records makes that of it"
-        )
+        raise RecordError(f"{where}: found {type(row).__name__}; expected an object of columns")
+    if cls is None and RAW_DATASETS["records"].fits(row):
+        cls = RAW_DATASETS["records"]
+    as_it_stands = verbatim and isinstance(row.get("prompt"), str)
+    if cls is not None:
+        record = _record(cls, row, where)
+        if as_it_stands and cls is not RAW_DATASETS["records"]:
+            record = dataclasses.replace(record, prompt=(Message("user", row["prompt"]),))
+        return AnswerRow(record)
     if "prompt" not in row:
-        prompt = detect(row, where).record(row, where).prompt
-    elif verbatim and isinstance(row["prompt"], str):
+        prompt = _record(_detected(row, where), row, where).prompt
+    elif as_it_stands:
         prompt = (Message("user", row["prompt"]),)
     else:
         prompt = prompt_of(row["prompt"], where)[0]
@@ -128,6 +132,23 @@ def answer_row(row: Any, where: str, verbatim: bool = False) -> AnswerRow:
     if len(scores) == len(answers):
         answers = [dataclasses.replace(a, scores={"score": score}) for a, score in zip(answers, scores, strict=True)]
     return AnswerRow(Record(prompt, tuple(answers), where=where).check(), row)
+
+
+def _detected(row: dict[str, Any], where: str) -> type[RawDataset]:
+    try:
+        return detect(row, where)
+    except UserError as error:
+        if any(" " in name for name in row):  # these are prompts rather than columns
+            remedy = "one object with a prompt to each key is named, as completions:PATH"
+            raise UserError(f"{error}; {remedy}") from None
+        raise
+
+
+def _record(cls: type[RawDataset], row: dict[str, Any], where: str) -> Record:
+    try:
+        return dataclasses.replace(cls.record(row, where), where=where).check()
+    except LeftOut as left:
+        raise RecordError(f"{where}: {left.reason}; leave the row out") from None
 
 
 def numbers_in(value: Any) -> Iterator[float]:
@@ -152,36 +173,44 @@ def _plain_answers(row: dict[str, Any], where: str) -> Iterable[Answer]:
         yield from (Answer(text, finished=bool(end)) for text, end in zip(texts, finished, strict=True))
 
 
-def input_files(paths: Sequence[str], output: Path) -> list[Path]:
-    """The files of --data_path: each a file, a folder or a glob. The output is no input, whatever a folder holds."""
-    found: list[Path] = []
-    for path in map(os.path.expanduser, paths):
+def input_files(paths: Sequence[str], output: Path) -> list[Spec]:
+    """What --data_path names: [CLASS:]PATH_OR_NAME each, and a data set for each file of a folder or a glob. The output
+    is no input, whatever a folder holds."""
+    found: list[Spec] = []
+    for text in paths:
+        spec = Spec.unweighted(text)
+        path = os.path.expanduser(spec.path)
         if os.path.isdir(path):
-            inside = sorted(p for p in Path(path).iterdir() if p.name.endswith(SUFFIXES[:2]) and p.name[0] != ".")
+            inside = sorted(p for p in Path(path).iterdir() if p.name.endswith(OF_ROWS) and p.name[0] != ".")
+            known = any(p.resolve() != output.resolve() for p in inside)
+            inside = inside if known else [Path(path)]  # perhaps a folder of another kind that raw_datasets reads
         elif glob.has_magic(path) and not os.path.exists(path):
             found_here = (p for p in map(Path, glob.glob(path, recursive=True)) if p.is_file())
             inside = sorted(p for p in found_here if not p.name.endswith(MADE_BY))
+            if not inside:
+                raise UserError(f"{path}: no such files")
         else:
             if Path(path).resolve() == output.resolve():
                 raise UserError(f"{path} is the input and would be the output; give another --output_path")
-            inside = [Path(path)]
-        inside = [p for p in inside if p.resolve() != output.resolve()]
-        if not inside:
-            raise UserError(f"{path}: no .jsonl or .txt files there; expected at least one")
-        found += inside
+            found.append(spec)
+            continue
+        found += [dataclasses.replace(spec, path=str(p)) for p in inside if p.resolve() != output.resolve()]
     return found
 
 
-def output_file(given: str, paths: Sequence[str], done: str) -> Path:
+def output_file(given: str, data_path: Sequence[str], done: str) -> Path:
     """Where the output goes: --output_path (a folder, or a name without an ending, is completed), or beside the input,
     x.jsonl -> x-generate.jsonl. Several files are named by what their names share, or by their folder."""
+    paths = [Spec.of(text).path for text in data_path]
     stem = _stem(paths)
     if not given:
+        if not os.path.exists(os.path.expanduser(paths[0])) and is_hub_name(paths[0]):
+            raise UserError(f"--output_path is missing: {paths[0]} is no file here, beside which the output could go")
         return stem.with_name(f"{stem.name}-{done}.jsonl")
     if given.endswith("/") or os.path.isdir(given):
         return Path(given).expanduser() / f"{stem.name}-{done}.jsonl"
     path = Path(given).expanduser()
-    return path if path.name.endswith(SUFFIXES[:2]) else path.with_name(path.name + ".jsonl")
+    return path if path.name.endswith(LINES) else path.with_name(path.name + ".jsonl")
 
 
 def _stem(paths: Sequence[str]) -> Path:

@@ -24,6 +24,7 @@ from utils.generation import check_positions, complete, generating
 from utils.groups import Group, group
 from utils.measuring import Passes
 from utils.outputs import claim, has_record, model_files
+from utils.raw_datasets.spec import Spec
 from utils.records import Answer, Record
 from utils.reporting import say
 from utils.scoring import Policy, RewardModel
@@ -128,29 +129,29 @@ def open_files(
     """(the rows to work on, the output, claimed); `done` ends the output's name when --output_path does not give one.
     A `program` that does not write the output by work_on() claims `written(output)`."""
     if not args.data_path:
-        raise UserError("--data_path is missing; expected a file, a folder or a glob of .jsonl or .txt")
+        raise UserError("--data_path is missing; expected [CLASS:]PATH_OR_NAME (docs/data.md)")
     output = output_file(args.output_path, args.data_path, done)
-    files = input_files(args.data_path, output)
+    sources = input_files(args.data_path, output)
     if written:
-        claim_outputs(args, program, written(output), files)
+        claim_outputs(args, program, written(output), sources)
     else:
-        claim_shards(args, program, output, files)
-    rows = read_rows(files, verbatim=args.template == "plain")
+        claim_shards(args, program, output, sources)
+    rows = read_rows(sources, verbatim=args.template == "plain")
     return part_of(rows, args.offset, args.data_fraction), output
 
 
-def claim_outputs(args: Any, program: str, outputs: list[Path], files: Sequence[str | Path]) -> None:
-    """Claim what a program makes of `files` and its model."""
+def claim_outputs(args: Any, program: str, outputs: list[Path], sources: Sequence[Spec]) -> None:
+    """Claim what a program makes of `sources` and its model."""
     models = (args.model_name_or_path, args.tokenizer_name_or_path, args.config_name_or_path)
-    reads = [*files, *(file for name in models for file in model_files(name, program))]
+    reads = [*(spec.path for spec in sources), *(file for name in models for file in model_files(name, program))]
     claim(program, {"--output_path": outputs}, reads=reads, overwrite=args.overwrite)
 
 
-def claim_shards(args: Any, program: str, output: Path, files: Sequence[str | Path]) -> None:
+def claim_shards(args: Any, program: str, output: Path, sources: Sequence[Spec]) -> None:
     """The same for an output of work_on(). One from before there were records is known by the file beside it that says
     what made it."""
     known = made_by(output).is_file() and not has_record(output)
-    claim_outputs(dataclasses.replace(args, overwrite=args.overwrite or known), program, [output], files)
+    claim_outputs(dataclasses.replace(args, overwrite=args.overwrite or known), program, [output], sources)
 
 
 def work_on(

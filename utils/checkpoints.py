@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from utils import ranks
-from utils.errors import UserError
+from utils.errors import UserError, write_failure
 from utils.reporting import say, warn
 
 
@@ -56,10 +56,9 @@ def save(engine, folder: Path, step: int, facts: dict[str, Any], extra: Any, kee
                 shutil.rmtree(folder / old, ignore_errors=True)
     except (OSError, RuntimeError) as error:
         shutil.rmtree(partial, ignore_errors=True)
-        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
         raise UserError(
-            f"{folder / tag}: the checkpoint cannot be written: {reason}; is the disk full? (a rank that ended "
-            f"looks the same) Earlier checkpoints are kept",
+            f"{folder / tag}: the checkpoint cannot be written: {write_failure(error)} (a rank that ended looks the "
+            f"same). Earlier checkpoints are kept",
             on_this_rank=True,
         ) from error
     ranks.barrier()
@@ -75,8 +74,7 @@ def write(path: Path, value: Any) -> None:
         partial.replace(path)
     except (OSError, RuntimeError) as error:
         partial.unlink(missing_ok=True)
-        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-        raise UserError(f"{path}: cannot be written: {reason}; is the disk full?", on_this_rank=True) from error
+        raise UserError(f"{path}: cannot be written: {write_failure(error)}", on_this_rank=True) from error
 
 
 def read(path: Path) -> Any:

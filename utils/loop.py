@@ -164,7 +164,7 @@ class Trainer:
         if self.run.args.debug:
             say("debug: nothing is saved")
             return
-        save_model(self.engine, self.renderer, folder, self.held_out, self.ema)
+        save_model(self.run, self.engine, self.renderer, folder, self.held_out, self.ema)
 
     def _checkpoint(self, step: int) -> None:
         if not self.run.args.debug:

@@ -208,9 +208,9 @@ class OnlineTrainer:
             say("debug: nothing is saved")
             return
         rows = self.held_out[0]
-        save_model(self.engine, self.renderer, folder, rows, self.ema)
+        save_model(self.run, self.engine, self.renderer, folder, rows, self.ema)
         for name, (engine, renderer) in self.folders.items():
-            save_model(engine, renderer, folder / name, rows)
+            save_model(self.run, engine, renderer, folder / name, rows)
         if measured is not None and ranks.rank() == 0:
             write_json(folder / "metrics.json", measured)
         ranks.barrier()

@@ -201,7 +201,7 @@ def write_jsonl(path: Path, rows: Iterable[Any]) -> int:
 
 def _parse(line: str, where: str, on_bad: Callable[[RecordError], None] | None) -> Iterator[tuple[Any, str]]:
     try:
-        row = json.loads(line)
+        row = json.loads(line.rstrip(" \t\r\n"))  # past a line's end the decoder would count from column 1 again
     except json.JSONDecodeError as error:
         broken = RecordError(f"{where}: not JSON ({error.msg} at column {error.colno}): {line.strip()[:60]!r}")
         if on_bad is None:
@@ -213,7 +213,7 @@ def _parse(line: str, where: str, on_bad: Callable[[RecordError], None] | None) 
 
 def _read_json_document(path: Path, text: str) -> Iterator[tuple[Any, str]]:
     try:
-        rows = json.loads(text)
+        rows = json.loads(text.rstrip(" \t\r\n"))
     except json.JSONDecodeError as error:
         raise RecordError(f"{path}:{error.lineno}: not JSON: {error.msg} at column {error.colno}") from None
     for number, row in enumerate(rows if isinstance(rows, list) else [rows], start=1):

@@ -29,7 +29,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from utils.errors import UserError
+from utils.errors import UserError, write_failure
 from utils.outputs import move
 
 GRACE = 5.0  # seconds: rank 0 says an error that all ranks meet, and the launcher ends the others, or they say it too
@@ -222,10 +222,7 @@ def _writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise UserError(
-            f"{path}: cannot be written: {error.strerror or error}; free some space, or give another folder",
-            on_this_rank=True,
-        ) from error
+        raise UserError(f"{path}: cannot be written: {write_failure(error)}", on_this_rank=True) from error
 
 
 def versions() -> dict[str, str]:

@@ -45,7 +45,7 @@ class Run:
             check_folder(program, "--output_dir", self.folder, reads=reads, overwrite=args.overwrite)
         self.checkpoints = self.folder / "checkpoints"
         self.report = Report(self.folder, args.report_to, args.run_name, enabled=not args.debug)
-        self._groups = groups
+        self.groups = groups
         options = {k: v for group in groups for k, v in dataclasses.asdict(group).items() if k not in OF_NO_CONSEQUENCE}
         if options.get("lora_dim") and options["merge_dtype"] is None:
             options["merge_dtype"] = args.dtype_name
@@ -70,7 +70,7 @@ class Run:
             "data": data, "model": model, **others, "world_size": ranks.world_size(),
             "threads": torch.get_num_threads(),
         }  # fmt: skip
-        self.report.write_args(self._groups, **{k: v for k, v in self.facts.items() if k != "options"})
+        self.report.write_args(self.groups, **{k: v for k, v in self.facts.items() if k != "options"})
 
     def resume_point(self) -> int:
         """The step to continue after; 0 for a fresh start. UserError when the checkpoint is another run's."""

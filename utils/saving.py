@@ -12,10 +12,12 @@ from torch import Tensor, nn
 
 from utils import models, ranks
 from utils.batches import collate
+from utils.card import write_cards
 from utils.ema import Average
 from utils.engine import Engine
 from utils.groups import Group, group
 from utils.reporting import progress, say, warn, write_json
+from utils.run import Run
 from utils.scoring import Policy
 
 # The measurement reads a few rows only: it may run on a CPU, and the log-probs of 256 positions over a vocabulary of
@@ -29,10 +31,10 @@ LARGEST_SCORE_GAP = 0.1
 
 
 def save_model(
-    engine: Engine, renderer: Any, folder: Path, rows: Sequence[Group], average: Average | None = None
+    run: Run, engine: Engine, renderer: Any, folder: Path, rows: Sequence[Group], average: Average | None = None
 ) -> None:
-    """Write the engine's model to `folder`, with its average in ema/. With LoRA, `rows` tell how far the merged model
-    is from the trained one; merge.json says it. A collective."""
+    """Write the engine's model to `folder`, with its average in ema/, and a card of each. With LoRA, `rows` tell how
+    far the merged model is from the trained one; merge.json says it. A collective."""
     scorer = engine.module
     probes = _probes(rows) if hasattr(scorer.model, "get_base_model") else []
     trained = _read(engine, scorer, probes, ranks.device())
@@ -41,6 +43,9 @@ def save_model(
     if average and average.updates:
         _write(average.whole(engine), scorer, renderer, folder / "ema")
         ranks.barrier()
+    if ranks.rank() == 0:
+        write_cards(run, folder, scores=not isinstance(scorer, Policy))
+    ranks.barrier()
 
 
 def _write(state: dict[str, Tensor] | None, scorer: nn.Module, renderer: Any, folder: Path,

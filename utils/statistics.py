@@ -76,7 +76,8 @@ class Calibration(NamedTuple):
 
 
 def calibration(probabilities: Sequence[float], outcomes: Sequence[float], bins: int = 10) -> Calibration:
-    """Of predicted probabilities against outcomes in {0, 1}. ECE over `bins` of equal width (Naeini et al. 2015)."""
+    """Of predicted probabilities against outcomes: 0, 1, or 1/2 for a tie. ECE over `bins` of equal width (Naeini et
+    al. 2015)."""
     p_N, y_N = np.asarray(probabilities, np.float64), np.asarray(outcomes, np.float64)
     if not len(p_N):
         return Calibration(math.nan, math.nan)

@@ -22,6 +22,7 @@ from utils.arguments import parse
 from utils.arguments.options import DataArguments, ModelArguments, TrainingArguments, refuse_dropout
 from utils.engine import Engine
 from utils.loop import Trainer, evaluate, make_plan
+from utils.losses import accuracy
 from utils.losses.reward import bradley_terry
 from utils.reporting import run_program
 from utils.run import Run
@@ -55,7 +56,7 @@ def main(argv: list[str] | None = None) -> None:
         chosen_M, rejected_M = scores_A[batch.winners], scores_A[batch.losers]
         margin_M = chosen_M - rejected_M
         metrics = {
-            "accuracy": (margin_M > 0).float(),
+            "accuracy": accuracy(margin_M),
             "margin": margin_M,
             "chosen_score": chosen_M,
             "rejected_score": rejected_M,
@@ -65,8 +66,8 @@ def main(argv: list[str] | None = None) -> None:
     def evaluation(step, epoch):
         measured = evaluate(engine, reward, held_out, learn, args)
         means = {name: values.mean() for name, values in measured.items()}
-        margin_M = measured["margin"]  # the model is this sure of its verdict, and is it right?
-        return means | calibration(1 / (1 + np.exp(-np.abs(margin_M))), margin_M > 0)._asdict()
+        sure_M = 1 / (1 + np.exp(-np.abs(measured["margin"])))  # how sure the model is of its verdict; is it right?
+        return means | calibration(sure_M, measured["accuracy"])._asdict()
 
     # 4. Train, save.
     Trainer(run, engine, plan, train, learn, renderer, evaluation, held_out=held_out).fit()

@@ -29,8 +29,9 @@ from utils.arguments.inference import FileArguments, LengthArguments, ReaderArgu
 from utils.errors import UserError
 from utils.raw_datasets import records_of
 from utils.raw_datasets.dialogue import prompt_of
+from utils.raw_datasets.sources import rows_of
 from utils.raw_datasets.spec import Spec
-from utils.records import Answer, Message, Record, comparison, read_jsonl, record_from_json
+from utils.records import Answer, Message, Record, comparison, record_from_json
 from utils.reporting import run_program, say, write_json
 from utils.shards import join_ranks
 from utils.statistics import calibration, mean_interval, wilson_interval
@@ -81,8 +82,11 @@ def show(rows: list[AnswerRow], args: EvalArguments) -> None:
 
 def read(path: str) -> list[AnswerRow]:
     """Rows whose answers are to be scored, or else the comparisons of a data set. Raises UserError."""
-    if Path(path).is_file() and {*TWO, "response"} & set(next(read_jsonl(Path(path)))[0]):
-        return [_plain(row, where) for row, where in read_jsonl(Path(path))]
+    spec = Spec.of(path)
+    plain = spec.cls is None and Path(spec.path).expanduser().is_file()
+    first = next(rows_of(spec.path), ({}, ""))[0] if plain else {}
+    if isinstance(first, dict) and {*TWO, "response"} & first.keys():
+        return [_plain(row, where) for row, where in rows_of(spec.path)]
     rows = [AnswerRow(record) for record in records_of(path) if record.pairs()]
     if not rows:
         raise UserError(f"{path}: no comparisons; expected chosen and rejected answers, or output_1 and output_2")

@@ -29,6 +29,7 @@ from utils.arguments.options import (
 from utils.engine import Engine
 from utils.errors import UserError
 from utils.loop import Trainer, evaluate, make_plan
+from utils.losses import accuracy
 from utils.losses.preference import LOSSES, Pairs
 from utils.reference import check_first_step, references
 from utils.reporting import run_program
@@ -92,7 +93,7 @@ def main(argv: list[str] | None = None) -> None:
             beta=dpo_args.beta, label_smoothing=dpo_args.label_smoothing,
         )  # fmt: skip
         return LOSSES[dpo_args.loss].losses(pairs), {
-            "accuracy": (pairs.delta > 0).float(),
+            "accuracy": accuracy(pairs.delta),
             "margin": dpo_args.beta * pairs.delta,
             "chosen_reward": dpo_args.beta * pairs.chosen,
             "rejected_reward": dpo_args.beta * pairs.rejected,

@@ -31,7 +31,7 @@ class ReaderArguments:
 class FileArguments:
     data_path: list[str] = option(
         [],
-        help="files, folders or globs of .jsonl or .txt, one JSON object a line",
+        help="data sets, each [CLASS:]PATH_OR_NAME (docs/data.md), and globs of files",
         aliases=["--input_file", "--input_files"],
     )
     output_path: str = option(
@@ -94,7 +94,8 @@ class GenerateArguments(DrawArguments, AnswerArguments, FileArguments, ReaderArg
         if self.num_samples < 0:
             raise UserError(f"--num_samples is {self.num_samples}; expected 0 (greedy) or more")
         if self.num_samples and min(self.temperature) <= 0:
-            raise UserError("--temperature is 0, which draws nothing; for one greedy answer give --num_samples 0 alone")
+            found = f"--temperature is {min(self.temperature):g}; expected above 0"
+            raise UserError(f"{found}; for one greedy answer give --num_samples 0 alone")
         if not self.num_samples:
             for name, kept in (("temperature", [1.0]), ("top_p", 1.0), ("top_k", 0), ("seed", 42)):
                 if getattr(self, name) != kept:

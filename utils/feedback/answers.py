@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
-from utils.feedback.cases import Asker, Case, Steps, kind
+from utils.feedback.cases import SETTLED, Asker, Case, Steps, kind
+from utils.pair_sets.pairing import NOT_IMPROVED, UNCHANGED
 from utils.records import Answer, Record
 
 STOP = "stop"  # the finish reason of an answer that came to its own end
@@ -48,9 +49,15 @@ def improve(case: Case, asker: Asker) -> Steps:
     """an answer rewritten as its critique asks; one that comes back as it was is no improvement"""
     answers = {n: case.record.answers[n] for n in case.numbers if case.record.answers[n].critique}
     outcomes = yield [asker.question("improve", case, [a.text], comment=a.critique) for a in answers.values()]
-    new = {number: told.value for number, told in zip(answers, outcomes, strict=True) if told.state == "parsed"}
-    changed = {number: text for number, text in new.items() if text != answers[number].text.strip()}
-    return with_facts(case.record, "refinement", changed)
+    changed, without = {}, []
+    for (number, answer), told in zip(answers.items(), outcomes, strict=True):
+        if told.state == "parsed" and told.value != answer.text.strip():
+            changed[number] = told.value
+        elif told.state in SETTLED:
+            why = UNCHANGED if told.state == "parsed" else told.reason or told.state
+            without.append({"answer": number, "why": why})
+    record = with_facts(case.record, "refinement", changed)
+    return dataclasses.replace(record, meta={**record.meta, NOT_IMPROVED: without}) if without else record
 
 
 @kind("completion", "completion", answers=0)

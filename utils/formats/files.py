@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
-from utils.errors import UserError
+from utils.errors import UserError, write_failure
 from utils.outputs import move
 from utils.raw_datasets.instructions import MISSING
 from utils.records import RecordError
@@ -121,8 +121,7 @@ def replacing(path: Path) -> Iterator[TextIO]:
             os.fsync(out.fileno())
         move(partial, path)
     except OSError as error:
-        reason = error.strerror or error
-        raise UserError(f"{path}: cannot be written: {reason}; free some space, or give another place") from error
+        raise UserError(f"{path}: cannot be written: {write_failure(error)}") from error
     finally:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)

@@ -36,7 +36,9 @@ __all__ = [
     "load_tokenizer",
     "save",
 ]
-from utils.reporting import say
+from utils.reporting import say, warn
+
+HEADS = ("lm_head.", "embed_out.", "score.")  # weights that a model with another head leaves aside
 
 
 def load_tokenizer(name: str, cache_dir: str | None = None):
@@ -132,12 +134,18 @@ def _load(kind, config, args: ModelArguments, tokenizer, bf16: bool, offload: bo
             )
         placed = _placement(offload)
         model, info = read(
-            kind, name, config=config, dtype=dtype, cache_dir=args.cache_dir, output_loading_info=True, **placed
-        )
+            kind, name, config=config, dtype=dtype, cache_dir=args.cache_dir, output_loading_info=True,
+            ignore_mismatched_sizes=True, **placed,
+        )  # fmt: skip
         new_head = not any("SequenceClassification" in architecture for architecture in config.architectures or [])
         lost = [key for key in info["missing_keys"] if not (new_head and key.startswith("score."))]
         if lost:
             raise UserError(f"{name}: its files lack {len(lost)} of the model's weights, the first {sorted(lost)[0]}")
+        for key, found, expected in sorted(info["mismatched_keys"]):
+            raise UserError(f"{name}: its weight {key} has the shape {list(found)}; config.json says {list(expected)}")
+        unused = sorted(key for key in info["unexpected_keys"] if not key.startswith(HEADS))
+        if unused:
+            warn(f"{name}: its files hold {len(unused)} weights that the model does not use, the first {unused[0]}")
         if placed:
             _draw_on_cpu(model, info["missing_keys"])
     if len(tokenizer) > model.get_input_embeddings().num_embeddings:
@@ -149,6 +157,7 @@ def _load(kind, config, args: ModelArguments, tokenizer, bf16: bool, offload: bo
     model.config.use_cache = False
     if args.lora_dim:
         model = add_lora(model, args)
+        model.cache_dir = args.cache_dir
         say(model.trained_share)
     return model
 

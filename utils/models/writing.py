@@ -9,8 +9,9 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from utils.errors import UserError
+from utils.errors import UserError, write_failure
 from utils.lora import DTYPES, merged, plain
+from utils.models.adapters import save_adapter
 from utils.models.folders import whole_models
 
 # the weights of another model that this one takes the place of
@@ -39,10 +40,7 @@ def save(model: nn.Module, state: dict[str, Tensor], renderer, folder: Path) -> 
         tokenizer.save_pretrained(partial)
         again = _compare(type(base), partial, whole)
         if hasattr(model, "get_base_model"):
-            adapter = {
-                n.removeprefix("model."): t for n, t in state.items() if ".lora_" in n or ".modules_to_save." in n
-            }
-            model.save_pretrained(partial / "adapter", state_dict=adapter)
+            save_adapter(model, state, tokenizer, partial / "adapter", folder / "adapter")
         files = sorted((f for f in partial.iterdir()), key=lambda f: f.name == "config.json")
         for old in (file for kind in PARTS for file in folder.glob(kind)):
             if not (partial / old.name).exists():  # save_pretrained() removes them, too: they might be read first
@@ -50,14 +48,13 @@ def save(model: nn.Module, state: dict[str, Tensor], renderer, folder: Path) -> 
         for file in files:
             target = folder / file.name
             if target.is_dir():
+                if (target / "README.md").is_file():
+                    (target / "README.md").replace(file / "README.md")
                 shutil.rmtree(target)
             file.replace(target)
         return again
     except (OSError, RuntimeError, SafetensorError) as error:
-        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-        raise UserError(
-            f"{folder}: the model cannot be written: {reason}; is the disk full?", on_this_rank=True
-        ) from error
+        raise UserError(f"{folder}: the model cannot be written: {write_failure(error)}", on_this_rank=True) from error
     finally:
         base.config.use_cache = False
         shutil.rmtree(partial, ignore_errors=True)

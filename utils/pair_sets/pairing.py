@@ -17,7 +17,8 @@ PAIRS, TIES, SMALL, SAME, UNCHANGED, WAITING = (
     "pairs", "ties", "gaps below --min_gap", "of one text", "unchanged", "critiques without a new answer",
 )  # fmt: skip
 
-WORDS = ("prompt-api", "feedback", "feedback-both")
+NOT_IMPROVED = "not_improved"  # in a record's meta: the answers that a model was asked to rewrite, to no avail, and why
+WORDS = ("prompt-api", "feedback", "feedback-both", NOT_IMPROVED)
 PromptKey = tuple[tuple[str, str], ...]
 
 
@@ -52,8 +53,8 @@ class Pair:
 
 @dataclass
 class Collected:
-    """Pairs of many records. `tally` counts (kind, what became of it); `waiting` are critiques of answers that nobody
-    has rewritten yet."""
+    """Pairs of many records. `tally` counts (kind, what became of it); `waiting` are critiques of answers that no model
+    has been asked to rewrite yet."""
 
     pairs: list[Pair] = field(default_factory=list)
     tally: Counter[tuple[str, str]] = field(default_factory=Counter)
@@ -64,7 +65,12 @@ def collect(records: Iterable[Record], kinds: Collection[str] = KINDS, min_gap: 
     """Every pair that the feedback of the given kinds implies. Answers of one text are never a pair."""
     out, rewritten = Collected(), set()
     for record in records:
-        answers = [a for a in record.answers if a.critique is not None and a.refinement is not None]
+        asked = _not_improved(record)
+        answers = [
+            a
+            for n, a in enumerate(record.answers)
+            if a.critique is not None and (a.refinement is not None or n in asked)
+        ]
         rewritten |= {(prompt_key(record.prompt), answer.text) for answer in answers}
         for kind in kinds:
             for item in _READ[kind](record, min_gap):
@@ -119,9 +125,19 @@ def _thumbs(record: Record, min_gap: float) -> Iterator[Item]:
 
 def _critiques(record: Record, min_gap: float) -> Iterator[Item]:
     """By way of the answer that was rewritten as the critique asks."""
-    for answer in record.answers:
-        if answer.critique is not None:
-            yield answer if answer.refinement is None else _rewritten(record, answer, "critique")
+    asked = _not_improved(record)
+    for number, answer in enumerate(record.answers):
+        if answer.critique is not None and answer.refinement is not None:
+            yield _rewritten(record, answer, "critique")
+        elif answer.critique is not None:
+            yield asked.get(number, answer)
+
+
+def _not_improved(record: Record) -> dict[int, str]:
+    """Why an answer that a model was asked to rewrite has no refinement, by the answer's number."""
+    told = record.meta.get(NOT_IMPROVED)
+    told = [each for each in told if isinstance(each, dict)] if isinstance(told, list) else []
+    return {each.get("answer"): str(each.get("why")) for each in told}
 
 
 def _refinements(record: Record, min_gap: float) -> Iterator[Item]:

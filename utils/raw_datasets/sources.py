@@ -48,9 +48,30 @@ def open_source(name: str) -> Source:
         return Files(name, path, None)
     if path.is_dir():
         return _open_folder(name, path)
-    if name.endswith(SUFFIXES) or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?(:[\w.-]+)?", name) or name.startswith("."):
+    if not is_hub_name(name):
         raise UserError(f"{name}: no such file or folder")
     return Hub(name)
+
+
+def is_hub_name(name: str) -> bool:
+    """Whether what is no file or folder here may be a data set of the hub: NAME, OWNER/NAME, or either with :CONFIG."""
+    like_one = re.fullmatch(r"[\w.-]+(/[\w.-]+)?(:[\w.-]+)?", name)
+    return bool(like_one) and not name.endswith(SUFFIXES) and not name.startswith(".")
+
+
+def file_rows(path: Path, on_bad: OnBad | None = None) -> Rows:
+    """The rows of a file, read as its ending says: CSV, Parquet, else JSON Lines or JSON."""
+    if path.suffix == ".csv":
+        return csv_rows(path, on_bad)
+    return _parquet_rows(path) if path.suffix == ".parquet" else _json_rows(path, on_bad)
+
+
+def rows_of(path: str, read: Callable | None = None) -> Rows:
+    """(row, where it stands) of all that PATH_OR_NAME holds, train before test. `read`: as of Source.rows."""
+    source = open_source(path)
+    for test, there in ((False, source.has_train), (True, source.has_test)):
+        if there:
+            yield from source.rows(test, read=read)
 
 
 class Files(Source):
@@ -59,12 +80,7 @@ class Files(Source):
         self.has_train, self.has_test = train is not None, test is not None
 
     def rows(self, test, on_bad=None, read=None):
-        path = self._paths[test]
-        if read:
-            return read(path, on_bad)
-        if path.suffix == ".csv":
-            return csv_rows(path, on_bad)
-        return _parquet_rows(path) if path.suffix == ".parquet" else _json_rows(path, on_bad)
+        return (read or file_rows)(self._paths[test], on_bad)
 
     def fingerprint(self, test):
         digest = hashlib.blake2b(digest_size=16)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 
@@ -24,6 +25,8 @@ class Spec:
 
     @staticmethod
     def of(text: str) -> Spec:
+        if text and os.path.exists(os.path.expanduser(text)):  # a name may look like a class or a weight
+            return Spec(text)
         amount = _AMOUNT.fullmatch(text)
         path, weight, rows = amount["path"] if amount else text, 1.0, None
         if amount and amount["rows"]:
@@ -42,6 +45,14 @@ class Spec:
         if not path:
             raise UserError(f"{text!r} names no data; expected [CLASS:]PATH_OR_NAME[=WEIGHT|=Nrows]")
         return Spec(path, cls or (own and named(own)), weight, rows)
+
+    @staticmethod
+    def unweighted(text: str) -> Spec:
+        """`of`, for programs that use every row once. Raises UserError for =WEIGHT and =Nrows."""
+        spec = Spec.of(text)
+        if spec.weight != 1 or spec.rows is not None:
+            raise UserError(f"{text}: =WEIGHT and =Nrows are for training data; expected [CLASS:]PATH_OR_NAME")
+        return spec
 
 
 def slice_of(data_split: str | None, stage: int) -> tuple[float, float]:
