@@ -41,15 +41,15 @@ def test_keys_and_commands_at_a_terminal(folder, tmp_path):
         talk.type(UP + UP + ENTER)  # through the lines of the last question, no further back: it is asked again
         talk.wait_for(r"there.*score.*you › $")
         for line, answer in [
-            ("/save talk", "2 answers saved to talk.jsonl"),
-            ("/save talk.jsonl", "2 answers saved to talk.jsonl"),
+            ("/save talk", "written to talk.jsonl, records: 2"),
+            ("/save talk.jsonl", "written to talk.jsonl, records: 2"),
             ("/save other.jsonl", "error: other.jsonl exists and this conversation did not write it"),
             ("/what", "/what is no command.*/save FILE .*Alt-Enter "),
             ("/reset", "a new conversation; the model is told: be kind"),
             ("/save talk.jsonl", "error: nothing to save"),
             ("five", r"score"),
             ("/save talk.jsonl", "error: talk.jsonl exists and this conversation did not write it"),
-            ("/save second.jsonl", "1 answers saved"),
+            ("/save second.jsonl", "written to second.jsonl, records: 1"),
         ]:
             talk.type(line + ENTER)
             talk.wait_for(answer + r".*you › $")
@@ -78,7 +78,7 @@ def test_ctrl_c_stops_an_answer_then_the_talk(folder, tmp_path):
             talk.type(CTRL_C)
             talk.wait_for(r"score.*you › $")
         talk.type("/save talk.jsonl" + ENTER)
-        talk.wait_for(r"2 answers saved.*you › $")
+        talk.wait_for(r"records: 2.*you › $")
         talk.type("/reset" + ENTER)
         talk.wait_for(r"new conversation.*you › $")
         talk.type(CTRL_C)
@@ -151,3 +151,12 @@ def test_a_model_cannot_steer_the_terminal(capsys):
     renderer = Renderer(toy_tokenizer(), "plain")
     AnswerStream(renderer, []).show("a\x1b[2Jb\a :smile: [bold]c\nd")
     assert capsys.readouterr().out == "a[2Jb :smile: [bold]c\nd"
+
+
+def test_a_conversation_longer_than_the_models_positions_goes_on(folder, monkeypatch, capsys):
+    """256 positions, and about 40 tokens a turn: the oldest are no longer read, which is said once."""
+    monkeypatch.setattr(sys, "stdin", io.StringIO("what is two plus three? hello there, be kind\n" * 20))
+    chat("--mode", "chat", "--model_name_or_path", folder / "lm", *HUMAN, "--max_new_tokens", 20)
+    out = capsys.readouterr().out
+    assert out.count("model ›") == 20 and out.count("the conversation exceeds 236 tokens") == 1
+    assert "20 of its answers not saved" in out

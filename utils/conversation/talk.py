@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 from typing import Any
 
@@ -84,12 +83,10 @@ class Talk:
         if not answer.text and not answer.finished:
             say("stopped before its first word; the question is forgotten", style="dim")
             return
-        with contextlib.suppress(KeyboardInterrupt):  # it stops the score alone
-            if self.judge:
-                ((score,),) = self.judge.scores([Record(prompt, (answer,))], 0)
-                say(f"score {score:.3f}", style="magenta")
-                answer = dataclasses.replace(answer, scores={self.judge.name: score})
-        self.transcript.add(prompt, answer)
+        try:
+            answer = self.scored(prompt, answer)
+        finally:  # Ctrl-C, or a judge that cannot read it, costs the score alone
+            self.transcript.add(prompt, answer)
 
     def answer(self, prompt: tuple[Message, ...]) -> Answer:
         """Write an answer on the screen, until it ends or Ctrl-C stops it."""
@@ -118,6 +115,14 @@ class Talk:
             console.print()
         return Answer(text, reader.name, how.to_json(), finished)
 
+    def scored(self, prompt: tuple[Message, ...], answer: Answer) -> Answer:
+        """Show the reward model's score, if there is one, and return the answer with it."""
+        if not self.judge:
+            return answer
+        ((score,),) = self.judge.scores([Record(prompt, (answer,))], max_seq_len=0)
+        say(f"score {score:.3f}", style="magenta")
+        return dataclasses.replace(answer, scores={self.judge.name: score})
+
     # ---- commands
 
     def begin(self, system: str) -> None:
@@ -139,7 +144,7 @@ class Talk:
             raise UserError("/save needs the name of a file, as in /save talk.jsonl")
         path = output_file(file, ["conversation"], "chat")
         self.transcript.save(path)
-        say(f"{len(self.transcript.records)} answers saved to {path}", style="dim")
+        say(f"written to {path}, records: {len(self.transcript.records)}", style="dim")
 
     def help(self, _: str = "") -> None:
         for name, meaning in {**COMMANDS, **KEYS}.items():
