@@ -34,7 +34,7 @@ from utils.arguments.inference import (
     RmArguments,
     parse_mode,
 )  # fmt: skip
-from utils.conversation import converse
+from utils.conversation import Talk
 from utils.errors import UserError
 from utils.models import load_tokenizer
 from utils.reporting import run_program, say
@@ -111,7 +111,7 @@ def chat(args: ChatArguments) -> None:
         name = args.reward_model_name_or_path
         own = load_tokenizer(name).chat_template  # what it was trained with, before what the language model needs
         judge = Reader(ReaderArguments(name, template=None if own else args.template, bf16=args.bf16), reward=True)
-    converse(reader, how, args.max_prompt_seq_len, args.system, judge)
+    Talk(reader, how, max_prompt_seq_len=args.max_prompt_seq_len, system=args.system, judge=judge).run()
 
 
 def settings(how, args) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from toy_folders import command, quiet_environment, read_rows, run, write_rows
 
 from inference import chatbot
 from utils.arguments.inference import MODES
-from utils.conversation import Told
+from utils.conversation.streaming import AnswerStream
 from utils.decoding import Sampling
 from utils.errors import UserError
 from utils.generation import generate
@@ -352,9 +352,9 @@ def test_chat_is_a_conversation(folder, tmp_path):
 
 def test_what_may_become_a_stop_string_waits(folder):
     renderer = chatbot.Reader(chatbot.ReaderArguments(str(folder / "lm"), template="human_assistant")).renderer
-    told, shown = Told(renderer, ["\n\nHuman:"]), []
+    stream, shown = AnswerStream(renderer, ["\n\nHuman:"]), []
     ids = renderer.encoder.ids([" five is\n\nHum\n\nHuman: hello"])[0]
     for n in range(1, len(ids) + 1):
-        told.add(ids[:n])
-        shown.append(told.text)
+        stream.add(ids[:n])
+        shown.append(stream.text)
     assert shown[-1] == "five is\n\nHum" and not any(text.endswith(("\n", "\n\nHu")) for text in shown)

@@ -10,7 +10,7 @@ from chats import HUMAN, chat, inputs, lm, models, one_thread, rm  # noqa: F401 
 from toy_folders import read_rows, rm_folder, write_rows
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from inference import chatbot
+from inference import chatbot, rerank
 from utils.errors import UserError
 from utils.records import read_records
 from utils.templates import Renderer
@@ -64,9 +64,6 @@ def test_rm_with_nothing_after_it_takes_the_newest(folder, here, monkeypatch, ca
         rm_folder(here / "output" / critic)
         config = here / "output" / critic / "config.json"
         config.write_text(json.dumps(json.loads(config.read_text()) | ({"is_critic": True} if n else {})))
-    answered = write_rows(here / "answered.jsonl", [{"prompt": "hello", "greedy": "yes"}])
-    with pytest.raises(UserError, match="marked is the critic of a PPO run; a reward model is wanted"):
-        chat("--mode", "rm", "--model_name_or_path", here / "output" / "marked", *HUMAN, "--data_path", answered)
     with pytest.raises(UserError, match="no generated answers under"):
         chat("--mode", "rm", *HUMAN)
     lm(
@@ -89,3 +86,18 @@ def test_rm_with_nothing_after_it_takes_the_newest(folder, here, monkeypatch, ca
     assert len(read_rows(here / "output" / "a-rm.jsonl")) == 6
     chat("--mode", "rm", *HUMAN)
     assert "already finished" in capsys.readouterr().out
+
+
+def test_a_critic_is_refused_wherever_a_reward_model_is_wanted(folder, here):
+    critic = rm_folder(here / "critic")
+    config = here / "critic" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"is_critic": True}))
+    answered = write_rows(here / "answered.jsonl", [{"prompt": "hello", "greedy": "yes"}])
+    refused = pytest.raises(UserError, match="critic is the critic of a PPO run; a reward model is wanted")
+    with refused:
+        chat("--mode", "rm", "--model_name_or_path", critic, *HUMAN, "--data_path", answered)
+    with refused:
+        lm(folder, "chat", "--reward_model_name_or_path", critic)
+    with refused:
+        rerank.main(["--reward_model_name_or_path", critic, *HUMAN, "--data_path", str(answered), "--n", "1"])
+    assert not list(here.glob("answered-*"))
