@@ -21,12 +21,11 @@ from typing import Any
 from utils.errors import UserError
 from utils.raw_datasets.base import RAW_DATASETS, detect
 from utils.raw_datasets.dialogue import prompt_of
-from utils.records import Answer, Message, Record, RecordError, read_jsonl
+from utils.records import LIKELIHOODS, Answer, Message, Record, RecordError, read_jsonl
 from utils.shards import MADE_BY
 
 SUFFIXES = (".jsonl", ".txt", ".json", ".jsonl.gz")
 ANSWER_COLUMNS = ("greedy", "sample", "output", "response")  # of plain rows
-LIKELIHOODS = ("nll_per_token", "perplexity")  # scores of an answer that are no rewards
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from typing import Any
 
 from utils.errors import UserError
 
+LIKELIHOODS = ("nll_per_token", "perplexity")  # scores of an answer that are no rewards
 ROLES, PREFERENCES = ("system", "user", "assistant"), ("a", "b", "tie", "refused", "failed")
 
 

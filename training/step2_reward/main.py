@@ -20,7 +20,7 @@ from utils.reporting import run_program
 from utils.run import Run
 from utils.scoring import RewardModel, self_test
 from utils.stage import begin, load_tokens
-from utils.statistics import calibration
+from utils.statistics import calibration, calibration_bins
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -59,7 +59,9 @@ def main(argv: list[str] | None = None) -> None:
         measured = evaluate(engine, reward, held_out, learn, args)
         means = {name: values.mean() for name, values in measured.items()}
         margin_M = measured["margin"]  # the model is this sure of its verdict, and is it right?
-        return means | calibration(1 / (1 + np.exp(-np.abs(margin_M))), margin_M > 0)._asdict()
+        confidence_M, right_M = 1 / (1 + np.exp(-np.abs(margin_M))), margin_M > 0
+        run.report.write_json("calibration.json", {"step": step, "bins": calibration_bins(confidence_M, right_M)})
+        return means | calibration(confidence_M, right_M)._asdict()
 
     # 4. Train, save.
     Trainer(run, engine, plan, train, learn, renderer, evaluation, held_out=held_out).fit()
