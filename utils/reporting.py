@@ -148,7 +148,7 @@ class Report:
         if step and self.path.exists():
             lines = self.path.read_text(encoding="utf-8").splitlines()
             rows = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
-        _write_text(self.path, "".join(row + "\n" for row in rows))
+        write_text(self.path, "".join(row + "\n" for row in rows))
         if "tensorboard" in self._report_to:
             from torch.utils.tensorboard import SummaryWriter
 
@@ -193,10 +193,11 @@ def _wandb_writer(run_name: str, folder: Path) -> Callable[[int, dict], None]:
 
 def write_json(path: Path, value: Any) -> None:
     """`value` as JSON, written beside and renamed."""
-    _write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
-def _write_text(path: Path, text: str) -> None:
+def write_text(path: Path, text: str) -> None:
+    """`text` as UTF-8, written beside and renamed. Raises UserError."""
     partial = path.with_name(f".{path.name}.partial")
     with _writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
