@@ -105,10 +105,11 @@ def _exchanges(exchanges: Sequence[Mapping]) -> str:
         '2.5, and ends at 1 and 7). <span class="model">Score</span> is the reward model\'s, whose zero means nothing; '
         "compare it within a prompt."
     )
-    return paragraph(said) + "".join(_exchange(exchange) for exchange in exchanges)
+    return paragraph(said) + "".join(side_by_side(exchange) for exchange in exchanges)
 
 
-def _exchange(exchange: Mapping[str, Any]) -> str:
+def side_by_side(exchange: Mapping[str, Any]) -> str:
+    """A prompt and its answers, two or three in a row."""
     role = {"user": "student", "assistant": "tutor"}
     turns = "".join(
         f'<p class="turn"><span class="role">{role.get(m.role, m.role)}</span>{html.escape(m.content)}</p>'

@@ -103,7 +103,7 @@ def _against_kl(found: Mapping[str, Any], ppo: Sequence[Mapping[str, Any]], of_p
     if not series:
         return []
     look = {
-        "score": "More score for less KL is the cheaper way to the same score.",
+        "score": "Higher at the same KL is better: more score for the same distance from the SFT model.",
         "reward": "Compare with the chart of the score: where the score still rises and the true reward does not, a "
         "policy has gone too far.",
     }[of_best]

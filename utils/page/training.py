@@ -93,9 +93,10 @@ def _two_samplings(results: Mapping[str, Any], metrics: Mapping[str, Rows]) -> s
         return ""
     each = measured["answers"] / measured["reward"]["n"]
     return paragraph(
-        f"Two samplings of the same model: PPO's last dot, a true reward of {dots[-1]:.2f}, is the mean over one answer "
-        f"to each held-out prompt, sampled during training. The {measured['reward']['value']:.2f} of the table above is "
-        f"over {each:g} answers to each, sampled afterwards. They differ by chance; the table is the more exact.",
+        f"Two samplings of the same model: PPO's last dot, a true reward of {dots[-1]:.2f}, is the mean over one "
+        f"answer to each held-out prompt, sampled during training. The {measured['reward']['value']:.2f} of the table "
+        f"above is over {each:g} answers to each, sampled afterwards. They differ by chance; the table is the more "
+        "exact.",
         "aside",
     )  # fmt: skip
 
