@@ -248,7 +248,7 @@ def test_a_folder_without_a_run_is_refused(tutor, tmp_path_factory):
     """Another folder, one with files of its own, and one stage's folder; nothing is written there."""
     other = tmp_path_factory.mktemp("other")
     (other / "answers").mkdir()
-    said = r"no run of the pipeline; expected sft/metrics\.jsonl, .* or results\.json in it; `bash run\.sh` makes"
+    said = r"no run of the pipeline; expected one of sft/metrics\.jsonl, .* and results\.json in it; `bash run\.sh`"
     with pytest.raises(UserError, match=said):
         report.main(["--folder", str(other)])
     assert [path.name for path in other.iterdir()] == ["answers"]

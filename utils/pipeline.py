@@ -51,7 +51,7 @@ class Pipeline:
         stage = (self.folder / "metrics.jsonl").exists()
         remedy = f"give --folder {self.folder.resolve().parent}" if stage else "`bash run.sh` makes output/tutor"
         found = "one stage's folder" if stage else "no run of the pipeline"
-        raise UserError(f"--folder {self.folder}: {found}; expected {sought} or results.json in it; {remedy}")
+        raise UserError(f"--folder {self.folder}: {found}; expected one of {sought} and results.json in it; {remedy}")
 
     def json(self, name: str) -> dict[str, Any]:
         """The object in a JSON file; empty when there is no file."""
