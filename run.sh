@@ -79,7 +79,7 @@ best_of_16() {
 }
 
 truth() {
-    python inference/evaluate_world.py --answers sft="${T}/answers/sft_16.jsonl" best_of_16="${T}/answers/best_of_16.jsonl" \
+    python inference/evaluate_world.py --answers sft="${T}/answers/sft_16_scored.jsonl" best_of_16="${T}/answers/best_of_16.jsonl" \
         dpo="${T}/answers/dpo.jsonl" ppo="${T}/answers/ppo.jsonl" --results "${T}/results.json"
 }
 

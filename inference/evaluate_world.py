@@ -4,7 +4,8 @@
         --results output/tutor/results.json
 
 Every file holds records with sampled answers, of the same prompts if the names are to be compared. The oracle judges
-from the words alone. `true_reward` in the results keeps the names that this run does not give.
+from the words alone. `true_reward` in the results keeps the names that this run does not give. Where one reward model
+has scored all answers of a file, its row also has the true reward of the best of n by those scores.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import json
 from argparse import ArgumentParser
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,9 +26,9 @@ from utils.arguments import parse
 from utils.arguments.options import option, overwriting, required
 from utils.errors import UserError
 from utils.outputs import claim
-from utils.records import read_records
+from utils.records import LIKELIHOODS, Record, read_records
 from utils.reporting import progress, run_program, say, write_json
-from utils.statistics import cluster_bootstrap, wilson_interval
+from utils.statistics import best_of_n, cluster_bootstrap, doublings, wilson_interval
 from utils.truth import utilities
 from utils.world.exchanges import read_prompt
 from utils.world.language import STATES
@@ -84,7 +86,24 @@ def evaluate(name: str, file: Path, seed: int) -> dict:
         "finished": wilson_interval(sum(finished), len(finished)).to_json(),
         "states": {s: cluster_bootstrap(states[s], seed).to_json() for s in STATES if s in states},
         "file": str(file),
+        **best_of(records, worth, seed),
     }
+
+
+def best_of(records: Sequence[Record], worth: Sequence[Sequence[float]], seed: int) -> dict:
+    """{"best_of": {"scorer", "reward": {n: true reward of the best of n}}} for n = 1, 2, 4, … up to the fewest answers
+    of a prompt, chosen by the answers' scores; {} unless one model scored them all and every prompt has two or more."""
+    scorers = set.intersection(*({*answer.scores} for record in records for answer in record.answers)) - {*LIKELIHOODS}
+    most = min(len(record.answers) for record in records)
+    if len(scorers) != 1 or most < 2:
+        return {}
+    scorer = scorers.pop()
+    scores = [[answer.scores[scorer] for answer in record.answers[:most]] for record in records]
+    rewards = {
+        n: cluster_bootstrap([[best_of_n(s, w[:most], n)] for s, w in zip(scores, worth, strict=True)], seed).to_json()
+        for n in doublings(most)
+    }
+    return {"best_of": {"scorer": scorer, "reward": rewards}}
 
 
 def _read_results(path: Path) -> dict:

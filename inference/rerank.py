@@ -3,7 +3,8 @@
     python inference/rerank.py --data_path answers.jsonl --reward_model_name_or_path output/tutor/reward --n 1,4,16
 
 Reads what `chatbot.py --mode generate --num_samples N` wrote; answers that `--mode rm` scored already need no model.
-Writes one file a value of n, records with one answer each, and the curve over n.
+Writes one file a value of n, records with one answer each, and the curve over n: what those files score, and the
+expected score of the best of 1, 2, 4, … answers.
 """
 
 from __future__ import annotations
@@ -20,17 +21,17 @@ except ImportError:
     ArgumentParser().exit(2, "error: no environment is active; at the project's root: source training/environment.sh\n")
 
 from utils import ranks
-from utils.answer_rows import LIKELIHOODS, AnswerRow, input_files, output_file, read_rows
+from utils.answer_rows import AnswerRow, input_files, output_file, read_rows
 from utils.answering import claim_shards, open_files, score_rows, signature
 from utils.arguments import parse
 from utils.arguments.inference import FileArguments, LengthArguments, ReaderArguments
 from utils.arguments.options import option
 from utils.errors import UserError
 from utils.raw_datasets.spec import Spec
-from utils.records import Answer, Record, write_jsonl
+from utils.records import LIKELIHOODS, Answer, Record, write_jsonl
 from utils.reporting import run_program, say, write_json
 from utils.shards import join_ranks
-from utils.statistics import mean_interval
+from utils.statistics import best_of_n, doublings, mean_interval
 
 
 @dataclass
@@ -73,7 +74,8 @@ def main(argv: list[str] | None = None) -> None:
     if ranks.rank() == 0:
         records = [row.record for row in rows]
         curve = {n: write_best(records, n, scorer, path) for n, path in best_files(output).items()}
-        write_json(curve_file(output), {"scorer": scorer, "best_of": curve})
+        over_n = expected(records, counts[-1], scorer)
+        write_json(curve_file(output), {"scorer": scorer, "best_of": curve, "expected": over_n})
 
 
 def only_scorer(rows: Sequence[AnswerRow]) -> str:
@@ -90,15 +92,29 @@ def numbered(output: Path, n: int) -> Path:
 
 
 def write_best(records: Sequence[Record], n: int, scorer: str, path: Path) -> dict[str, object]:
-    """Write the best of n and return what it is worth. KL(best-of-n, policy) <= log n − (n − 1)/n (Stiennon et al.
-    2020, appendix G.3)."""
+    """Write the best of n and return what it is worth."""
     chosen = [best(record, n, scorer) for record in records]
     pairs = zip(records, chosen, strict=True)
     write_jsonl(path, (Record(record.prompt, (answer,), id=record.id, meta=record.meta) for record, answer in pairs))
     score = mean_interval([answer.scores[scorer] for answer in chosen])
-    kl = math.log(n) - (n - 1) / n
+    kl = kl_bound(n)
     say(f"best of {n:>3}: score {score}  KL ≤ {kl:.3f}  written to {path}")
     return {"score": score.to_json(), "kl_bound": kl, "file": str(path)}
+
+
+def kl_bound(n: int) -> float:
+    """KL(best-of-n, policy) <= log n − (n − 1)/n (Stiennon et al. 2020, appendix G.3)."""
+    return math.log(n) - (n - 1) / n
+
+
+def expected(records: Sequence[Record], most: int, scorer: str) -> dict[int, dict[str, object]]:
+    """Expected score of the best of n = 1, 2, 4, …, `most`, each estimated from all of a prompt's first `most` answers;
+    the interval is over prompts."""
+    scores = [[answer.scores[scorer] for answer in record.answers[:most]] for record in records]
+    return {
+        n: {"score": mean_interval([best_of_n(row, row, n) for row in scores]).to_json(), "kl_bound": kl_bound(n)}
+        for n in doublings(most)
+    }
 
 
 def best(record: Record, n: int, scorer: str) -> Answer:

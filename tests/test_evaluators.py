@@ -3,8 +3,10 @@
 import json
 import math
 
+import in_process
 import pytest
 import torch
+from stages import toy_data, toy_model
 from toy_folders import lm_folder, read_rows, rm_folder, write_rows
 from toys import ROOT
 
@@ -51,6 +53,11 @@ def test_best_of_n_takes_the_highest_of_the_first_n(tmp_path, capsys):
         curve = json.loads((tmp_path / "x-best-curve.json").read_text())["best_of"][str(n)]
         assert curve["score"]["value"] == mean and curve["kl_bound"] == pytest.approx(math.log(n) - (n - 1) / n)
     assert "best of   4: score 7.000" in capsys.readouterr().out
+    # the mean over all pairs of answers is 36 / 6 for a and 25 / 6 for b
+    over_n = json.loads((tmp_path / "x-best-curve.json").read_text())["expected"]
+    expected = {"1": (4 + 2.75) / 2, "2": (36 / 6 + 25 / 6) / 2, "4": 7}
+    assert {n: point["score"]["value"] for n, point in over_n.items()} == pytest.approx(expected)
+    assert over_n["2"]["kl_bound"] == pytest.approx(math.log(2) - 1 / 2)
     start(rerank, "--data_path", data, "--n", "2", "--output_path", tmp_path / "chosen.jsonl")
     assert len(read_rows(tmp_path / "chosen.jsonl")) == 2
 
@@ -154,11 +161,23 @@ def test_rw_eval_counts_who_wins(folder, tmp_path):
         assert found["margin"]["value"] == pytest.approx(sign * sum(gaps) / 3, abs=1e-4)
         sure = [torch.tensor(gap).sigmoid().item() for gap in gaps]
         assert found["brier"] == pytest.approx(sum((p - accuracy) ** 2 for p in sure) / 3, abs=1e-4)
+        assert sum(b["n"] for b in found["calibration"]) == 3
+        assert {b["observed"]["value"] for b in found["calibration"]} == {accuracy}
     write_rows(single, [{"prompt": "hello", "output_1": "yes"}])
     with pytest.raises(
         UserError, match="s.jsonl:1: found the columns prompt, output_1; expected text in output_1 and output_2"
     ):
         start(rw_eval, *words, single)
+
+
+def test_step_2_writes_the_bins_of_its_calibration_error(tmp_path):
+    places = toy_model(tmp_path / "model"), toy_data(tmp_path / "data"), tmp_path / "reward", tmp_path / "cache"
+    assert in_process.run_stage(in_process.REWARD, *places, "--max_steps", "3") == 0
+    last = read_rows(tmp_path / "reward" / "metrics.jsonl")[-1]
+    found = json.loads((tmp_path / "reward" / "calibration.json").read_text())
+    gaps = [b["n"] * abs(b["predicted"] - b["observed"]["value"]) for b in found["bins"]]
+    assert found["step"] == last["step"] == 3 and sum(b["n"] for b in found["bins"]) == 12
+    assert sum(gaps) / 12 == pytest.approx(last["eval/ece"]) and last["eval/ece"] > 0
 
 
 def test_rw_eval_has_pairs_of_its_own(folder, tmp_path, monkeypatch, capsys):

@@ -31,7 +31,7 @@ LAYERS = [
     ["batches", "cascade", "token_store", "run", "answer_rows", "ledger", "formats"]
     + ["ema", "prompt_sources", "grouping", "tutor_turns"],
     ["scoring", "generation", "plan", "stage", "measuring", "finite", "experience", "asking", "pair_sets", "card"],
-    ["saving"],
+    ["saving", "pipeline"],
     ["loop", "reference", "rewards", "answering", "conversation", "feedback"],
     ["sampling", "rollouts"],
     ["online", "players"],

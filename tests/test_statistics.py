@@ -1,11 +1,20 @@
 """Intervals and calibration against numbers worked by hand."""
 
+import itertools
 import math
 import random
 
 import pytest
 
-from utils.statistics import calibration, cluster_bootstrap, mean_interval, wilson_interval
+from utils.statistics import (
+    best_of_n,
+    calibration,
+    calibration_bins,
+    cluster_bootstrap,
+    doublings,
+    mean_interval,
+    wilson_interval,
+)
 
 
 def test_mean_interval():
@@ -49,3 +58,29 @@ def test_calibration():
     assert result.ece == pytest.approx(0.375)
     assert result.brier == pytest.approx(1.69 / 4)
     assert calibration([0.5, 0.5], [0, 1]) == (0.25, 0.0)
+
+
+def test_calibration_bins_are_those_of_the_calibration_error():
+    first, last = calibration_bins([0.2, 0.2, 0.9, 1.0], [0, 1, 1, 0])
+    assert (first["low"], first["high"], first["n"], last["low"], last["high"], last["n"]) == (0.2, 0.3, 2, 0.9, 1.0, 2)
+    assert first["predicted"] == pytest.approx(0.2) and last["predicted"] == pytest.approx(0.95)
+    assert first["observed"] == wilson_interval(1, 2).to_json()
+    rng = random.Random(0)
+    p, y = [rng.random() for _ in range(500)], [rng.randrange(2) for _ in range(500)]
+    bins = calibration_bins(p, y)
+    ece = sum(b["n"] * abs(b["predicted"] - b["observed"]["value"]) for b in bins) / 500
+    assert len(bins) == 10 and ece == pytest.approx(calibration(p, y).ece) and calibration_bins([], []) == []
+
+
+def test_best_of_n_is_the_mean_over_all_subsets():
+    # of (1, 3), (1, 2), (3, 2) the best are worth 30, 20, 30
+    assert best_of_n([1, 3, 2], [10, 30, 20], 2) == pytest.approx(80 / 3)
+    rng = random.Random(0)
+    scores, values = [rng.randrange(4) for _ in range(7)], [rng.random() for _ in range(7)]
+    for n in range(1, 8):  # max() keeps the earlier of two equals
+        bests = [max(subset, key=lambda k: scores[k]) for subset in itertools.combinations(range(7), n)]
+        assert best_of_n(scores, values, n) == pytest.approx(sum(values[k] for k in bests) / len(bests))
+
+
+def test_doublings():
+    assert [doublings(n) for n in (1, 2, 3, 16)] == [[1], [1, 2], [1, 2, 3], [1, 2, 4, 8, 16]]

@@ -3,13 +3,14 @@
 import itertools
 import json
 import random
+from dataclasses import replace
 
 import pytest
 import sentencepiece
 from world_examples import GOOD
 
 from data_collect import make_world, train_tokenizer
-from inference import evaluate_world
+from inference import evaluate_world, rerank
 from utils.errors import UserError
 from utils.records import Answer, Message, Record, read_records, write_jsonl
 from utils.world.exchanges import read_prompt
@@ -149,6 +150,24 @@ def test_evaluate_world(sampled, tmp_path):
     assert row["finished"]["value"] == 0.75 and sum(s["n"] for s in row["states"].values()) == 40
     evaluate_world.main(["--answers", f"a={sampled}", f"--results={tmp_path / 'new' / 'results.json'}"])
     assert json.loads((tmp_path / "new" / "results.json").read_text())["true_reward"]["a"] == row
+
+
+def test_true_reward_of_the_best_of_n(sampled, tmp_path):
+    """By the longest text: of all four answers the one that rerank keeps, of one the mean; nothing without scores."""
+    rows = []
+    for record in read_records(sampled):
+        scored = [replace(a, scores={"length": len(a.text), "perplexity": 1.0}) for a in record.answers]
+        rows.append(replace(record, answers=tuple(scored)))
+    write_jsonl(tmp_path / "scored.jsonl", rows)
+    rerank.main(["--data_path", str(tmp_path / "scored.jsonl"), "--n=4", f"--output_path={tmp_path / 'best.jsonl'}"])
+    names = [f"{name}={tmp_path / name}.jsonl" for name in ("scored", "best", "sampled")]
+    evaluate_world.main(["--answers", *names, f"--results={tmp_path / 'r.json'}"])
+    found = json.loads((tmp_path / "r.json").read_text())["true_reward"]
+    curve = found["scored"].pop("best_of")
+    assert curve["scorer"] == "length" and list(curve["reward"]) == ["1", "2", "4"]
+    assert curve["reward"]["4"] == found["best"]["reward"]
+    assert curve["reward"]["1"] == pytest.approx(found["scored"]["reward"])
+    assert {**found["scored"], "file": ""} == {**found["sampled"], "file": ""} and "best_of" not in found["best"]
 
 
 def test_bad_input_is_one_clear_line(world, sampled, tmp_path):

@@ -24,13 +24,12 @@ from utils.raw_datasets.dialogue import prompt_of
 from utils.raw_datasets.ids import Ids
 from utils.raw_datasets.sources import SUFFIXES, is_hub_name, rows_of
 from utils.raw_datasets.spec import Spec
-from utils.records import Answer, Message, Record, RecordError
+from utils.records import LIKELIHOODS, Answer, Message, Record, RecordError
 from utils.shards import MADE_BY
 
 LINES = (".jsonl", ".txt")  # what is written
 OF_ROWS = tuple(suffix for suffix in SUFFIXES if suffix not in (".json", ".json.gz"))  # what is taken of a folder
 ANSWER_COLUMNS = ("greedy", "sample", "output", "response")  # of plain rows
-LIKELIHOODS = ("nll_per_token", "perplexity")  # scores of an answer that are no rewards
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Small drawings for report.html, as inline SVG: no library, no script. report.css gives them their colours."""
+"""Small drawings for report.html, as inline SVG: no library, no script. page.css gives them their colours."""
 
 from __future__ import annotations
 
@@ -8,7 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 Point = tuple[float, float]
+Bounds = tuple[float, float]
 MOST_POINTS = 60
+WIDTH, HEIGHT, LEFT, TOP, BOTTOM = 360, 210, 46, 26, 40  # of a chart, and the margins around what it plots
+LETTER = 6.0  # width of a letter of the labels, to leave them room
+LINE = 13  # height of a label, to keep them apart
+INSET = 8  # between an axis and the outermost points, so that no dot is cut or covers the axis
 
 
 def interval(value: float, low: float | None, high: float | None, scale: tuple[float, float], width: int = 240) -> str:
@@ -18,7 +23,7 @@ def interval(value: float, low: float | None, high: float | None, scale: tuple[f
     if low is not None and high is not None:
         drawn += f'<line class="band" x1="{at(low):.1f}" x2="{at(high):.1f}" y1="9" y2="9"/>'
     drawn += f'<circle cx="{at(value):.1f}" cy="9" r="3.6"/>'
-    return f'<svg class="interval" viewBox="0 0 {width} 18" role="img" aria-label="{value:.3f}">{drawn}</svg>'
+    return f'<svg class="interval truth" viewBox="0 0 {width} 18" role="img" aria-label="{value:.3f}">{drawn}</svg>'
 
 
 def ticks(scale: tuple[float, float], width: int = 240) -> str:
@@ -30,43 +35,154 @@ def ticks(scale: tuple[float, float], width: int = 240) -> str:
 
 
 @dataclass(frozen=True)
-class Curve:
-    """One number over training: its value at every step, its value at evaluations, and a line to compare with."""
+class Series:
+    """Points of one colour: a line (training data) or dots (held-out data), with 95 % intervals if they are known."""
+
+    points: Sequence[Point]
+    colour: str = "other"  # truth | model | chosen | rejected | other: a class of page.css
+    line: bool = False
+    label: str = ""  # stands at the last point
+    names: Sequence[str] = ()  # one stands above each point
+    bounds: Sequence[Bounds] = ()  # 95 % interval of each point
+
+
+@dataclass(frozen=True)
+class Axis:
+    title: str  # with its unit
+    log: bool = False
+    ticks: Sequence[float] = ()  # where the numbers stand; none: chosen from the range
+
+
+@dataclass(frozen=True)
+class Chart:
+    """Series over two titled axes, with a sentence on what to look for."""
 
     title: str
-    training: Sequence[Point]
-    held_out: Sequence[Point] = ()
-    level: tuple[float, str] | None = None  # (value, its name)
-    log: bool = False
+    x: Axis
+    y: Axis
+    series: Sequence[Series]
+    look: str = ""
+    level: tuple[float, str] | None = None  # a dashed line to compare with: (value, its name)
+    diagonal: bool = False  # a dashed line where y = x
 
-    def svg(self, width: int = 320, height: int = 150) -> str:
-        """Axes are no more than their two ends."""
-        shown = [*binned(self.training), *self.held_out]
-        values = [y for _, y in shown] + ([self.level[0]] if self.level else [])
-        low, high, last = min(values), max(values), max(x for x, _ in shown) or 1
-        log = self.log and low > 0
-        bend = math.log if log else float
-        span = (bend(high) - bend(low)) or 1
-        left, right, top, bottom = 46, width - 46, 12, height - 22
-        at_x = lambda x: round(left + (right - left) * x / last, 1)  # noqa: E731
-        at_y = lambda y: round(bottom - (bottom - top) * (bend(y) - bend(low)) / span, 1)  # noqa: E731
-        line = " ".join(f"{at_x(x)},{at_y(y)}" for x, y in binned(self.training))
-        parts = [f'<polyline class="training" points="{line}"/>']
+    def figure(self) -> str:
+        """The drawing under its title, above its sentence."""
+        look = f'<p class="look">{html.escape(self.look)}</p>' if self.look else ""
+        return f"<figure><figcaption>{html.escape(self.title)}</figcaption>{self.svg()}{look}</figure>"
+
+    def svg(self) -> str:
+        points = [point for one in self.series for point in one.points]
+        heights = [y for _, y in points] + [y for one in self.series for bound in one.bounds for y in bound]
+        heights += [self.level[0]] if self.level else []
+        right = WIDTH - max(12, *(10 + LETTER * len(one.label) for one in self.series))
+        xs, ys = [x for x, _ in points], heights
+        if self.diagonal:
+            xs = ys = [min(xs + ys), max(xs + ys)]
+        across = Scale(self.x, min(xs), max(xs), LEFT + INSET, right - INSET)
+        up = Scale(self.y, min(ys), max(ys), HEIGHT - BOTTOM - INSET, TOP + INSET)
+        parts = [self._axes(across, up, right)]
+        if self.diagonal:
+            parts.append(_dashed(across.at(xs[0]), up.at(ys[0]), across.at(xs[1]), up.at(ys[1])))
         if self.level:
-            y, name = at_y(self.level[0]), html.escape(f"{self.level[1]} {short(self.level[0])}")
-            parts.append(f'<line class="level" x1="{left}" x2="{right}" y1="{y}" y2="{y}"/>')
-            parts.append(f'<text x="{right}" y="{y - 4}" text-anchor="end">{name}</text>')
-        for x, y in self.held_out:
-            title = f"<title>held out, step {x:g}: {short(y)}</title>"
-            parts.append(f'<circle cx="{at_x(x)}" cy="{at_y(y)}" r="3">{title}</circle>')
-        for x, y in self.held_out[-1:]:
-            parts.append(f'<text class="held-out" x="{at_x(x) + 7}" y="{at_y(y) + 4}">{short(y)}</text>')
-        for y in sorted({low, high}):
-            parts.append(f'<text x="{left - 8}" y="{at_y(y) + 4}" text-anchor="end">{short(y)}</text>')
-        parts.append(f'<text x="{right}" y="{height - 4}" text-anchor="end">{last:,.0f} steps</text>')
-        caption = html.escape(self.title) + (' <span class="aside">log scale</span>' if log else "")
-        drawing = f'<svg viewBox="0 0 {width} {height}" role="img">{"".join(parts)}</svg>'
-        return f"<figure><figcaption>{caption}</figcaption>{drawing}</figure>"
+            y = up.at(self.level[0])
+            name = html.escape(f"{self.level[1]} {short(self.level[0])}")
+            parts += [_dashed(LEFT, y, right, y), _text(right, y - 4, name, "end")]
+        parts += [_marks(one, across, up) for one in self.series]
+        parts += _labels(self.series, across, up)
+        spoken = "; ".join([self.title, *(one.label for one in self.series if one.label)])
+        return (
+            f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{html.escape(spoken)}">{"".join(parts)}</svg>'
+        )
+
+    def _axes(self, across: Scale, up: Scale, right: float) -> str:
+        drawn = []
+        for value in up.ticks():
+            y = up.at(value)
+            drawn.append(f'<line class="faint" x1="{LEFT}" x2="{right:.1f}" y1="{y}" y2="{y}"/>')
+            drawn.append(_text(LEFT - 7, y + 4, tick(value), "end"))
+        floor = HEIGHT - BOTTOM
+        drawn.append(f'<line class="axis" x1="{LEFT}" x2="{right:.1f}" y1="{floor}" y2="{floor}"/>')
+        for value in across.ticks():
+            x = across.at(value)
+            drawn.append(f'<line class="axis" x1="{x}" x2="{x}" y1="{floor}" y2="{floor + 4}"/>')
+            drawn.append(_text(x, floor + 17, tick(value), "middle"))
+        drawn.append(_text((LEFT + right) / 2, HEIGHT - 6, html.escape(_with_log(self.x)), "middle", "title"))
+        drawn.append(_text(0, 11, html.escape(_with_log(self.y)), "start", "title"))
+        return "".join(drawn)
+
+
+@dataclass(frozen=True)
+class Scale:
+    """An axis over [low, high], from one place of the drawing to another."""
+
+    axis: Axis
+    low: float
+    high: float
+    start: float
+    end: float
+
+    def at(self, value: float) -> float:
+        bend = math.log if self.log else float
+        span = bend(self.high) - bend(self.low)
+        share = (bend(value) - bend(self.low)) / span if span else 0.5
+        return round(self.start + (self.end - self.start) * share, 1)
+
+    @property
+    def log(self) -> bool:
+        return self.axis.log and self.low > 0
+
+    def ticks(self) -> list[float]:
+        """The axis's own ticks, or else about five round numbers in the range."""
+        if self.axis.ticks or self.low == self.high:
+            return list(self.axis.ticks) or [self.low]
+        if self.log:
+            powers = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)))
+            found = [m * 10.0**k for k in powers for m in (1, 2, 5) if self.low <= m * 10.0**k <= self.high]
+            if len(found) > 1:
+                return found[:: -(-len(found) // 6)]
+        rough = (self.high - self.low) / 5
+        size = 10.0 ** math.floor(math.log10(rough))
+        step = next(m * size for m in (1, 2, 2.5, 5, 10) if m * size >= rough * 0.9)
+        first, last = math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9)
+        return [round(n * step, 12) for n in range(first, last + 1)]
+
+
+def _marks(one: Series, across: Scale, up: Scale) -> str:
+    places = [(across.at(x), up.at(y)) for x, y in one.points]
+    drawn = []
+    if one.line:
+        drawn.append(f'<polyline points="{" ".join(f"{x},{y}" for x, y in places)}"/>')
+    for (x, _), (low, high) in zip(places, one.bounds, strict=False):
+        drawn.append(f'<line class="band" x1="{x}" x2="{x}" y1="{up.at(low)}" y2="{up.at(high)}"/>')
+    for (x, y), (at, value) in zip(places if not one.line else (), one.points, strict=False):
+        drawn.append(f'<circle cx="{x}" cy="{y}" r="3.2"><title>{tick(round(at, 3))}: {short(value)}</title></circle>')
+    drawn += [
+        _text(x - 6, y - 6, html.escape(name), "end", "value") for (x, y), name in zip(places, one.names, strict=False)
+    ]
+    return f'<g class="{one.colour}">{"".join(drawn)}</g>'
+
+
+def _labels(series: Sequence[Series], across: Scale, up: Scale) -> list[str]:
+    """Every series' label beside its last point, moved down where it would cover another."""
+    labelled = sorted((one for one in series if one.label), key=lambda one: up.at(one.points[-1][1]))
+    drawn, lowest = [], -math.inf
+    for one in labelled:
+        x, y = one.points[-1]
+        lowest = max(up.at(y) + 4, lowest + LINE)
+        drawn.append(_text(across.at(x) + 7, lowest, html.escape(one.label), "start", f"value {one.colour}"))
+    return drawn
+
+
+def _text(x: float, y: float, words: str, anchor: str, kind: str = "tick") -> str:
+    return f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{words}</text>'
+
+
+def _dashed(x1: float, y1: float, x2: float, y2: float) -> str:
+    return f'<line class="level" x1="{x1:.1f}" x2="{x2:.1f}" y1="{y1:.1f}" y2="{y2:.1f}"/>'
+
+
+def _with_log(axis: Axis) -> str:
+    return f"{axis.title}, log scale" if axis.log else axis.title
 
 
 def binned(points: Sequence[Point], most: int = MOST_POINTS) -> list[Point]:
@@ -80,3 +196,8 @@ def short(value: float) -> str:
     """Three digits that matter, four decimals at most: 1,067, 6.97, 0.384, −0.0012, 0."""
     places = 0 if abs(value) < 5e-5 else min(4, max(0, 2 - math.floor(math.log10(abs(value)))))
     return f"{round(value, places) + 0.0:,.{places}f}".replace("-", "−")  # + 0.0: no minus before a zero
+
+
+def tick(value: float) -> str:
+    """A number of an axis, without needless zeros: 0, 0.5, 2,000, −7.5."""
+    return f"{value:,.10g}".replace("-", "−")

@@ -20,6 +20,7 @@ from typing import Any
 from utils.errors import UserError
 from utils.outputs import move
 
+LIKELIHOODS = ("nll_per_token", "perplexity")  # scores of an answer that are no rewards
 ROLES, PREFERENCES = ("system", "user", "assistant"), ("a", "b", "tie", "refused", "failed")
 
 
@@ -181,8 +182,7 @@ def read_jsonl(path: Path, on_bad: Callable[[RecordError], None] | None = None) 
 def write_jsonl(path: Path, rows: Iterable[Any]) -> int:
     """Write rows (dicts or Records) beside `path` and rename; returns how many."""
     path = Path(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    count = 0
+    partial, count = path.with_name(f".{path.name}.{os.getpid()}.partial"), 0
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with partial.open("w", encoding="utf-8") as out:

@@ -206,7 +206,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """`text`, written beside and renamed."""
+    """`text` as UTF-8, written beside and renamed. Raises UserError."""
     partial = path.with_name(f".{path.name}.partial")
     with _writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)

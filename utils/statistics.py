@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -84,6 +84,38 @@ def calibration(probabilities: Sequence[float], outcomes: Sequence[float], bins:
     bin_N = np.minimum((p_N * bins).astype(int), bins - 1)
     gaps = [abs(float(np.sum(p_N[bin_N == b] - y_N[bin_N == b]))) for b in range(bins)]
     return Calibration(float(np.mean((p_N - y_N) ** 2)), sum(gaps) / len(p_N))
+
+
+def calibration_bins(probabilities: Sequence[float], outcomes: Sequence[float], bins: int = 10) -> list[dict[str, Any]]:
+    """The filled bins of calibration(), for a reliability diagram (Naeini et al. 2015): mean prediction and observed
+    share with its Wilson interval. The mean of |predicted - observed|, weighted by n, is calibration().ece."""
+    p_N, y_N = np.asarray(probabilities, np.float64), np.asarray(outcomes, np.float64)
+    bin_N = np.minimum((p_N * bins).astype(int), bins - 1)
+    found = []
+    for b in np.unique(bin_N).tolist():
+        p_B, y_B = p_N[bin_N == b], y_N[bin_N == b]
+        observed = wilson_interval(float(y_B.sum()), len(y_B)).to_json()
+        edges = {"low": b / bins, "high": (b + 1) / bins}
+        found.append({**edges, "n": len(p_B), "predicted": float(p_B.mean()), "observed": observed})
+    return found
+
+
+def best_of_n(scores: Sequence[float], values: Sequence[float], n: int) -> float:
+    """Expected value of the answer with the highest score among n: the mean over all subsets of n of these N answers.
+
+    sum_i C(i - 1, n - 1) / C(N, n) * v_(i), where v_(i) is the value of the answer with the i-th lowest score: the
+    unbiased estimator of Nakano et al. 2021 (WebGPT, arXiv:2112.09332), used by Gao et al. 2022 (arXiv:2210.10760).
+    Among equal scores the earlier answer wins. values = scores gives the expected highest score.
+    """
+    total = len(scores)
+    ranked = sorted(range(total), key=lambda k: (scores[k], -k))
+    wins = [math.comb(i, n - 1) for i in range(total)]  # subsets of n in which rank i + 1 is the highest
+    return sum(w * values[k] for w, k in zip(wins, ranked, strict=True) if w) / math.comb(total, n)
+
+
+def doublings(most: int) -> list[int]:
+    """1, 2, 4, ... up to `most`, which is always the last."""
+    return [1 << k for k in range(most.bit_length()) if 1 << k < most] + [most]
 
 
 def cohens_kappa(tables: Sequence[np.ndarray], seed: int = 0, resamples: int = 2000) -> Estimate:

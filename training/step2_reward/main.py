@@ -28,7 +28,7 @@ from utils.reporting import run_program
 from utils.run import Run
 from utils.scoring import RewardModel, self_test
 from utils.stage import begin, load_tokens
-from utils.statistics import calibration
+from utils.statistics import calibration, calibration_bins
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -66,8 +66,10 @@ def main(argv: list[str] | None = None) -> None:
     def evaluation(step, epoch):
         measured = evaluate(engine, reward, held_out, learn, args)
         means = {name: values.mean() for name, values in measured.items()}
-        sure_M = 1 / (1 + np.exp(-np.abs(measured["margin"])))  # how sure the model is of its verdict; is it right?
-        return means | calibration(sure_M, measured["accuracy"])._asdict()
+        # How sure the model is of its verdict, and whether it is right.
+        confidence_M, right_M = 1 / (1 + np.exp(-np.abs(measured["margin"]))), measured["accuracy"]
+        run.report.write_json("calibration.json", {"step": step, "bins": calibration_bins(confidence_M, right_M)})
+        return means | calibration(confidence_M, right_M)._asdict()
 
     # 4. Train, save.
     Trainer(run, engine, plan, train, learn, renderer, evaluation, held_out=held_out).fit()

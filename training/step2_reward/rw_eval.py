@@ -34,7 +34,7 @@ from utils.raw_datasets.spec import Spec
 from utils.records import Answer, Message, Record, comparison, record_from_json
 from utils.reporting import run_program, say, write_json
 from utils.shards import join_ranks
-from utils.statistics import calibration, mean_interval, wilson_interval
+from utils.statistics import calibration, calibration_bins, mean_interval, wilson_interval
 
 BUILT_IN = [  # question, better, worse
     ("What is 7 times 8?", "7 times 8 is 56.", "7 times 8 is 54, or thereabouts."),
@@ -118,10 +118,12 @@ def measure(rows: Iterable[dict[str, Any]], scorer: str) -> dict[str, Any]:
     found = {"score": score.to_json()}
     if margins:
         right = [(m > 0) + 0.5 * (m == 0) for m in margins]
-        brier, ece = calibration([1 / (1 + math.exp(-min(abs(m), 500))) for m in margins], right)
+        confidence = [1 / (1 + math.exp(-min(abs(m), 500))) for m in margins]
+        brier, ece = calibration(confidence, right)
         accuracy, margin = wilson_interval(sum(right), len(right)), mean_interval(margins)
         say(f"accuracy {accuracy}  margin {margin}  Brier {brier:.3f}  ECE {ece:.3f}  over {len(margins)} pairs")
         found |= {"accuracy": accuracy.to_json(), "margin": margin.to_json(), "brier": brier, "ece": ece}
+        found["calibration"] = calibration_bins(confidence, right)
     return found
 
 
