@@ -386,9 +386,6 @@ def test_an_output_that_cannot_be_a_folder(start, tmp_path):
     assert place.read_text() == "mine"
 
 
-# --------------------------------------------------------------------------------------------------- another checkout
-
-
 def test_a_second_checkout_is_refused(world, tmp_path):
     second = tmp_path / "second"
     for name in ("utils", "inference", "training"):

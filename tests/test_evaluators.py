@@ -255,4 +255,4 @@ def test_evaluators_stay_short():
         "training/step1_sft/prompt_eval.py",
         "training/step2_reward/rw_eval.py",
     ):
-        assert len((ROOT / path).read_text(encoding="utf-8").splitlines()) < 120
+        assert len((ROOT / path).read_text(encoding="utf-8").splitlines()) <= 135

@@ -115,7 +115,8 @@ def world(tmp_path_factory):
         prompts = [f"{split} {n}" for n in range(30)]
         write_rows(w / "pairs" / f"{split}.jsonl", [{"prompt": p, "chosen": "yes", "rejected": "no"} for p in prompts])
     (w / "tutor").mkdir()
-    (w / "pipeline").mkdir()
+    (w / "pipeline" / "sft").mkdir(parents=True)
+    write_rows(w / "pipeline" / "sft" / "metrics.jsonl", [{"step": 1, "loss": 1.0}])
     rows = [conversation(f"{n}", f"q{n}", turn(), "It needs ATP.", turn("b")) for n in range(4)]
     (w / "tutor/bio-dataset-1.json").write_text(json.dumps(rows))
     coded = str(turn()).replace('"', '""')
@@ -348,7 +349,7 @@ def test_an_id_names_one_prompt(start, tmp_path, capsys):
 
 
 def test_the_report_matches_answers_by_id(tmp_path):
-    from inference.report import by_id
+    from utils.pipeline import by_id
 
     rows = [
         Record((Message("user", "one"),), id="x", where="f:1"),

@@ -36,11 +36,14 @@ from utils.reporting import run_program, say, write_json
 from utils.shards import join_ranks
 from utils.statistics import calibration, calibration_bins, mean_interval, wilson_interval
 
-BUILT_IN = [  # question, better, worse
-    ("What is 7 times 8?", "7 times 8 is 56.", "7 times 8 is 54, or thereabouts."),
-    ("How many legs has a spider?", "A spider has eight legs.", "Legs."),
-    ("Can you help me to plan a birthday?", "Gladly! How old is the child?", "No. Do it yourself."),
-    ("Why do leaves turn red?", "Their green fades; red shows.", "Because, because, because, because."),
+BUILT_IN = [
+    AnswerRow(comparison([Message("user", question)], better, worse))
+    for question, better, worse in (
+        ("What is 7 times 8?", "7 times 8 is 56.", "7 times 8 is 54, or thereabouts."),
+        ("How many legs has a spider?", "A spider has eight legs.", "Legs."),
+        ("Can you help me to plan a birthday?", "Gladly! How old is the child?", "No. Do it yourself."),
+        ("Why do leaves turn red?", "Their green fades; red shows.", "Because, because, because, because."),
+    )
 ]
 TWO = ("output_1", "output_2")
 
@@ -54,18 +57,15 @@ class EvalArguments(LengthArguments, FileArguments, ReaderArguments):
 def main(argv: list[str] | None = None) -> None:
     (args,) = parse([EvalArguments], argv, __doc__)
     join_ranks()
-    output = output_file(args.output_path, args.data_path or ["rw_eval"], "scored")
-    metrics = output.with_name(f"{output.stem}-metrics.json")
-    if args.data_path or args.output_path:
-        files = [Spec.of(path).path for path in args.data_path]
-        claim_shards(args, "rw_eval.py", output, files)
-        claim_outputs(args, "rw_eval.py", [metrics], files)
-    rows = [row for path in args.data_path for row in read(path)]
-    rows = rows or [AnswerRow(comparison([Message("user", q)], good, bad)) for q, good, bad in BUILT_IN]
-    rows = part_of(rows, args.offset, args.data_fraction)
     if not args.data_path and not args.output_path:
-        return show(rows, args)
-    shards = score_rows(rows, args, output, finish)
+        return show(part_of(BUILT_IN, args.offset, args.data_fraction), args)
+    sources = [Spec.of(path) for path in args.data_path]
+    output = output_file(args.output_path, args.data_path or ["rw_eval.jsonl"], "scored")
+    metrics = output.with_name(f"{output.stem}-metrics.json")
+    claim_shards(args, "rw_eval.py", output, sources)
+    claim_outputs(args, "rw_eval.py", [metrics], sources)
+    rows = [row for path in args.data_path for row in read(path)] or BUILT_IN
+    shards = score_rows(part_of(rows, args.offset, args.data_fraction), args, output, finish)
     if ranks.rank() == 0:
         write_json(metrics, measure(shards.read(), signature(args.model_name_or_path)))
 
