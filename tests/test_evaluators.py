@@ -185,7 +185,7 @@ def test_rw_eval_has_pairs_of_its_own(folder, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     start(rw_eval, "--model_name_or_path", folder / "rm", *HUMAN)
     shown = capsys.readouterr().out
-    assert not list(tmp_path.iterdir()) and all(question in shown for question, _, _ in rw_eval.BUILT_IN)
+    assert not list(tmp_path.iterdir()) and all(row.instruction in shown for row in rw_eval.BUILT_IN)
     start(rw_eval, "--model_name_or_path", folder / "rm", *HUMAN, "--output_path", "out/pairs.jsonl")
     assert json.loads((tmp_path / "out/pairs-metrics.json").read_text())["accuracy"]["n"] == len(rw_eval.BUILT_IN)
     assert shown.splitlines()[-2:] == capsys.readouterr().out.splitlines()[-2:]
