@@ -105,8 +105,9 @@ def test_rows(refuse, tmp_path, stage, content, words):
 
 
 def test_names_of_data(refuse, world, tmp_path):
+    (tmp_path / "empty").mkdir()
     assert "none.jsonl: no such file or folder" in refuse(SFT, data=tmp_path / "none.jsonl")
-    assert "expected train and test files" in refuse(SFT, data=tmp_path)
+    assert "expected train and test files" in refuse(SFT, data=tmp_path / "empty")
     assert "eval.jsonl: no such file" in refuse(SFT, "--eval_data_path", str(tmp_path / "eval.jsonl"))
     assert "unknown data-set class 'hh_rlfh'; did you mean hh_rlhf?" in refuse(
         REWARD, data=f"hh_rlfh:{world / 'pairs'}"

@@ -11,7 +11,8 @@ import in_process
 import pytest
 import torch
 from in_process import DPO, REWARD, SFT
-from stages import environment, metrics, toy_data, toy_model
+from processes import environment
+from stages import metrics, toy_data, toy_model
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 from utils import card, models

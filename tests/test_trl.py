@@ -20,7 +20,7 @@ VOCABULARY, STEPS, RATE = 300, 4, 2e-4
 
 def our_losses(name, groups, folder):
     args = TrainingArguments(
-        output_dir=str(folder), per_device_train_batch_size=len(groups), max_steps=STEPS, learning_rate=RATE,
+        output_dir=str(folder / "run"), per_device_train_batch_size=len(groups), max_steps=STEPS, learning_rate=RATE,
         lr_scheduler_type="constant", adam_beta2=0.999, gradient_clipping=0.0, report_to=["none"],
     )  # fmt: skip
     policy = Policy(small_llama(VOCABULARY, hidden=64, layers=2))

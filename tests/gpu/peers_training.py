@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 from gpu.common import SIZES, Part, Size, on_gpu, peak_gib, random_model, ratios, reset_peak, run_quietly, summary
 from peer import EOS, hh_like_pairs
-from stages import environment
+from processes import environment
 from toys import ROOT
 from training_steps import our_steps, trl_steps
 

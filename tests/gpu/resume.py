@@ -14,7 +14,8 @@ from pathlib import Path
 
 from gpu.common import Part, kill
 from gpu.stages import command_of, flags_of, run, toys
-from stages import environment, metrics
+from processes import environment
+from stages import metrics
 from toys import ROOT
 
 from utils.arguments.options import TrainingArguments

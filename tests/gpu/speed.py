@@ -31,7 +31,7 @@ from gpu.common import (
     summary,
 )
 from peer import word_tokenizer
-from stages import environment
+from processes import environment
 from toys import ROOT
 
 from utils.decoding import Sampling
@@ -64,7 +64,7 @@ def data_folder(kind: str, size: Size, folder: Path) -> Path:
 def flags_of(kind: str, size: Size, model: Path, data: Path, out: Path) -> list[str]:
     """main.py's flags; a stage's own numbers are those of its run_llama.sh where this work has them."""
     words = [
-        "--model_name_or_path", model, "--template", "plain", "--data_path", data, "--output_dir", out,
+        "--model_name_or_path", model, "--template", "plain", "--data_path", data, "--output_dir", out / "run",
         "--cache_dir", out / "cache", "--per_device_train_batch_size", size.groups, "--max_steps", size.steps,
         "--max_prompt_seq_len", size.prompt, "--max_answer_seq_len", size.answer, "--bf16", "--zero_stage", 1,
         "--eval_every", "never", "--eval_holdout", 0, "--checkpoint_every", 0, "--report_to", "none",
@@ -94,7 +94,7 @@ def train(kind: str, size: Size, folder: Path, timeout: float) -> dict[str, floa
     run_quietly([*words, *flags_of(kind, size, model, data, out)], out.with_suffix(".log"), timeout,
                 env=environment(**paths))  # fmt: skip
     facts = json.loads((out / "facts.json").read_text(encoding="utf-8"))
-    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text(encoding="utf-8").splitlines()][WARM_UP:]
+    rows = [json.loads(line) for line in (out / "run" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()][WARM_UP:]
     assert len(rows) == size.steps - WARM_UP, f"{len(rows)} steps measured"
     tokens = statistics.median(row["tokens"] for row in rows)
     if kind != "ppo":  # a drawn answer may end early

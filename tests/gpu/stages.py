@@ -17,7 +17,8 @@ from pathlib import Path
 
 import torch
 from gpu.common import Part, on_gpu, run_quietly
-from stages import command, demonstrations, environment, toy_data, toy_model
+from processes import environment
+from stages import command, demonstrations, toy_data, toy_model
 from toys import ROOT, tiny_rm
 from transformers import AutoTokenizer
 
