@@ -107,7 +107,7 @@ def test_real_data(checkout):
 
 def test_a_csv_of_pairs_in_five_lines(checkout):
     """A tokenizer, SFT, a reward model and DPO of a file that holds pairs alone."""
-    lines = [f'What is {n} + {n}?,"Count on, please, from {n}.",It is {2 * n}.' for n in range(40)]
+    lines = [f'What is {n} + {n}?,"Count on, please, from {n}.",It is {2 * n}.' for n in range(24)]
     (checkout / "pairs.csv").write_text("\n".join(["prompt,chosen,rejected", *lines]) + "\n")
     assert len(OWN_CSV.strip().splitlines()) == 5
     type_in(checkout, OWN_CSV.replace("/path/to/pairs.csv", "pairs.csv"))

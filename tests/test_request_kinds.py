@@ -111,6 +111,16 @@ def test_improving():
         expect_questions([Case(RECORD, "improve", "dialogue", (0,))], ASKER)
 
 
+def test_what_was_asked_in_vain_is_said():
+    """An answer that comes back as it was, or not at all, was asked about; one that is still to be answered was not."""
+    answers = tuple(Answer(text, critique="Vague.") for text in ("same", "no", "new", "later"))
+    replies = {"same": said("same"), "no": said("I cannot comply with this."), "new": said("better")}
+    judge = lambda question: replies.get(asked(question).parts["Answer"], lambda q: PLANNED)(question)  # noqa: E731
+    record = told("improve", judge, (0, 1, 2, 3), Record(PROMPT, answers)).record
+    assert [answer.refinement for answer in record.answers] == [None, None, "better", None]
+    assert record.meta["not_improved"] == [{"answer": 0, "why": "unchanged"}, {"answer": 1, "why": "refusal"}]
+
+
 def test_completions():
     asker = with_(temperature=0.5, max_tokens=9)
     found = told("completion", said("7"), (), Record(PROMPT), asker)
