@@ -59,8 +59,9 @@ def test_labels_do_not_cover_one_another():
 
 
 def test_perfect_calibration_is_the_diagonal():
-    svg = drawn(Series([(0.5, 0.25), (1.0, 1.0)]), diagonal=True)
+    svg = drawn(Series([(0.5, 0.75), (1.0, 0.9)]), diagonal=True)  # both axes from 0.5 to 1
     assert '<line class="level" x1="54.0" x2="340.0" y1="162.0" y2="34.0"/>' in svg
+    assert '<circle cx="54.0" cy="98.0"' in svg
 
 
 @pytest.mark.parametrize(
