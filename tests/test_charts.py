@@ -38,7 +38,8 @@ def test_dots_have_intervals_names_and_a_label():
     dots = Series([(0, 1.0), (10, 3.0)], "model", label="best", names=["1", "2"], bounds=[(0.0, 2.0), (2.0, 4.0)])
     svg = drawn(dots)
     assert svg.count('<line class="band"') == svg.count("<circle") == 2 and '<g class="model">' in svg
-    assert ">1</text>" in svg and ">best</text>" in svg and "<title>10: 3.00</title>" in svg
+    assert 'x="60.0" y="124.0" text-anchor="start">1</text>' in svg  # on the left it would cover the axis
+    assert 'text-anchor="end">2</text>' in svg and ">best</text>" in svg and "<title>10: 3.00</title>" in svg
     assert '<line class="band" x1="54.0" x2="54.0" y1="162.0" y2="98.0"/>' in svg  # 0 to 2 of 0 to 4
 
 
@@ -59,8 +60,9 @@ def test_labels_do_not_cover_one_another():
 
 
 def test_perfect_calibration_is_the_diagonal():
-    svg = drawn(Series([(0.5, 0.25), (1.0, 1.0)]), diagonal=True)
+    svg = drawn(Series([(0.5, 0.75), (1.0, 0.9)]), diagonal=True)  # both axes from 0.5 to 1
     assert '<line class="level" x1="54.0" x2="340.0" y1="162.0" y2="34.0"/>' in svg
+    assert '<circle cx="54.0" cy="98.0"' in svg
 
 
 @pytest.mark.parametrize(

@@ -156,9 +156,9 @@ def _marks(one: Series, across: Scale, up: Scale) -> str:
         drawn.append(f'<line class="band" x1="{x}" x2="{x}" y1="{up.at(low)}" y2="{up.at(high)}"/>')
     for (x, y), (at, value) in zip(places if not one.line else (), one.points, strict=False):
         drawn.append(f'<circle cx="{x}" cy="{y}" r="3.2"><title>{tick(round(at, 3))}: {short(value)}</title></circle>')
-    drawn += [
-        _text(x - 6, y - 6, html.escape(name), "end", "value") for (x, y), name in zip(places, one.names, strict=False)
-    ]
+    for (x, y), name in zip(places, one.names, strict=False):
+        left = x - 6 - LETTER * len(name) > LEFT  # else it would cover the numbers of the axis
+        drawn.append(_text(x - 6 if left else x + 6, y - 6, html.escape(name), "end" if left else "start", "value"))
     return f'<g class="{one.colour}">{"".join(drawn)}</g>'
 
 

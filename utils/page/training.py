@@ -111,7 +111,11 @@ def _speeds(stages: Mapping[str, Any]) -> str:
         ))  # fmt: skip
     text = (
         "Medians over steps. Compute used: the arithmetic of training as a share of the fastest matrix multiplication "
-        "measured on this machine; small models reach little of it. PPO does not measure it (–), and its tokens are "
-        "those of sampled answers over whole steps: sampling, scoring and training."
+        "measured on this machine; small models reach little of it."
     )
+    if "ppo" in stages:
+        text += (
+            " PPO does not measure it (–), and its tokens are those of sampled answers over whole steps: sampling, "
+            "scoring and training."
+        )
     return table(("", "steps", "tokens/s", "compute used", "commit"), rows, optional=(4,)) + paragraph(text, "aside")
