@@ -142,7 +142,7 @@ class Scale:
                 return found[:: -(-len(found) // 6)]
         rough = (self.high - self.low) / 5
         size = 10.0 ** math.floor(math.log10(rough))
-        step = next(m * size for m in (1, 2, 2.5, 5, 10) if m * size >= rough * 0.9)
+        step = next(m * size for m in (1, 2, 2.5, 5, 10) if m * size >= rough * 0.85)
         first, last = math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9)
         return [round(n * step, 12) for n in range(first, last + 1)]
 
