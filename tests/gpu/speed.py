@@ -94,7 +94,8 @@ def train(kind: str, size: Size, folder: Path, timeout: float) -> dict[str, floa
     run_quietly([*words, *flags_of(kind, size, model, data, out)], out.with_suffix(".log"), timeout,
                 env=environment(**paths))  # fmt: skip
     facts = json.loads((out / "facts.json").read_text(encoding="utf-8"))
-    rows = [json.loads(line) for line in (out / "run" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()][WARM_UP:]
+    lines = (out / "run" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    rows = [json.loads(line) for line in lines[WARM_UP:]]
     assert len(rows) == size.steps - WARM_UP, f"{len(rows)} steps measured"
     tokens = statistics.median(row["tokens"] for row in rows)
     if kind != "ppo":  # a drawn answer may end early
