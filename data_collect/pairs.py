@@ -78,6 +78,8 @@ def main(argv: list[str] | None = None) -> None:
     files = [Path(args.output_dir, name) for name, written in names.items() if args.output_dir and written]
     outputs = {"--output_dir": files, "--critique_path": args.critique_path}
     reads = [Spec.of(path).path for path in (*args.data_path, *args.test_path)]
+    if args.output_dir and Path(args.output_dir, "config.json").exists():
+        raise UserError(f"--output_dir {args.output_dir} holds a model; give the data a folder of its own")
     claim("pairs.py", outputs, reads=reads, overwrite=args.overwrite)
     with progress("reading feedback", None) as advance:
         found = collect(_records(args.data_path, args.on_bad_row, advance), args.kinds, args.min_gap)
@@ -141,7 +143,10 @@ def _write_sets(found: Collected, args: PairsArguments) -> None:
     duplicates, of_test_prompts = len(found.pairs) - len(pairs), len(pairs) - len(kept)
     say(f"{len(found.pairs)} pairs; left out: {duplicates} duplicates, {of_test_prompts} of test prompts")
     if not kept:
-        raise UserError(f"{', '.join(args.data_path)}: no pair is left; what became of them stands above")
+        raise UserError(
+            f"{', '.join(args.data_path)}: no pair is left (above: what became of each kind); a pair "
+            "needs two answers and which is better, as the columns prompt, chosen, rejected give them"
+        )
     train, valid = divided(kept, args.valid_share, args.seed)
     say(f"{len(train)} pairs to train on, {len(valid)} for validation")
     folder = Path(args.output_dir)

@@ -99,7 +99,8 @@ def summary(results: dict[str, Any]) -> Table:
         table.add_row("reward model", "accuracy", between(reward["accuracy"]), of, style="bold")
     for name, seconds in results["seconds"].items():
         table.add_row("seconds", label(name), str(seconds))
-    table.add_row("", "in all", str(sum(results["seconds"].values())))
+    if results["seconds"]:
+        table.add_row("", "in all", str(sum(results["seconds"].values())))
     return table
 
 

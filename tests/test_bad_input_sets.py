@@ -93,6 +93,8 @@ def test_pairs(refuse, tmp_path):
     assert "--kinds stars: expected some of preference, rating" in run(good, *to, "--kinds", "stars")
     assert "no pair is left" in run(good, *to, "--min_gap", "2")
     assert "no pair is left" in run(good, *to, "--test_path", good)
+    write(tmp_path / "model" / "config.json", [{}])
+    assert "model holds a model; give the data a folder" in run(good, "--output_dir", tmp_path / "model")
     bad = write(tmp_path / "bad.jsonl", [RATED, {**RATED, "answers": [{"text": "a", "rating": "high"}]}])
     assert "bad.jsonl:2: answer field 'rating' is 'high'" in run(bad, *to)
     words = {"prompt": "q", "feedback_type": "prefer", "feedback": "A", "output": {"m": "a"}}
