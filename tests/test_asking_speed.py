@@ -14,7 +14,9 @@ from oracle import oracle_program
 from processes import environment
 from toys import ROOT
 
-ROUNDS = 4800  # of busy() in a second of a quiet core of the machine on which 2 ms were measured
+# CPU seconds of a request where a core makes ROUNDS of busy() in a second. Measured: 0.0018 to 0.0027, more when
+# other programs share caches and clock, which busy() sees only in part; the limit is for what doubles it.
+LIMIT_CPU, ROUNDS = 0.004, 4800
 SECONDS, COUNT, CONCURRENCY = 0.2, 1000, 64
 LIMIT = 1.3 * math.ceil(COUNT / CONCURRENCY) * SECONDS  # 4.16
 
@@ -70,5 +72,5 @@ def test_cpu_and_memory_of_a_request(tmp_path):
     with oracle_program(tmp_path) as (_, url):
         few = run(tmp_path / "few", url, 500, 32, tmp_path / "few.jsonl", 20_000)
         many = run(tmp_path / "many", url, 3000, 32, tmp_path / "many.jsonl", 20_000)
-    assert (many[0] - few[0]) / 2500 < 0.002 * max(before, busy()), (few, many)
+    assert (many[0] - few[0]) / 2500 < LIMIT_CPU * max(before, busy()), (few, many)
     assert many[1] - few[1] < 15, (few, many)

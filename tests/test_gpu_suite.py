@@ -9,11 +9,13 @@ import subprocess
 import time
 
 import pytest
+import torch
 from gpu import decoding, parity, speed, stages, suite, table
 from gpu.common import SIZES, Part, read
 from gpu.suite import PARTS
 from toy_folders import toy_tokenizer
 from toys import ROOT
+from transformers import AttentionInterface
 
 from utils import attention
 from utils.attention import Layout
@@ -88,8 +90,11 @@ def test_parity_finds_a_window_that_is_one_too_short(monkeypatch):
 
 def test_parity_finds_rounding_that_only_bfloat16_has(monkeypatch):
     """An error of the packed path in bfloat16 alone, as a kernel could have it."""
-    right = attention._explicit
-    monkeypatch.setattr(attention, "_explicit", lambda q, *rest: right(q * 1.02, *rest))
+
+    def wrong(module, query, *rest, **more):
+        return attention.packed_attention(module, query * (1.02 if query.dtype == torch.bfloat16 else 1), *rest, **more)
+
+    monkeypatch.setitem(AttentionInterface._global_mapping, attention.PACKED, wrong)
     with pytest.raises(AssertionError, match="bf16"):
         parity.compare(Policy, 8, None, 2)
 

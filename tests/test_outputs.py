@@ -156,7 +156,9 @@ def test_only_its_own_output_is_replaced(name, start, world, tmp_path):
 
     file.write_text("{}")  # of somebody else
     code, line = start(name)
-    assert code == 2 and f"{file} was not written by {writer}; give another --" in line and "--overwrite" in line
+    assert (
+        code == 2 and f"{file} has no record that {writer} wrote it; give another --" in line and "--overwrite" in line
+    )
     assert file.read_text() == "{}"
     assert start(name, "--overwrite") == (0, "") and file.read_text() != "{}"
     assert start(name) == (0, "")  # its own
@@ -222,7 +224,9 @@ def test_the_oracle_replaces_no_foreign_file(tmp_path, capsys):
     mine = tmp_path / "README.md"
     mine.write_text("mine")
     assert in_process.run(ROOT / "data_collect/oracle_server.py", "--port", 0, "--url_file", mine) == 2
-    assert f"{mine} was not written by oracle_server.py" in capsys.readouterr().err and mine.read_text() == "mine"
+    assert (
+        f"{mine} has no record that oracle_server.py wrote it" in capsys.readouterr().err and mine.read_text() == "mine"
+    )
 
 
 def test_outputs_from_before_there_were_records(start, tmp_path):

@@ -129,8 +129,10 @@ def _foreign(program: str, path: Path) -> str | None:
     if not path.exists():
         return None
     writer = _read_record(_record_of(path)).get("program")
+    if writer is None:
+        return f"{path} has no record that {program} wrote it"
     if writer != program:
-        return f"{path} was not written by {program}" + (f" but by {writer}" if writer else "")
+        return f"{path} was not written by {program} but by {writer}"
     if _digest(path) not in _digests(program, path):
         return f"{path} has been changed since {program} wrote it"
     return None
