@@ -28,7 +28,7 @@ from utils.arguments.options import BELOW_ONE, expect, option, overwriting, requ
 from utils.errors import UserError
 from utils.feedback.forms import FORMS, MATERIAL, NOUNS
 from utils.feedback.prompts import TASKS, Prompts, conversation_text, material
-from utils.outputs import claim
+from utils.outputs import claim, is_own, remove
 from utils.pair_sets import KINDS, PAIRS, WAITING, Collected, collect, divided, measured, prompt_key, rows
 from utils.pair_sets.sets import without_duplicates, without_prompts
 from utils.raw_datasets.reader import USED, Reader
@@ -150,11 +150,13 @@ def _write_sets(found: Collected, args: PairsArguments) -> None:
     train, valid = divided(kept, args.valid_share, args.seed)
     say(f"{len(train)} pairs to train on, {len(valid)} for validation")
     folder = Path(args.output_dir)
-    for name, part in (("train", train), ("valid", valid)):
+    for file, part in ((folder / "train.jsonl", train), (folder / "valid.jsonl", valid)):
         if part:
-            write_jsonl(folder / f"{name}.jsonl", rows(part, args.form))
-        else:
-            warn(f"{folder / name}.jsonl would be empty and is not written")
+            write_jsonl(file, rows(part, args.form))
+            continue
+        warn(f"{file} would be empty and is not written")
+        if is_own("pairs.py", file):  # of another division: its prompts may be among those of train.jsonl now
+            remove(file)
     if args.stats:
         stats = {
             "duplicates": duplicates,

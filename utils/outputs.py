@@ -91,9 +91,14 @@ def move(partial: Path, path: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Delete a file that was claimed, and its record."""
+    """Delete a file that is the program's own, and its record."""
     path.unlink(missing_ok=True)
     _record_of(path).unlink(missing_ok=True)
+
+
+def is_own(program: str, path: Path) -> bool:
+    """Did the program write this file, and nobody change it since?"""
+    return path.exists() and _foreign(program, path) is None
 
 
 def has_record(path: Path) -> bool:
