@@ -28,7 +28,7 @@ except ImportError:
 
 from utils.arguments import parse
 from utils.arguments.options import option, overwriting
-from utils.errors import UserError
+from utils.errors import UserError, write_failure
 from utils.formats import FACTS, FORMATS, STRUCTURE, UNCOMPARED, UNRATED, write
 from utils.outputs import claim, move
 from utils.raw_datasets.base import RAW_DATASETS, did_you_mean, named
@@ -192,7 +192,7 @@ def folder(output: Path) -> Iterator[Path]:
             for file in Path(new).iterdir():
                 move(file, output / file.name)
     except OSError as error:
-        raise UserError(f"{output}: cannot be written: {error.strerror or error}") from error
+        raise UserError(f"{output}: cannot be written: {write_failure(error)}") from error
 
 
 def listing(args: ConvertArguments) -> Iterator[str]:

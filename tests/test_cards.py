@@ -1,4 +1,4 @@
-"""What stands beside a saved model for others: its card, and an adapter that peft loads wherever it is asked to."""
+"""The model card that is saved with a model, and adapters that peft loads from any working directory."""
 
 import json
 import os

@@ -32,7 +32,7 @@ def words(folder, *more):
 
 def test_keys_and_commands_at_a_terminal(folder, tmp_path):
     """Several lines, history, the score of each answer, a file that is read as data, mistakes in one line, Ctrl-D."""
-    (tmp_path / "other.jsonl").write_text("of somebody else\n")
+    (tmp_path / "other.jsonl").write_text("written by hand\n")
     with Terminal(words(folder, "--max_new_tokens", 6, "--system", "be kind"), quiet_environment(), tmp_path) as talk:
         start = talk.wait_for(YOU).string
         assert start.index("generation: shared") < start.index("you ›"), "it would fall into the first answer"
@@ -55,7 +55,7 @@ def test_keys_and_commands_at_a_terminal(folder, tmp_path):
             talk.wait_for(answer + r".*you › $")
         talk.type(CTRL_D)
         assert talk.end() == 0 and talk.screen.rstrip().endswith("end of the conversation")
-    assert (tmp_path / "other.jsonl").read_text() == "of somebody else\n"
+    assert (tmp_path / "other.jsonl").read_text() == "written by hand\n"
     first, second = records_of(str(tmp_path / "talk.jsonl"))
     assert [m.content for m in first.prompt] == ["be kind", "hello\nthere"] and first.prompt[0].role == "system"
     assert second.prompt == (*first.prompt, Message("assistant", first.answers[0].text), first.prompt[1])
@@ -154,7 +154,7 @@ def test_a_model_cannot_steer_the_terminal(capsys):
 
 
 def test_a_conversation_longer_than_the_models_positions_goes_on(folder, monkeypatch, capsys):
-    """256 positions, and about 40 tokens a turn: the oldest are no longer read, which is said once."""
+    """256 positions, and about 40 tokens a turn: the model no longer reads the oldest, and one line says so."""
     monkeypatch.setattr(sys, "stdin", io.StringIO("what is two plus three? hello there, be kind\n" * 20))
     chat("--mode", "chat", "--model_name_or_path", folder / "lm", *HUMAN, "--max_new_tokens", 20)
     out = capsys.readouterr().out

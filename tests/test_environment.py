@@ -1,4 +1,4 @@
-"""A program that cannot run says so in one line: no environment, a package or the hub missing, Ctrl-C at any moment."""
+"""A program that cannot run ends with one line: no environment, a missing package, no hub, Ctrl-C at any moment."""
 
 import os
 import signal

@@ -154,7 +154,7 @@ def test_only_its_own_output_is_replaced(name, start, world, tmp_path):
     file.parent.mkdir(parents=True, exist_ok=True)
     writer = program.words.split()[0].rsplit("/")[-1]
 
-    file.write_text("{}")  # of somebody else
+    file.write_text("{}")  # not written by the program
     code, line = start(name)
     assert (
         code == 2 and f"{file} has no record that {writer} wrote it; give another --" in line and "--overwrite" in line

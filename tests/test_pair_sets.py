@@ -278,7 +278,7 @@ def test_a_critique_that_was_followed_in_vain_does_not_wait(tmp_path, capsys):
     )
     assert "wait for" not in capsys.readouterr().out
     assert "not_improved" not in (tmp_path / "sets/train.jsonl").read_text()
-    for foreign in ("no", [1], {"answer": 0}):  # a column of this name that somebody else wrote
+    for foreign in ("no", [1], {"answer": 0}):  # a column of this name with another meaning
         assert len(collect([record(good, not_improved=foreign)]).waiting) == 1
 
 

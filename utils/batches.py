@@ -33,7 +33,7 @@ class Batch:
     position_ids: Tensor | None  # [1, T] packed: restarting at the prompt's length for each answer
     attention_mask: Tensor | None  # [A, longest] padded
     layout: Layout | None
-    logit_positions: Tensor  # [L], the first of them repeated at the end
+    logit_positions: Tensor  # [L], filled up to a multiple of MULTIPLE with the first ones again
     logit_rows: Tensor  # [N] which of the L logits predicts each trained token
     targets: Tensor  # [N] the trained tokens
     answer_of: Tensor  # [N] which answer each belongs to; A for trained tokens inside a prompt

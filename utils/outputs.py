@@ -21,7 +21,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from utils.errors import UserError
+from utils.errors import UserError, write_failure
 
 RECORD = ".plumbline.json"
 LAUNCHED = ("train.log", "run_*.sh")  # launch.sh puts them into a run's folder before the stage starts
@@ -76,7 +76,7 @@ def record_folder(program: str, folder: Path) -> None:
     try:
         _write_record(folder / RECORD, {"program": program})
     except OSError as error:
-        raise UserError(f"{folder}: cannot be written: {error.strerror or error}", on_this_rank=True) from error
+        raise UserError(f"{folder}: cannot be written: {write_failure(error)}", on_this_rank=True) from error
 
 
 def move(partial: Path, path: Path) -> None:

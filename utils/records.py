@@ -17,7 +17,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from utils.errors import UserError
+from utils.errors import UserError, write_failure
 from utils.outputs import move
 
 LIKELIHOODS = ("nll_per_token", "perplexity")  # scores of an answer that are no rewards
@@ -192,7 +192,7 @@ def write_jsonl(path: Path, rows: Iterable[Any]) -> int:
             os.fsync(out.fileno())
         move(partial, path)
     except OSError as error:
-        raise UserError(f"{path}: cannot be written: {error.strerror or error}", on_this_rank=True) from error
+        raise UserError(f"{path}: cannot be written: {write_failure(error)}", on_this_rank=True) from error
     finally:
         if path.parent.is_dir():
             partial.unlink(missing_ok=True)

@@ -19,7 +19,7 @@ import torch
 import transformers
 
 from utils import ranks
-from utils.errors import UserError
+from utils.errors import UserError, write_failure
 from utils.outputs import move
 from utils.reporting import progress, say, write_json
 
@@ -78,7 +78,7 @@ class Shards:
         try:
             yield
         except OSError as error:
-            what = f"{self.output}: cannot be written: {error.strerror or error}"
+            what = f"{self.output}: cannot be written: {write_failure(error)}"
             raise UserError(f"{what}; the same command continues once it can", on_this_rank=True) from error
 
     def _refusal(self, before: dict[str, Any] | None) -> str:

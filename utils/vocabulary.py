@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from utils.errors import UserError
+from utils.errors import UserError, write_failure
 from utils.hub import offline_unless_reachable
 from utils.outputs import move
 
@@ -45,7 +45,7 @@ def make_model_folder(texts: Iterable[str], folder: Path, vocab_size: int, **siz
         for path in partial.iterdir():
             move(path, folder / path.name)
     except OSError as error:
-        raise UserError(f"{folder}: cannot be written: {error.strerror or error}", on_this_rank=True) from error
+        raise UserError(f"{folder}: cannot be written: {write_failure(error)}", on_this_rank=True) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return size

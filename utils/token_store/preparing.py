@@ -14,7 +14,7 @@ from pathlib import Path
 
 from utils import raw_datasets
 from utils.arguments.options import DataArguments
-from utils.errors import UserError
+from utils.errors import UserError, write_failure
 from utils.groups import Group
 from utils.records import Record, RecordError
 from utils.reporting import progress, say
@@ -82,7 +82,7 @@ def build(
         columns.write(partial, fingerprint, {"notes": notes, "counts": tally.counts, "examples": tally.examples})
         _replace(partial, folder)
     except OSError as error:
-        raise UserError(f"{folder}: cannot be written: {error.strerror or error}", on_this_rank=True) from error
+        raise UserError(f"{folder}: cannot be written: {write_failure(error)}", on_this_rank=True) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return TokenStore(folder)
