@@ -14,6 +14,7 @@ from toy_rows import DATA, HELLO, real_data, user
 from toys import ROOT
 
 from utils.formats import FORMATS
+from utils.outputs import is_own
 from utils.raw_datasets import records_of
 from utils.raw_datasets.instructions import MISSING
 from utils.records import Answer, Record, write_jsonl
@@ -196,8 +197,10 @@ def test_real_annotations_come_back(convert):
 def test_a_folder_of_train_and_test_files_becomes_another(convert, tmp_path):
     source, target = DATA / "hh-rlhf" / "helpful-base", tmp_path / "new" / "pairs"
     _, said = convert("hh", "pairs", source, output=target)
-    assert sorted(path.name for path in target.iterdir()) == ["test.jsonl", "train.jsonl"]
-    assert list(tmp_path.glob("new/.*")) == [] and "pairs that differ before the last turn" in said
+    written = {path.name for path in target.iterdir() if not path.name.startswith(".")}
+    assert written == {"test.jsonl", "train.jsonl"} and list(tmp_path.glob("new/*")) == [target]
+    assert all(is_own("convert.py", target / name) for name in written)
+    assert "pairs that differ before the last turn" in said
     assert list(records_of(str(target))) == list(records_of(str(source)))
     convert("pairs", "hh", target, output=tmp_path / "both.jsonl")
     assert list(records_of(str(tmp_path / "both.jsonl"))) == list(records_of(str(source)))
