@@ -28,15 +28,15 @@ import numpy as np
 from utils.arguments import parse
 from utils.arguments.options import option, overwriting, required
 from utils.errors import UserError
+from utils.feedback.pairs.measures import has_cycle
 from utils.outputs import claim
-from utils.pair_sets.measures import has_cycle
 from utils.raw_datasets import records_of
 from utils.raw_datasets.feedback_csv import BY_RATING, implied
 from utils.raw_datasets.spec import Spec
 from utils.records import Message, Record, Verdict
+from utils.report.tables import table
 from utils.reporting import progress, run_program, say, write_json
 from utils.statistics import Estimate, cluster_bootstrap, cohens_kappa
-from utils.tables import table
 
 SAYS = ("tie", "a", "b")  # the rows and columns of the table: equal, A, B
 BY_ORDER = "by_order"  # where request.py keeps what was said in either order: [{a, b, ab, ba}, …]

@@ -27,17 +27,17 @@ except ImportError:
 from utils.arguments import parse
 from utils.arguments.options import expect, option, overwriting, required
 from utils.errors import UserError
+from utils.feedback.prompt_sources import RECORDS, SOURCES, Prompt, prompt_of_record, prompts_of
+from utils.model.from_scratch import token_counter
 from utils.outputs import claim, model_files
-from utils.prompt_sources import RECORDS, SOURCES, Prompt, prompt_of_record, prompts_of
 from utils.raw_datasets.base import LeftOut, did_you_mean
 from utils.raw_datasets.named import NAMED
 from utils.raw_datasets.reader import BAD, READ, Reader
 from utils.raw_datasets.sources import Rows, open_source
 from utils.raw_datasets.spec import Spec
 from utils.records import RecordError, write_jsonl
+from utils.report.tables import table
 from utils.reporting import progress, run_program, say, warn, write_json
-from utils.tables import table
-from utils.vocabulary import token_counter
 
 PROGRAM = "gather_prompts.py"
 ROWS, PROMPTS, DUPLICATES, TOO_LONG, TOO_SHORT, UNWANTED, SEVERAL, NOT_DRAWN, KEPT = (

@@ -24,11 +24,11 @@ except ImportError:
 from utils.arguments import parse
 from utils.arguments.options import option, overwriting, required
 from utils.errors import UserError
-from utils.grouping import KINDS, LEVELS, Answered, grouped_row, joined, levels, random_levels, read_answered
+from utils.feedback.difficulty import KINDS, LEVELS, Answered, grouped_row, joined, levels, random_levels, read_answered
 from utils.outputs import claim
 from utils.records import write_jsonl
+from utils.report.tables import table
 from utils.reporting import run_program, say, warn, write_json
-from utils.tables import table
 
 
 @dataclass

@@ -25,9 +25,9 @@ except ImportError:
 
 from utils.arguments import parse
 from utils.arguments.options import option, overwriting, required
-from utils.asking import dollars
 from utils.errors import UserError
-from utils.ledger import ROW_STATES, Ledger
+from utils.llm.asking import dollars
+from utils.llm.ledger import ROW_STATES, Ledger
 from utils.outputs import claim
 from utils.parsing import PARSERS
 from utils.records import write_jsonl

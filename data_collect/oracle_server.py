@@ -29,9 +29,9 @@ from utils.arguments.options import expect, option, overwriting
 from utils.errors import UserError
 from utils.outputs import claim, move, remove
 from utils.reporting import run_program, say
-from utils.serving.faults import parse_faults
-from utils.serving.server import ChatServer, Settings
 from utils.world.judge import MODELS, Judge
+from utils.world.serving.faults import parse_faults
+from utils.world.serving.server import ChatServer, Settings
 
 
 @dataclass

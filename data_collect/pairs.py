@@ -27,16 +27,16 @@ from utils.arguments import parse
 from utils.arguments.options import BELOW_ONE, expect, option, overwriting, required
 from utils.errors import UserError
 from utils.feedback.forms import FORMS, MATERIAL, NOUNS
+from utils.feedback.pairs import KINDS, PAIRS, WAITING, Collected, collect, divided, measured, prompt_key, rows
+from utils.feedback.pairs.sets import without_duplicates, without_prompts
 from utils.feedback.prompts import TASKS, Prompts, conversation_text, material
 from utils.outputs import claim, is_own, remove
-from utils.pair_sets import KINDS, PAIRS, WAITING, Collected, collect, divided, measured, prompt_key, rows
-from utils.pair_sets.sets import without_duplicates, without_prompts
 from utils.raw_datasets.reader import USED, Reader
 from utils.raw_datasets.sources import open_source
 from utils.raw_datasets.spec import Spec
 from utils.records import Answer, Record, write_jsonl
+from utils.report.tables import table
 from utils.reporting import progress, run_program, say, warn, write_json
-from utils.tables import table
 
 
 @dataclass

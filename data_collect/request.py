@@ -23,7 +23,6 @@ except ImportError:
 
 from utils.arguments import parse
 from utils.arguments.options import BELOW_ONE, NOT_NEGATIVE, expect, option, overwriting
-from utils.asking import Limits, Outcome, Question, ask
 from utils.errors import UserError
 from utils.feedback import KINDS, Asker, Case, Choice, Prompts, follow, questions_of
 from utils.feedback.cases import expect_questions, unknown_kind
@@ -31,9 +30,10 @@ from utils.feedback.forms import MATERIAL, STRUCTURED, scale_of
 from utils.feedback.generators import files_of, matched
 from utils.feedback.results import Summary, check_output, write_results
 from utils.feedback.rows import completions_wanted, read_cases, read_objectives, slice_of
-from utils.ledger import Ledger
+from utils.llm.asking import Limits, Outcome, Question, ask
+from utils.llm.ledger import Ledger
+from utils.llm.providers import open_provider
 from utils.outputs import claim
-from utils.providers import open_provider
 from utils.raw_datasets.spec import renaming
 from utils.reporting import progress, run_program, say, warn
 

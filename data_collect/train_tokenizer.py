@@ -21,11 +21,11 @@ except ImportError:
 from utils.arguments import parse
 from utils.arguments.options import option, overwriting, required
 from utils.errors import UserError
+from utils.model.from_scratch import MODEL_FILES, make_model_folder
 from utils.outputs import claim
 from utils.raw_datasets.sources import Files, OnBad, Rows, file_rows, open_source
 from utils.raw_datasets.spec import Spec
 from utils.reporting import progress, run_program, say
-from utils.vocabulary import MODEL_FILES, make_model_folder
 
 NAMES = {"id", "role", "from", "model", "judge", "order", "preferred"}  # fields that hold no text
 

@@ -29,12 +29,12 @@ except ImportError:
 from utils.arguments import parse
 from utils.arguments.options import NOT_NEGATIVE, expect, option, overwriting, required
 from utils.errors import UserError
+from utils.feedback.tutor_turns import INSTRUCTION, REASONS, cleaned, is_valid_reference, prompts_and_turns, why_worse
 from utils.outputs import claim
 from utils.raw_datasets.sources import open_source
 from utils.raw_datasets.tutoring import literal
 from utils.records import Message, RecordError, read_jsonl
 from utils.reporting import run_program, say, warn, write_json
-from utils.tutor_turns import INSTRUCTION, REASONS, cleaned, is_valid_reference, prompts_and_turns, why_worse
 
 
 @dataclass

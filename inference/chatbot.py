@@ -23,9 +23,10 @@ try:
 except ImportError:
     ArgumentParser().exit(2, "error: no environment is active; at the project's root: source training/environment.sh\n")
 
-from utils import ranks
-from utils.answer_rows import answer_row, numbers_in
-from utils.answering import Reader, answering, model_facts, open_files, samplings, score_rows, signature, work_on
+from utils.answering.chat import Talk
+from utils.answering.output import MADE_BY, Shards, join_ranks
+from utils.answering.reader import Reader, answering, model_facts, open_files, samplings, score_rows, signature, work_on
+from utils.answering.rows import answer_row, numbers_in
 from utils.arguments.inference import (
     ChatArguments,
     GenerateArguments,
@@ -34,13 +35,12 @@ from utils.arguments.inference import (
     RmArguments,
     parse_mode,
 )  # fmt: skip
-from utils.conversation import Talk
+from utils.engine import ranks
 from utils.errors import UserError
-from utils.models import load_tokenizer
+from utils.model.loading import load_tokenizer
 from utils.reporting import run_program, say
-from utils.run import ROOT
-from utils.shards import MADE_BY, Shards, join_ranks
 from utils.statistics import mean_interval
+from utils.training.run import ROOT
 
 PROGRAM = "chatbot.py"
 

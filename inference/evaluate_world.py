@@ -29,9 +29,9 @@ from utils.outputs import claim
 from utils.records import LIKELIHOODS, Record, read_records
 from utils.reporting import progress, run_program, say, write_json
 from utils.statistics import best_of_n, cluster_bootstrap, doublings, wilson_interval
-from utils.truth import utilities
 from utils.world.exchanges import read_prompt
 from utils.world.language import STATES
+from utils.world.truth import utilities
 
 
 @dataclass

@@ -20,15 +20,15 @@ except ImportError:
 
 from rich.table import Table
 
-from utils.answering import Reader
+from utils.answering.reader import Reader
 from utils.arguments import parse
 from utils.arguments.inference import ReaderArguments
 from utils.arguments.options import expect, option, overwriting
 from utils.errors import UserError
 from utils.outputs import claim
-from utils.page import between, label, page
-from utils.pipeline import Pipeline
 from utils.records import Record
+from utils.report.page import between, label, page
+from utils.report.pipeline import Pipeline
 from utils.reporting import progress, run_program, say, write_json, write_text
 from utils.world.exchanges import read_prompt
 from utils.world.oracle import assess

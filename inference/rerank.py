@@ -20,17 +20,17 @@ try:
 except ImportError:
     ArgumentParser().exit(2, "error: no environment is active; at the project's root: source training/environment.sh\n")
 
-from utils import ranks
-from utils.answer_rows import AnswerRow, input_files, output_file, read_rows
-from utils.answering import claim_shards, open_files, score_rows, signature
+from utils.answering.output import join_ranks
+from utils.answering.reader import claim_shards, open_files, score_rows, signature
+from utils.answering.rows import AnswerRow, input_files, output_file, read_rows
 from utils.arguments import parse
 from utils.arguments.inference import FileArguments, LengthArguments, ReaderArguments
 from utils.arguments.options import option
+from utils.engine import ranks
 from utils.errors import UserError
 from utils.raw_datasets.spec import Spec
 from utils.records import LIKELIHOODS, Answer, Record, write_jsonl
 from utils.reporting import run_program, say, write_json
-from utils.shards import join_ranks
 from utils.statistics import best_of_n, doublings, mean_interval
 
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from judging import cases, request
 
-from utils.asking import Limits, Question, ask
-from utils.ledger import Ledger
-from utils.providers import open_provider, request_of
+from utils.llm.asking import Limits, Question, ask
+from utils.llm.ledger import Ledger
+from utils.llm.providers import open_provider, request_of
 from utils.records import write_jsonl
 from utils.reporting import run_program, say
 

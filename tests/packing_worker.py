@@ -9,9 +9,9 @@ from pathlib import Path
 import torch
 from toys import tiny_lm
 
-from utils import ranks
-from utils.groups import group
-from utils.scoring import Policy, self_test
+from utils.engine import ranks
+from utils.model.scoring import Policy, self_test
+from utils.tokens.group import group
 
 
 def main():

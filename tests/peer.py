@@ -18,7 +18,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from utils.groups import group
+from utils.tokens.group import group
 
 EOS = 2
 

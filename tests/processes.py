@@ -14,7 +14,7 @@ from pathlib import Path
 
 from toys import ROOT
 
-from utils.ranks import free_port
+from utils.engine.ranks import free_port
 
 LIMIT = 180.0  # seconds for one process; the slowest takes 20 on two busy cores, so a longer one hangs
 PRELOAD = [

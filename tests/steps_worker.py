@@ -13,15 +13,15 @@ import numpy as np
 import torch
 from toys import tiny_lm, tiny_rm
 
-from utils import engine as engines
-from utils import ranks
 from utils.arguments.options import TrainingArguments
-from utils.groups import group
-from utils.loop import Trainer, make_plan
+from utils.engine import deepspeed_engine as engines
+from utils.engine import ranks
 from utils.losses.preference import LOSSES, Pairs
 from utils.losses.reward import bradley_terry
-from utils.run import Run
-from utils.scoring import Policy, RewardModel
+from utils.model.scoring import Policy, RewardModel
+from utils.tokens.group import group
+from utils.training.run import Run
+from utils.training.trainer import Trainer, make_plan
 
 
 def toy_groups(count):

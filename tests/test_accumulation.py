@@ -19,12 +19,12 @@ class Weighted(nn.Module):
 
 def gradient_norm(stage, offload, batches):
     """The norm of the mean gradient of `batches`, one update of a bfloat16 model after all of them."""
-    from utils import engine
     from utils.arguments.options import TrainingArguments
+    from utils.engine import deepspeed_engine
 
     args = TrainingArguments(output_dir="unused", bf16=True, zero_stage=stage, offload=offload, gradient_clipping=0.0)
-    engine.start(args)
-    trained = engine.Engine(Weighted(), args, 10)
+    deepspeed_engine.start(args)
+    trained = deepspeed_engine.Engine(Weighted(), args, 10)
     for factors in batches:
         trained.backward(trained(factors) / len(batches))
     trained.step()
@@ -39,7 +39,7 @@ def many(stage, offload):
 
 def of_ranks(stage, offload):
     """1 + 2^-9 is 1 in bfloat16."""
-    from utils.ranks import rank
+    from utils.engine.ranks import rank
 
     found = gradient_norm(stage, offload, [torch.full((64, 8), (1.0, 2.0**-9)[rank()]).bfloat16()])
     assert found == pytest.approx((1 + 2.0**-9) / 2 * 512**0.5, rel=1e-5)

@@ -10,10 +10,10 @@ import pytest
 from aiohttp import web
 from model_server import completion, error, model_server, ok
 
-from utils.asking import Limits, Question, ask
 from utils.errors import UserError
-from utils.ledger import Ledger
-from utils.providers import open_provider, request_of
+from utils.llm.asking import Limits, Question, ask
+from utils.llm.ledger import Ledger
+from utils.llm.providers import open_provider, request_of
 
 KEY = "sk-very-secret-0123456789"
 

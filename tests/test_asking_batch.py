@@ -13,10 +13,10 @@ from oracle import control, oracle, wait_for
 from processes import environment
 from toys import ROOT
 
-from utils.asking import Limits, Question, ask
 from utils.errors import UserError
-from utils.ledger import Ledger
-from utils.providers import open_provider, request_of
+from utils.llm.asking import Limits, Question, ask
+from utils.llm.ledger import Ledger
+from utils.llm.providers import open_provider, request_of
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def test_a_batch(start, tmp_path):
 
 
 def test_several_batches(start, tmp_path, monkeypatch):
-    monkeypatch.setattr("utils.asking.batch.SIZE", 8)
+    monkeypatch.setattr("utils.llm.asking.batch.SIZE", 8)
     with oracle(latency=0.2) as url:
         summary, _, _ = start(url, 30)
     assert summary.answered == 30 and len(batches_of(tmp_path / "ledger")) == 4
@@ -117,16 +117,16 @@ def test_who_has_no_batches(tmp_path):
 
 DYING = """
 import os, signal, sys
-import utils.asking.batch
+import utils.llm.asking.batch
 from asking_worker import questions
-from utils.asking import Limits, ask
-from utils.ledger import Ledger
-from utils.providers import open_provider
-from utils.providers.batches import Batches
+from utils.llm.asking import Limits, ask
+from utils.llm.ledger import Ledger
+from utils.llm.providers import open_provider
+from utils.llm.providers.batches import Batches
 
 moment, path, url = sys.argv[1:]
 submit, outcomes = Batches.submit, Batches.outcomes
-utils.asking.batch.AT_ONCE = 5
+utils.llm.asking.batch.AT_ONCE = 5
 
 def die():
     os.kill(os.getpid(), signal.SIGKILL)

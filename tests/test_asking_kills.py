@@ -14,8 +14,8 @@ from oracle import control, oracle_program, wait_for
 from processes import environment
 from toys import ROOT
 
-from utils.ledger import Ledger
-from utils.serving.faults import key_of
+from utils.llm.ledger import Ledger
+from utils.world.serving.faults import key_of
 
 FAULTS = {  # 30 % in all
     "429": 0.05, "429-retry-after": 0.04, "500": 0.05, "time-out": 0.01, "reset": 0.04, "malformed": 0.04,

@@ -10,10 +10,10 @@ import pytest
 from model_server import error, model_server, ok
 from test_asking import KEY, question, start  # noqa: F401 (start is a fixture)
 
-from utils.asking import Limits, ask
 from utils.errors import UserError
-from utils.ledger import Ledger
-from utils.providers import open_provider
+from utils.llm.asking import Limits, ask
+from utils.llm.ledger import Ledger
+from utils.llm.providers import open_provider
 
 
 def after(seconds):
@@ -238,7 +238,7 @@ def test_ctrl_c_waits_for_what_is_in_flight(start, tmp_path):  # noqa: F811
 
 
 def test_ctrl_c_does_not_wait_for_ever(start, tmp_path, monkeypatch):  # noqa: F811
-    monkeypatch.setattr("utils.asking.run.GRACE", 0.3)
+    monkeypatch.setattr("utils.llm.asking.run.GRACE", 0.3)
     with model_server(interrupting(4, after(60))) as server:
         began = time.monotonic()
         with pytest.raises(KeyboardInterrupt):

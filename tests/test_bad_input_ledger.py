@@ -16,10 +16,10 @@ from processes import environment
 from test_asking import question
 from toys import ROOT
 
-from utils.asking import Limits, ask
 from utils.errors import UserError
-from utils.ledger import Ledger
-from utils.providers import open_provider
+from utils.llm.asking import Limits, ask
+from utils.llm.ledger import Ledger
+from utils.llm.providers import open_provider
 
 PROGRAM = ROOT / "data_collect/ledger.py"
 WORKER = ROOT / "tests/asking_worker.py"
@@ -97,7 +97,7 @@ def test_a_damaged_file(refuse, path):
 
 
 def test_another_program_holds_the_lock(refuse, path, monkeypatch):
-    monkeypatch.setattr("utils.ledger.store.BUSY", 0.2)
+    monkeypatch.setattr("utils.llm.ledger.store.BUSY", 0.2)
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     line = refuse("report", "--ledger", path)
@@ -107,7 +107,7 @@ def test_another_program_holds_the_lock(refuse, path, monkeypatch):
 
 def test_the_lock_is_lost_while_asking(path, monkeypatch):
     """What was stored before stays; the run ends with one line."""
-    monkeypatch.setattr("utils.ledger.store.BUSY", 0.3)
+    monkeypatch.setattr("utils.llm.ledger.store.BUSY", 0.3)
     other = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=30)
 
     def answer(asked, number):

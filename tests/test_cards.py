@@ -15,9 +15,10 @@ from processes import environment
 from stages import metrics, toy_data, toy_model
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
-from utils import card, models
 from utils.arguments.options import ModelArguments
-from utils.templates import Renderer
+from utils.model import loading
+from utils.tokens.templates import Renderer
+from utils.training import model_card
 
 LORA = ("--lora_dim", "4", "--max_steps", "4")
 KINDS = {DPO: AutoModelForCausalLM, REWARD: AutoModelForSequenceClassification}
@@ -103,13 +104,13 @@ def test_a_base_of_the_hub(home, tmp_path):
     (cache / "refs").mkdir()
     (cache / "refs" / "main").write_text(commit)
     args = ModelArguments("toy/base", lora_dim=4, cache_dir=str(tmp_path))
-    tokenizer = models.load_tokenizer(str(home / "base"))
-    for stage, load in ((DPO, models.load_causal_lm), (REWARD, models.load_reward_model)):
+    tokenizer = loading.load_tokenizer(str(home / "base"))
+    for stage, load in ((DPO, loading.load_causal_lm), (REWARD, loading.load_reward_model)):
         model = load(args, tokenizer)
         for name, weights in model.named_parameters():
             if "lora_" in name:
                 torch.nn.init.normal_(weights, std=0.3)
-        models.save(model, model.state_dict(), Renderer(tokenizer, None), tmp_path / stage)
+        loading.save(model, model.state_dict(), Renderer(tokenizer, None), tmp_path / stage)
     file = tmp_path / DPO / "adapter/adapter_config.json"
     config = json.loads(file.read_text())
     assert config["base_model_name_or_path"] == "toy/base"
@@ -154,7 +155,7 @@ def test_a_card_of_somebody_else_stays_and_ours_is_the_same_again(home, tmp_path
 @pytest.mark.parametrize(
     "text, told",
     [("/data/x/pairs.csv", "pairs.csv"), ("pairs:/data/x.csv=0.5", "pairs:x.csv=0.5"), ("owner/name", "owner/name"),
-     ("~/model", "model"), ("../model", "../model"), (str(card.ROOT / "output/tutor/sft"), "output/tutor/sft")],
+     ("~/model", "model"), ("../model", "../model"), (str(model_card.ROOT / "output/tutor/sft"), "output/tutor/sft")],
 )  # fmt: skip
 def test_paths_in_cards(text, told):
-    assert card.shown(text) == told
+    assert model_card.shown(text) == told

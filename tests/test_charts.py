@@ -4,7 +4,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from utils.charts import Axis, Chart, Scale, Series, binned, interval, short, tick
+from utils.report.charts import Axis, Chart, Scale, Series, binned, interval, short, tick
 
 X, Y = Axis("steps"), Axis("nats & bits")
 

@@ -13,13 +13,13 @@ from chats import HUMAN, PLAIN, RECORDS, TEXTS, chat, inputs, lm, models, one_th
 from toy_folders import command, quiet_environment, read_rows, run, write_rows
 
 from inference import chatbot
+from utils.answering.chat.streaming import AnswerStream
+from utils.answering.output import Shards
 from utils.arguments.inference import MODES
-from utils.conversation.streaming import AnswerStream
-from utils.decoding import Sampling
 from utils.errors import UserError
 from utils.generation import generate
+from utils.generation.sampling import Sampling
 from utils.records import Message, read_records
-from utils.shards import Shards
 
 
 def test_greedy_answers_of_plain_rows_are_those_of_generate(folder, here):

@@ -13,7 +13,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from inference import chatbot, rerank
 from utils.errors import UserError
 from utils.records import read_records
-from utils.templates import Renderer
+from utils.tokens.templates import Renderer
 
 
 def test_rm_scores_what_generate_wrote_as_plain_transformers_does(folder, here, capsys):

@@ -14,7 +14,7 @@ from processes import environment
 from stages import demonstrations, metrics, run_stage, toy_data, toy_model, weights
 from transformers import AutoModelForCausalLM
 
-from utils import checkpoints
+from utils.engine import checkpoints
 
 LORA = ("--lora_dim", "1", "--checkpoint_every", "3", "--max_steps", "5", "--eval_every", "never")
 ROLLOUTS = ("--prompts_per_rollout", "8", "--samples_per_prompt", "2", "--minibatches", "1", "--unfinished", "keep",
@@ -138,7 +138,7 @@ def test_two_ranks_agree_on_the_newest_intact_checkpoint(world, tmp_path, victim
 WAITING = """
 import datetime, torch
 from utils.arguments.options import TrainingArguments
-from utils.engine import start
+from utils.engine.deepspeed_engine import start
 from utils.reporting import run_program
 run_program(lambda: start(TrainingArguments("x", report_to=["none"])))
 print("waits", torch.distributed.group.WORLD._get_backend(torch.device("cpu")).options._timeout.total_seconds())
@@ -164,7 +164,7 @@ def test_determinism_is_an_option_of_the_run(world, tmp_path, capsys):
 
 
 def test_determinism_on_gpus(monkeypatch):
-    from utils.engine import _deterministic
+    from utils.engine.deepspeed_engine import _deterministic
 
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
     fill = torch.utils.deterministic.fill_uninitialized_memory

@@ -16,7 +16,7 @@ from toys import ROOT
 
 from utils.errors import UserError
 from utils.losses import preference
-from utils.templates import wording
+from utils.tokens.templates import wording
 
 STAGES = ("step1_sft", "step2_reward", "step3_dpo", "step3_ppo")
 READMES = [ROOT / f"{top}README.md" for top in ("", "inference/", "ds_configs/")] + [*ROOT.glob("training/*/README.md")]

@@ -87,7 +87,7 @@ def test_a_hub_that_cannot_be_reached_is_not_tried_again():
     settings = {"HF_HUB_OFFLINE": "", "HF_ENDPOINT": "http://127.0.0.1:9", "NO_PROXY": "127.0.0.1", "PYTHONPATH": ROOT}
     ask = (
         "from utils.errors import UserError\nfrom utils.raw_datasets.sources import open_source\n"
-        "from utils.vocabulary import token_counter\nimport sys\n"
+        "from utils.model.from_scratch import token_counter\nimport sys\n"
         "for ask in (token_counter, open_source):\n"
         "    try:\n        ask('no-such/name')\n"
         "    except UserError as error:\n        print(error, file=sys.stderr)\n"

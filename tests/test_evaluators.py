@@ -13,7 +13,7 @@ from toys import ROOT
 from inference import rerank
 from training.step1_sft import eval_sft, prompt_eval
 from training.step2_reward import rw_eval
-from utils.answer_rows import answer_row, input_files, output_file
+from utils.answering.rows import answer_row, input_files, output_file
 from utils.errors import UserError
 from utils.records import Message, read_records
 

@@ -14,11 +14,11 @@ import pytest
 from oracle import control, oracle, oracle_program, wait_for
 from toys import ROOT
 
-from utils.ledger import Ledger
+from utils.llm.ledger import Ledger
 from utils.records import Record, read_records, write_jsonl
-from utils.serving.faults import key_of
 from utils.world.exchanges import read_prompt
 from utils.world.oracle import assess
+from utils.world.serving.faults import key_of
 from utils.world.tasks import critique
 
 COLLECT = ROOT / "data_collect"

@@ -5,9 +5,9 @@ import pytest
 from small_tokenizers import RECORD, byte_level, llama
 
 from utils.errors import UserError
-from utils.groups import Group
 from utils.records import Answer, Message, Record, Verdict, comparison
-from utils.templates import Limits, Renderer, Row, Tally, choose, coloured, fit
+from utils.tokens.group import Group
+from utils.tokens.templates import Limits, Renderer, Row, Tally, choose, coloured, fit
 
 LONG = Record(
     (Message("system", "Be kind."), *[Message(role, f"{role} {n}") for n in range(3) for role in ("user", "assistant")],

@@ -24,7 +24,7 @@ from transformers import (
     GenerationConfig,
 )
 
-from utils.ranks import free_port
+from utils.engine.ranks import free_port
 
 FAMILIES = {"llama": {}, "gpt2": {"n_embd": 32, "n_layer": 2}, "qwen3": {}}
 

@@ -9,7 +9,7 @@ from toy_rows import DATA, real_data, write
 
 from data_collect import gather_prompts
 from utils.errors import UserError
-from utils.prompt_sources import MARKS_INSIDE, SOURCES, SUMMARY, Prompt, prompts_of
+from utils.feedback.prompt_sources import MARKS_INSIDE, SOURCES, SUMMARY, Prompt, prompts_of
 from utils.raw_datasets import records_of
 from utils.raw_datasets.base import LeftOut
 from utils.raw_datasets.dialogue import DIFFERS

@@ -8,15 +8,15 @@ import torch
 from toy_folders import peaked, toy_tokenizer
 from toys import tiny_lm
 
-from utils.attention import PACKED
-from utils.batches import collate
-from utils.decoding import RepetitionPenalty, Sampling
 from utils.errors import UserError
 from utils.generation import generate
-from utils.groups import group
+from utils.generation.sampling import RepetitionPenalty, Sampling
+from utils.model.batch import collate
+from utils.model.packed_attention import PACKED
+from utils.model.scoring import Policy
 from utils.records import Message
-from utils.scoring import Policy
-from utils.templates import Renderer
+from utils.tokens.group import group
+from utils.tokens.templates import Renderer
 
 TEXTS = ["hello", "what is two plus three? be kind, be kind", "five is it", "kind"]
 

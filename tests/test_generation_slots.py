@@ -9,13 +9,13 @@ import torch
 from toy_folders import peaked, toy_tokenizer
 from toys import tiny_lm
 
-from utils.cascade import rounded
-from utils.decoding import Sampling
 from utils.generation import generate, generating, graphs, hf, shared
 from utils.generation.graphs import CannotRecord
 from utils.generation.request import Request
+from utils.generation.sampling import Sampling
+from utils.generation.shared_attention import rounded
 from utils.generation.slots import Arena, Slots, reach_of, why_not_slots
-from utils.templates import Renderer
+from utils.tokens.templates import Renderer
 
 LENGTHS = (40, 7, 38, 25, 9, 31)  # mistral's and gemma2's window is 24
 STOPS = tuple(range(3, 30))  # so many that answers end at many places

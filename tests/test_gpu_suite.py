@@ -17,11 +17,11 @@ from toy_folders import toy_tokenizer
 from toys import ROOT
 from transformers import AttentionInterface
 
-from utils import attention
-from utils.attention import Layout
 from utils.errors import UserError
-from utils.scoring import Policy, RewardModel
-from utils.templates import Renderer
+from utils.model import packed_attention
+from utils.model.packed_attention import Layout
+from utils.model.scoring import Policy, RewardModel
+from utils.tokens.templates import Renderer
 
 RUN = ROOT / "tests" / "gpu" / "run.sh"
 
@@ -92,9 +92,10 @@ def test_parity_finds_rounding_that_only_bfloat16_has(monkeypatch):
     """An error of the packed path in bfloat16 alone, as a kernel could have it."""
 
     def wrong(module, query, *rest, **more):
-        return attention.packed_attention(module, query * (1.02 if query.dtype == torch.bfloat16 else 1), *rest, **more)
+        wrongly = query * (1.02 if query.dtype == torch.bfloat16 else 1)
+        return packed_attention.packed_attention(module, wrongly, *rest, **more)
 
-    monkeypatch.setitem(AttentionInterface._global_mapping, attention.PACKED, wrong)
+    monkeypatch.setitem(AttentionInterface._global_mapping, packed_attention.PACKED, wrong)
     with pytest.raises(AssertionError, match="bf16"):
         parity.compare(Policy, 8, None, 2)
 

@@ -9,7 +9,7 @@ from toy_rows import write
 
 from data_collect import group
 from utils.errors import UserError
-from utils.grouping import joined, levels, random_levels, read_answered
+from utils.feedback.difficulty import joined, levels, random_levels, read_answered
 from utils.records import Answer, RecordError, read_records
 
 LOSSES = [0.7, 0.1, 0.9, 0.3, 0.2, 0.8, 0.6, 0.5, 0.4, 1.0]  # in order: 1 4 3 8 7 6 0 5 2 9
@@ -153,7 +153,7 @@ def test_what_chatbot_and_others_call_the_answer_and_its_loss(tmp_path):
 
 def test_rows_as_chatbot_writes_them(tmp_path):
     """Its own code writes a plain row and a record; both are read alike."""
-    from utils.answer_rows import answer_row
+    from utils.answering.rows import answer_row
 
     plain = answer_row({"prompt": "Human: q\n\nAssistant:", "task": "qa"}, "a:1")
     record = answer_row({"prompt": [{"role": "user", "content": "q"}], "meta": {"task": "qa"}}, "a:2")

@@ -7,10 +7,10 @@ import torch
 from test_packed import random_groups
 from toys import tiny_lm
 
-from utils.batches import collate
-from utils.head import Head, logprobs
-from utils.lora import add_lora
-from utils.scoring import Policy, self_test
+from utils.model.batch import collate
+from utils.model.head import Head, logprobs
+from utils.model.lora import add_lora
+from utils.model.scoring import Policy, self_test
 
 FAMILIES = ["llama", "qwen3", "mistral", "gemma2", "gpt2", "gpt_neox", "opt", "cohere", "granite", "phi", "gptj"]
 CHANGES = {

@@ -10,9 +10,9 @@ import time
 import pytest
 
 from utils.errors import UserError
-from utils.ledger import Ledger, Outcome, Question, processes, steps
+from utils.llm.ledger import Ledger, Outcome, Question, processes, steps
+from utils.llm.providers import Price, Reply, request_of
 from utils.parsing import PARSERS, Parser, Unparsed
-from utils.providers import Price, Reply, request_of
 
 SCALE = {"low": 1, "high": 7}
 
@@ -269,8 +269,8 @@ def test_only_what_a_run_wants_is_read_by_newer_parsers(ledger):
 
 
 def test_more_answers_than_fit_in_memory_at_once(ledger, monkeypatch):
-    monkeypatch.setattr("utils.ledger.parsing.BATCH", 3)
-    monkeypatch.setattr("utils.ledger.CHUNK", 3)
+    monkeypatch.setattr("utils.llm.ledger.parsing.BATCH", 3)
+    monkeypatch.setattr("utils.llm.ledger.CHUNK", 3)
     for number in range(10):
         settle(ledger, question(f"{number}"), reply("Rating: 2" if number % 2 else "?"))
     assert ledger.reparse(PARSERS) == {"read": 10, "parsed": 5, "unparsed": 5, "changed": 0}
@@ -369,6 +369,6 @@ def test_places_that_cannot_be(tmp_path):
 
 
 def test_two_processes_may_make_it_at_once(tmp_path):
-    code = f"from utils.ledger import Ledger; Ledger({str(tmp_path / 'ledger')!r}).close()"
+    code = f"from utils.llm.ledger import Ledger; Ledger({str(tmp_path / 'ledger')!r}).close()"
     started = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(4)]
     assert [each.wait() for each in started] == [0] * 4

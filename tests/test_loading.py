@@ -10,37 +10,37 @@ import torch
 from toy_folders import lm_folder, rm_folder
 from transformers.integrations import HfDeepSpeedConfig
 
-from utils import models
 from utils.arguments.options import ModelArguments
 from utils.errors import UserError
+from utils.model import loading
 
 
 @pytest.fixture
 def second_gpu(monkeypatch):
-    monkeypatch.setattr(models.ranks, "device", lambda: torch.device("cuda", 1))
+    monkeypatch.setattr(loading.ranks, "device", lambda: torch.device("cuda", 1))
 
 
 def test_weights_go_straight_to_the_ranks_gpu(second_gpu):
-    assert models._placement(offload=False) == {"device_map": {"": torch.device("cuda", 1)}}
-    assert models._placement(offload=True) == {}
+    assert loading._placement(offload=False) == {"device_map": {"": torch.device("cuda", 1)}}
+    assert loading._placement(offload=True) == {}
 
 
 def test_at_zero_3_they_are_sharded_as_they_load(second_gpu):
     config = HfDeepSpeedConfig({"zero_optimization": {"stage": 3}})
-    assert config.is_zero3() and models._placement(offload=False) == {}
+    assert config.is_zero3() and loading._placement(offload=False) == {}
     del config
-    assert models._placement(offload=False) != {}
+    assert loading._placement(offload=False) != {}
 
 
 def test_without_a_gpu_nothing_is_asked_for():
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")
-    assert models._placement(offload=False) == {}
+    assert loading._placement(offload=False) == {}
 
 
 def test_the_place_is_asked_for_and_the_model_is_the_same(tmp_path, monkeypatch):
     path = rm_folder(tmp_path / "model")
-    tokenizer, kind = models.load_tokenizer(path), models.AutoModelForSequenceClassification
+    tokenizer, kind = loading.load_tokenizer(path), loading.AutoModelForSequenceClassification
     asked, real = [], kind.from_pretrained
 
     def watched(name, **options):
@@ -48,11 +48,11 @@ def test_the_place_is_asked_for_and_the_model_is_the_same(tmp_path, monkeypatch)
         return real(name, **options)
 
     monkeypatch.setattr(kind, "from_pretrained", watched)
-    plain = models.load_reward_model(ModelArguments(path), tokenizer).state_dict()
+    plain = loading.load_reward_model(ModelArguments(path), tokenizer).state_dict()
     place = {"": torch.device("cpu")}
-    monkeypatch.setattr(models, "_placement", lambda offload: {} if offload else {"device_map": place})
-    placed = models.load_reward_model(ModelArguments(path), tokenizer).state_dict()
-    models.load_reward_model(ModelArguments(path), tokenizer, offload=True)
+    monkeypatch.setattr(loading, "_placement", lambda offload: {} if offload else {"device_map": place})
+    placed = loading.load_reward_model(ModelArguments(path), tokenizer).state_dict()
+    loading.load_reward_model(ModelArguments(path), tokenizer, offload=True)
     assert asked == [None, place, None]
     assert plain.keys() == placed.keys() and all(torch.equal(plain[name], placed[name]) for name in plain)
 
@@ -61,11 +61,11 @@ def test_a_new_head_has_the_numbers_of_the_cpu(tmp_path):
     """Those that loading on the CPU gives it, and the generator goes on from the same state."""
     path = lm_folder(tmp_path / "model")
     torch.manual_seed(7)
-    model = models.load_reward_model(ModelArguments(path), models.load_tokenizer(path))
+    model = loading.load_reward_model(ModelArguments(path), loading.load_tokenizer(path))
     drawn, following = model.score.weight.detach().clone(), torch.rand(3)
     model.score.weight.data.zero_()  # as if a GPU had drawn it
     torch.manual_seed(7)
-    models._draw_on_cpu(model, ["score.weight"])
+    loading._draw_on_cpu(model, ["score.weight"])
     assert torch.equal(model.score.weight, drawn) and drawn.std() > 0
     assert torch.equal(torch.rand(3), following)
 
@@ -77,9 +77,9 @@ def test_no_report_of_a_head_that_is_always_new(tmp_path):
     handler.emit = lambda record: seen.append(record.getMessage())
     logger.addHandler(handler)
     try:
-        models.load_reward_model(ModelArguments(path), models.load_tokenizer(path))
+        loading.load_reward_model(ModelArguments(path), loading.load_tokenizer(path))
         assert not [line for line in seen if "LOAD REPORT" in line]
-        models.AutoModelForSequenceClassification.from_pretrained(path)  # as transformers does without us
+        loading.AutoModelForSequenceClassification.from_pretrained(path)  # as transformers does without us
         assert [line for line in seen if "LOAD REPORT" in line]
     finally:
         logger.removeHandler(handler)
@@ -88,9 +88,9 @@ def test_no_report_of_a_head_that_is_always_new(tmp_path):
 def test_weights_that_are_not_of_the_config(tmp_path, capsys):
     """Another shape is refused by name, a weight too many is one line."""
     path = Path(lm_folder(tmp_path / "model"))
-    tokenizer, config = models.load_tokenizer(str(path)), json.loads((path / "config.json").read_text())
+    tokenizer, config = loading.load_tokenizer(str(path)), json.loads((path / "config.json").read_text())
     for changes, words in (({"intermediate_size": 80}, "has the shape .*96.*; config.json says .*80"), ({}, None)):
         (path / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 2} | changes))
         with pytest.raises(UserError, match=words) if words else contextlib.nullcontext():
-            models.load_causal_lm(ModelArguments(str(path)), tokenizer)
+            loading.load_causal_lm(ModelArguments(str(path)), tokenizer)
     assert "its files hold 9 weights that the model does not use, the first model.layers.2." in capsys.readouterr().out

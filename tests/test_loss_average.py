@@ -8,15 +8,15 @@ from stages import metrics, run_stage, toy_data, toy_model
 from test_ppo_resume import REWARD
 from toys import tiny_lm
 
-from utils import engine as engines
 from utils.arguments.options import TrainingArguments
 from utils.arguments.ppo import PPOArguments
-from utils.batches import collate
-from utils.experience import Experience, Rollout, weights_of
-from utils.groups import group
-from utils.online import Learner, OnlineTrainer
-from utils.run import Run
-from utils.scoring import Policy
+from utils.engine import deepspeed_engine as engines
+from utils.model.batch import collate
+from utils.model.scoring import Policy
+from utils.ppo.experience import Experience, Rollout, weights_of
+from utils.ppo.trainer import Learner, OnlineTrainer
+from utils.tokens.group import group
+from utils.training.run import Run
 
 # two prompts, two answers to each: a number of every token
 NUMBERS = [[[6.0], [1.0, 2.0, 3.0]], [[4.0, 4.0], [0.0, 2.0]]]

@@ -7,7 +7,7 @@ import sys
 import torch
 from toys import ROOT
 
-from utils.ranks import free_port
+from utils.engine.ranks import free_port
 
 WORKER = """
 import sys
@@ -15,10 +15,10 @@ from pathlib import Path
 import torch
 from test_packed import random_groups
 from toys import tiny_lm
-from utils.ranks import free_port
-from utils.reference import reference_logprobs
-from utils.batches import collate
-from utils.scoring import Policy
+from utils.engine.ranks import free_port
+from utils.training.reference import reference_logprobs
+from utils.model.batch import collate
+from utils.model.scoring import Policy
 
 torch.distributed.init_process_group("gloo")
 groups = random_groups()

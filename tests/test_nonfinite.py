@@ -14,23 +14,23 @@ from test_ppo import later_wins
 from toy_folders import toy_tokenizer
 from toys import tiny_lm
 
-from utils import engine as engines
-from utils import models
 from utils.arguments.options import TrainingArguments
 from utils.arguments.ppo import PPOArguments
-from utils.batches import collate
-from utils.decoding import Sampling
+from utils.engine import deepspeed_engine as engines
 from utils.errors import UserError
-from utils.experience import Experience, weights_of
-from utils.finite import refuse_nonfinite
 from utils.generation import generate
-from utils.groups import group
-from utils.loop import Trainer, averages, make_plan
+from utils.generation.sampling import Sampling
 from utils.losses.policy import clipped_policy_losses
-from utils.online import Learner, OnlineTrainer
-from utils.run import Run
-from utils.scoring import Policy
-from utils.templates import Renderer
+from utils.model import loading
+from utils.model.batch import collate
+from utils.model.scoring import Policy
+from utils.ppo.experience import Experience, weights_of
+from utils.ppo.trainer import Learner, OnlineTrainer
+from utils.tokens.group import group
+from utils.tokens.templates import Renderer
+from utils.training.nonfinite import refuse_nonfinite
+from utils.training.run import Run
+from utils.training.trainer import Trainer, averages, make_plan
 
 REWARD = "def yes(record):\n    return [float(a.text.split().count('yes')) for a in record.answers]\n"
 
@@ -276,11 +276,11 @@ def test_a_broken_model_does_not_answer(broken, backend, how, value):
 def test_broken_weights_are_not_written_and_the_disk_is_not_blamed(broken, tmp_path):
     model, renderer = broken
     state = {n: t.clone() for n, t in model.named_parameters()}
-    models.save(model, state, renderer, tmp_path / "good")
+    loading.save(model, state, renderer, tmp_path / "good")
     name = "model.layers.1.mlp.gate_proj.weight"
     state[name][0, 0] = math.nan
     with pytest.raises(UserError) as error:
-        models.save(model, state, renderer, tmp_path / "out")
+        loading.save(model, state, renderer, tmp_path / "out")
     assert f"1 of its tensors hold NaN or infinite numbers, the first {name}" in str(error.value)
     assert "disk" not in str(error.value) and not (tmp_path / "out" / "config.json").exists()
 

@@ -11,8 +11,8 @@ from judging import cases, request
 from oracle import anthropic_client, control, openai_client, oracle
 from world_examples import GOOD, RIGHT, WRONG
 
-from utils.serving.faults import KINDS
 from utils.world.judge import Judge
+from utils.world.serving.faults import KINDS
 
 RATING = {"model": "oracle", "messages": request("rating", WRONG, GOOD), "temperature": 0}
 SCHEMA = {"type": "object", "properties": {"rating": {"type": "integer"}}, "required": ["rating"]}

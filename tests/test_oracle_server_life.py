@@ -16,7 +16,7 @@ from judging import cases, request
 from oracle import PROGRAM, control, openai_client, oracle, oracle_program, wait_for
 from world_examples import GOOD, WRONG
 
-from utils.serving.faults import draw_fault, parse_faults
+from utils.world.serving.faults import draw_fault, parse_faults
 
 RATING = {"model": "oracle", "messages": request("rating", WRONG, GOOD), "temperature": 0}
 

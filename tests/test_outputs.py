@@ -18,7 +18,7 @@ from toys import ROOT
 
 from utils import outputs
 from utils.errors import UserError
-from utils.ledger import Ledger
+from utils.llm.ledger import Ledger
 from utils.records import Message, Record
 
 
@@ -353,7 +353,7 @@ def test_an_id_names_one_prompt(start, tmp_path, capsys):
 
 
 def test_the_report_matches_answers_by_id(tmp_path):
-    from utils.pipeline import by_id
+    from utils.report.pipeline import by_id
 
     rows = [
         Record((Message("user", "one"),), id="x", where="f:1"),

@@ -9,12 +9,12 @@ import torch
 from processes import environment
 from toys import ROOT, tiny_lm, tiny_rm
 
-from utils.attention import why_not_packed
-from utils.batches import collate
 from utils.errors import UserError
-from utils.groups import group
-from utils.head import logprobs_of_logits
-from utils.scoring import Policy, RewardModel, self_test
+from utils.model.batch import collate
+from utils.model.head import logprobs_of_logits
+from utils.model.packed_attention import why_not_packed
+from utils.model.scoring import Policy, RewardModel, self_test
+from utils.tokens.group import group
 
 EXACT = ["llama", "qwen3", "mistral", "gemma2", "gpt2", "gpt_neox", "opt"]
 PADDED = ["falcon", "mamba"]

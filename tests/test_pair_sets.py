@@ -10,9 +10,9 @@ from toy_rows import DATA, mixture, real_data, user, write
 
 from data_collect import pairs as program
 from utils.errors import UserError
-from utils.pair_sets import KINDS, Pair, collect, divided, measured
-from utils.pair_sets.measures import contradictions, has_cycle, length_bias, won_by_model
-from utils.pair_sets.sets import without_duplicates
+from utils.feedback.pairs import KINDS, Pair, collect, divided, measured
+from utils.feedback.pairs.measures import contradictions, has_cycle, length_bias, won_by_model
+from utils.feedback.pairs.sets import without_duplicates
 from utils.raw_datasets import records_of
 from utils.records import Answer, Message, Record, Verdict, prompt_hash, read_records, write_jsonl
 
@@ -284,7 +284,7 @@ def test_a_critique_that_was_followed_in_vain_does_not_wait(tmp_path, capsys):
 
 def test_chatbot_answers_the_requests_to_rewrite(tmp_path):
     """What --critique_path writes is a file that inference/chatbot.py reads, and keeps the columns of."""
-    from utils.answer_rows import read_rows
+    from utils.answering.rows import read_rows
     from utils.raw_datasets.spec import Spec
 
     write_jsonl(tmp_path / "a.jsonl", [record(Answer("It is one.", critique="Vague."))])

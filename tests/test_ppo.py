@@ -118,7 +118,7 @@ def test_the_first_ratios_are_one(learn):
 def test_dropout_would_break_the_first_ratios(learn, monkeypatch):
     """Refused on the command line; forced past the refusal, the ratios say it."""
     learn("refused", "--dropout", "0.1", expect=2)
-    from utils.scoring import Policy
+    from utils.model.scoring import Policy
 
     forward = Policy.forward
 

@@ -9,11 +9,11 @@ from aiohttp import web
 from model_server import completion, error, model_server, ok
 from oracle import oracle
 
-from utils.asking import Limits, Question, ask
 from utils.errors import UserError
-from utils.ledger import Ledger
-from utils.providers import Price, Request, Trouble, open_provider, parse_prices, request_of
-from utils.providers.prices import price_list
+from utils.llm.asking import Limits, Question, ask
+from utils.llm.ledger import Ledger
+from utils.llm.providers import Price, Request, Trouble, open_provider, parse_prices, request_of
+from utils.llm.providers.prices import price_list
 
 USER = [{"role": "user", "content": "Grüß Gott"}]
 SYSTEM = [{"role": "system", "content": "Judge."}, *USER]
@@ -150,7 +150,7 @@ def test_lost_connections_are_told_apart_by_either_transport(api, transport, mon
     async def slam(asked, number):
         asked.request.transport.abort()
 
-    monkeypatch.setattr("utils.providers.http.TRANSPORTS", (transport,))
+    monkeypatch.setattr("utils.llm.providers.http.TRANSPORTS", (transport,))
     request = request_of(api, "m", USER)
     with model_server(slam) as server:
         with pytest.raises(Trouble) as met:

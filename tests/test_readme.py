@@ -17,7 +17,7 @@ from stages import toy_model
 from test_docs import fences
 from toys import ROOT, tiny_rm
 
-from utils.ledger import Ledger
+from utils.llm.ledger import Ledger
 from utils.records import Answer, Record, read_records, write_jsonl
 from utils.world.exchanges import read_prompt
 from utils.world.teachers import strong, weak

@@ -9,20 +9,20 @@ from stages import toy_model
 
 PROGRAM = """
 import gc, sys, weakref
-from utils import models
+from utils.model import loading
 from utils.arguments.options import ModelArguments, TrainingArguments
-from utils.engine import start
-from utils.groups import group
-from utils.reference import references
-from utils.scoring import Policy
+from utils.engine.deepspeed_engine import start
+from utils.tokens.group import group
+from utils.training.reference import references
+from utils.model.scoring import Policy
 
 folder, cache, stage = sys.argv[1:]
 args = TrainingArguments("out", zero_stage=int(stage), report_to=["none"])
 model_args = ModelArguments(folder, cache_dir=cache)
 start(args)
-policy = Policy(models.load_causal_lm(model_args, models.load_tokenizer(folder)))
+policy = Policy(loading.load_causal_lm(model_args, loading.load_tokenizer(folder)))
 held = []
-load = models.load_causal_lm
+load = loading.load_causal_lm
 
 
 def loaded(*given):
@@ -31,7 +31,7 @@ def loaded(*given):
     return model
 
 
-models.load_causal_lm = loaded
+loading.load_causal_lm = loaded
 gc.collect()
 gc.disable()  # what is let go of goes without waiting for Python's next round
 store = [group([6, 7, 8], [[9, 10], [11]])]

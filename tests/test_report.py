@@ -13,12 +13,12 @@ from transformers import AutoTokenizer
 
 from inference import evaluate_world, report, rerank
 from utils.errors import UserError
-from utils.ledger import Ledger, Question, steps
-from utils.page import COLOURS, side_by_side
+from utils.llm.ledger import Ledger, Question, steps
+from utils.llm.providers import Price, Reply, request_of
 from utils.parsing import PARSERS
-from utils.pipeline import Pipeline
-from utils.providers import Price, Reply, request_of
 from utils.records import Answer, Message, Record, Verdict, write_jsonl
+from utils.report.page import COLOURS, side_by_side
+from utils.report.pipeline import Pipeline
 from utils.world.exchanges import PROBLEMS
 
 SUM = next(problem for problem in PROBLEMS.values() if problem.kind == "sum")

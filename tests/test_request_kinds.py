@@ -4,13 +4,13 @@ import dataclasses
 
 import pytest
 
-from utils.asking import Outcome
 from utils.errors import UserError
 from utils.feedback import KINDS, Asker, Case, Prompts, follow
 from utils.feedback.cases import expect_questions, hashed, questions_of
 from utils.feedback.comparisons import combined
 from utils.feedback.forms import MATERIAL
 from utils.feedback.results import Summary
+from utils.llm.asking import Outcome
 from utils.parsing import PARSERS, Unparsed
 from utils.records import Answer, Message, Record, Verdict
 from utils.world.judge import read_request

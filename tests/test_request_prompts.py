@@ -5,12 +5,12 @@ import re
 import pytest
 from toys import ROOT
 
-from utils.asking import Outcome
 from utils.errors import UserError
 from utils.feedback import KINDS, Asker, Case, Prompts, follow, kind
 from utils.feedback.answers import with_facts
 from utils.feedback.forms import FORM_OF_PROMPT, FORMS, MATERIAL, scale_of, schema_of
 from utils.feedback.prompts import FOLDER, answers_text, conversation_text, material, read_prompt_file
+from utils.llm.asking import Outcome
 from utils.parsing import PARSERS, Unparsed
 from utils.records import Answer, Message, Record
 from utils.world.judge import read_request

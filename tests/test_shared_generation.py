@@ -11,15 +11,15 @@ import torch
 from toy_folders import peaked, toy_tokenizer
 from toys import tiny_lm
 
-from utils.batches import collate
-from utils.cascade import CASCADE
-from utils.decoding import Sampling
 from utils.errors import UserError
 from utils.generation import backends, complete, generate, generating, hf, shared
 from utils.generation.request import Request
-from utils.groups import group
-from utils.scoring import Policy
-from utils.templates import Renderer
+from utils.generation.sampling import Sampling
+from utils.generation.shared_attention import CASCADE
+from utils.model.batch import collate
+from utils.model.scoring import Policy
+from utils.tokens.group import group
+from utils.tokens.templates import Renderer
 
 FAMILIES = ["llama", "qwen3", "mistral", "gemma2", "gpt2", "opt"]
 LENGTHS = (40, 7, 38, 25, 9, 31)  # mistral's and gemma2's window is 24

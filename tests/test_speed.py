@@ -8,8 +8,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from toys import tiny_lm
 
 from utils.arguments.options import ModelArguments
-from utils.lora import add_lora, plain
-from utils.speed import ROWS, Meter, gemm_peak
+from utils.engine.speed import ROWS, Meter, gemm_peak
+from utils.model.lora import add_lora, plain
 
 CPU = torch.device("cpu")
 LAYERS, HIDDEN, MLP, VOCAB = 3, 64, 96, 211

@@ -8,12 +8,12 @@ from hypothesis import strategies as st
 from test_packed import random_groups
 from toys import tiny_lm, tiny_rm
 
-from utils.batches import collate
-from utils.groups import group
-from utils.measuring import Passes, measure
-from utils.plan import Plan
-from utils.reference import reference_logprobs
-from utils.scoring import Policy, RewardModel
+from utils.model.batch import collate
+from utils.model.passes import Passes, measure
+from utils.model.scoring import Policy, RewardModel
+from utils.tokens.group import group
+from utils.training.plan import Plan
+from utils.training.reference import reference_logprobs
 
 LENGTHS = st.lists(st.integers(1, 40), min_size=1, max_size=9)
 

@@ -6,7 +6,7 @@ from transformers import PreTrainedTokenizerFast
 
 from utils.errors import UserError
 from utils.records import Answer, Message, Record, RecordError
-from utils.templates import TEMPLATES, Renderer
+from utils.tokens.templates import TEMPLATES, Renderer
 
 # Written by hand: what stands in ‹ › is trained with --train_on all; @ is the begin token of tokenizers that write one.
 EXPECTED = {

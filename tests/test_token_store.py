@@ -13,8 +13,8 @@ from utils.arguments import parse
 from utils.arguments.options import DataArguments
 from utils.errors import UserError
 from utils.records import Answer, Message, Record, RecordError, comparison, write_jsonl
-from utils.templates import Limits, Renderer, Row
-from utils.token_store import TokenStore, build, prepare, preparing
+from utils.tokens.store import TokenStore, build, prepare, preparing
+from utils.tokens.templates import Limits, Renderer, Row
 
 WIDE = Limits(500, 500, 1000, "keep_end")
 

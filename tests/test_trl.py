@@ -5,14 +5,14 @@ import pytest
 import torch
 from peer import hh_like_pairs, small_llama, small_reward_model, trl_reward_trainer, trl_trainer
 
-from utils import engine as engines
 from utils.arguments.options import TrainingArguments
-from utils.loop import Trainer, make_plan
+from utils.engine import deepspeed_engine as engines
 from utils.losses.preference import LOSSES, Pairs
 from utils.losses.reward import bradley_terry
-from utils.reference import reference_logprobs
-from utils.run import Run
-from utils.scoring import Policy, RewardModel
+from utils.model.scoring import Policy, RewardModel
+from utils.training.reference import reference_logprobs
+from utils.training.run import Run
+from utils.training.trainer import Trainer, make_plan
 
 pytest.importorskip("trl", reason="TRL is not installed: pip install -e '.[test]'")
 VOCABULARY, STEPS, RATE = 300, 4, 2e-4

@@ -7,7 +7,7 @@ from world_examples import GOOD, WRONG
 
 from utils.errors import UserError
 from utils.records import Answer, Message, Record, Verdict
-from utils.truth import utilities, verdict_ceiling
+from utils.world.truth import utilities, verdict_ceiling
 
 PROMPT = tuple(Message(*turn) for turn in WRONG)
 FAIR = "Not quite."

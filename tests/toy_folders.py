@@ -13,7 +13,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from toys import ROOT, tiny_lm, tiny_rm
 from transformers import PreTrainedTokenizerFast
 
-from utils.ranks import free_port
+from utils.engine.ranks import free_port
 
 WORDS = ["\n\nHuman: what is two plus three?\n\nAssistant: it is five, is it not?", "hello there, be kind"] * 5
 

@@ -14,16 +14,16 @@ import torch
 from peer import trl_reward_trainer, trl_sft_trainer, trl_trainer
 from transformers import TrainerCallback
 
-from utils import engine as engines
-from utils import ranks
 from utils.arguments.options import TrainingArguments
-from utils.batches import collate
-from utils.loop import Trainer, make_plan
+from utils.engine import deepspeed_engine as engines
+from utils.engine import ranks
 from utils.losses.preference import LOSSES, Pairs
 from utils.losses.reward import bradley_terry
-from utils.reference import reference_logprobs
-from utils.run import Run
-from utils.scoring import Policy, RewardModel
+from utils.model.batch import collate
+from utils.model.scoring import Policy, RewardModel
+from utils.training.reference import reference_logprobs
+from utils.training.run import Run
+from utils.training.trainer import Trainer, make_plan
 
 THEIRS = {"sft": trl_sft_trainer, "reward": trl_reward_trainer, "dpo": trl_trainer}
 

@@ -18,10 +18,10 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFa
 
 from utils.arguments import parse
 from utils.arguments.options import option
-from utils.decoding import Sampling
 from utils.generation import generating, hf, shared
 from utils.generation.request import Request
-from utils.templates import Renderer
+from utils.generation.sampling import Sampling
+from utils.tokens.templates import Renderer
 
 VOCABULARY, NEW = 8192, 32
 CASES = {"64 answers, prompt of 256": ([256], 64), "64 answers, prompt of 768": ([768], 64),

@@ -17,9 +17,9 @@ from toys import tiny_lm
 
 from utils.arguments import parse
 from utils.arguments.options import option
-from utils.batches import collate
-from utils.groups import group
-from utils.scoring import Policy
+from utils.model.batch import collate
+from utils.model.scoring import Policy
+from utils.tokens.group import group
 
 WORDS, ANSWER = 128_000, 128
 

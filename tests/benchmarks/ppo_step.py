@@ -21,14 +21,14 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceC
 
 from utils.arguments import parse
 from utils.arguments.options import option
-from utils.batches import collate
-from utils.decoding import Sampling
 from utils.generation import generate
-from utils.groups import group
+from utils.generation.sampling import Sampling
 from utils.losses.policy import clipped_policy_losses, clipped_value_losses, generalised_advantages, whitened
-from utils.measuring import measure
-from utils.scoring import Critic, Policy, RewardModel
-from utils.templates import Renderer
+from utils.model.batch import collate
+from utils.model.passes import measure
+from utils.model.scoring import Critic, Policy, RewardModel
+from utils.tokens.group import group
+from utils.tokens.templates import Renderer
 
 VOCABULARY, NEW, PROMPTS, COPIES, BATCH = 8192, 48, 16, 8, 4
 SIZES = dict(hidden_size=256, intermediate_size=768, num_hidden_layers=6, num_attention_heads=4, num_key_value_heads=4)

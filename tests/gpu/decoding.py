@@ -20,14 +20,14 @@ from toy_folders import peaked
 from toy_folders import toy_tokenizer as byte_tokenizer
 from toys import tiny_lm
 
-from utils.batches import collate
-from utils.decoding import Sampling, draw, uniforms
 from utils.generation import BACKENDS, Completion, generate, generating
 from utils.generation.backends import choose
 from utils.generation.request import Request
-from utils.groups import group
-from utils.scoring import Policy
-from utils.templates import Renderer
+from utils.generation.sampling import Sampling, draw, uniforms
+from utils.model.batch import collate
+from utils.model.scoring import Policy
+from utils.tokens.group import group
+from utils.tokens.templates import Renderer
 
 LOG_PROBS = 1e-4  # float32, absolute
 TIE = 5e-5  # of a probability, or of the largest logit: what float32 sums in another order may move

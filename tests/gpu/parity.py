@@ -20,11 +20,11 @@ from gpu.common import Part, device, on_gpu
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 
-from utils import attention
-from utils.attention import Layout, packed_attention
-from utils.batches import collate
-from utils.groups import Group, group
-from utils.scoring import Policy, RewardModel
+from utils.model import packed_attention as attention
+from utils.model.batch import collate
+from utils.model.packed_attention import Layout, packed_attention
+from utils.model.scoring import Policy, RewardModel
+from utils.tokens.group import Group, group
 
 VOCABULARY = 211
 KEY_HEADS = (8, 2, 1)  # of 8 query heads: groups of 1, 4 and 8

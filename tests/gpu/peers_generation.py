@@ -30,12 +30,12 @@ from gpu.common import (
 from peer import word_tokenizer
 from transformers import GenerationConfig
 
-from utils.batches import collate
-from utils.decoding import Sampling
 from utils.generation import generate
-from utils.groups import group
-from utils.scoring import Policy
-from utils.templates import Renderer
+from utils.generation.sampling import Sampling
+from utils.model.batch import collate
+from utils.model.scoring import Policy
+from utils.tokens.group import group
+from utils.tokens.templates import Renderer
 
 ROUNDS = 3 if on_gpu() else 1
 SAME = 0.1  # bfloat16 rounds logits of size 10 by 0.04

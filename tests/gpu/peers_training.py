@@ -23,8 +23,8 @@ from processes import environment
 from toys import ROOT
 from training_steps import our_steps, trl_steps
 
-from utils.groups import Group, group
 from utils.reporting import write_json
+from utils.tokens.group import Group, group
 
 KINDS = ("sft", "reward", "dpo")
 PER_STEP = 8 if on_gpu() else 4  # pairs; 8 is the default of TRL's trainers

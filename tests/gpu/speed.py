@@ -34,10 +34,10 @@ from peer import word_tokenizer
 from processes import environment
 from toys import ROOT
 
-from utils.decoding import Sampling
 from utils.generation import generate
+from utils.generation.sampling import Sampling
 from utils.records import Answer, Message, Record, comparison, write_jsonl
-from utils.templates import Renderer
+from utils.tokens.templates import Renderer
 
 WARM_UP = 2  # steps: the first ones allocate memory and choose kernels
 ANSWERS, REPEATS = 64, 3

@@ -15,13 +15,13 @@ try:
 except ImportError:
     ArgumentParser().exit(2, "error: no environment is active; at the project's root: source training/environment.sh\n")
 
-from utils.answering import Reader, answering, model_facts, open_files, samplings, work_on
+from utils.answering.output import join_ranks
+from utils.answering.reader import Reader, answering, model_facts, open_files, samplings, work_on
 from utils.arguments import parse
 from utils.arguments.inference import AnswerArguments, DrawArguments, FileArguments, ReaderArguments
 from utils.arguments.options import option
 from utils.errors import UserError
 from utils.reporting import run_program
-from utils.shards import join_ranks
 
 
 @dataclass

@@ -16,7 +16,6 @@ except ImportError:
 
 import numpy as np
 
-from utils import models
 from utils.arguments import parse
 from utils.arguments.options import (
     DataArguments,
@@ -25,13 +24,14 @@ from utils.arguments.options import (
     TrainingArguments,
     refuse_samples_without_evaluation,
 )
-from utils.engine import Engine
-from utils.loop import Trainer, evaluate, make_plan
+from utils.engine.deepspeed_engine import Engine
+from utils.model import loading
+from utils.model.scoring import Policy, self_test
 from utils.reporting import run_program
-from utils.run import Run
-from utils.sampling import Sampler
-from utils.scoring import Policy, self_test
-from utils.stage import begin, load_tokens
+from utils.training.run import Run
+from utils.training.samples import Sampler
+from utils.training.setup import begin, load_tokens
+from utils.training.trainer import Trainer, evaluate, make_plan
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -47,8 +47,8 @@ def main(argv: list[str] | None = None) -> None:
 
     # 2. A model that can score every token of an answer.
     begin(run, model_args, args, train)
-    policy = Policy(models.load_causal_lm(model_args, renderer.tokenizer, args.bf16))
-    models.check_length(policy.model, max(train.longest, held_out.longest))
+    policy = Policy(loading.load_causal_lm(model_args, renderer.tokenizer, args.bf16))
+    loading.check_length(policy.model, max(train.longest, held_out.longest))
     plan = make_plan(train, args, unit="token")
     engine = Engine(policy, args, plan.total_steps)
     self_test(engine, policy, train, args.dtype_name)

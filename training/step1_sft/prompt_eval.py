@@ -19,19 +19,19 @@ try:
 except ImportError:
     ArgumentParser().exit(2, "error: no environment is active; at the project's root: source training/environment.sh\n")
 
-from utils import ranks
-from utils.answering import Reader
+from utils.answering.output import join_ranks
+from utils.answering.reader import Reader
 from utils.arguments import parse
 from utils.arguments.inference import ReaderArguments
 from utils.arguments.options import option, overwriting, required
-from utils.decoding import Sampling
+from utils.engine import ranks
 from utils.errors import UserError
 from utils.generation import generate
+from utils.generation.sampling import Sampling
 from utils.outputs import claim, model_files
 from utils.raw_datasets import records_of
 from utils.records import Message, Record
 from utils.reporting import run_program, say, write_json
-from utils.shards import join_ranks
 
 PROMPTS = {
     "English": ("Explain to a child why the sky is blue.", "Write a short poem about the sea in winter."),

@@ -17,18 +17,18 @@ except ImportError:
 
 import numpy as np
 
-from utils import models
 from utils.arguments import parse
 from utils.arguments.options import DataArguments, ModelArguments, TrainingArguments, refuse_dropout
-from utils.engine import Engine
-from utils.loop import Trainer, evaluate, make_plan
+from utils.engine.deepspeed_engine import Engine
 from utils.losses import accuracy
 from utils.losses.reward import bradley_terry
+from utils.model import loading
+from utils.model.scoring import RewardModel, self_test
 from utils.reporting import run_program
-from utils.run import Run
-from utils.scoring import RewardModel, self_test
-from utils.stage import begin, load_tokens
 from utils.statistics import calibration, calibration_bins
+from utils.training.run import Run
+from utils.training.setup import begin, load_tokens
+from utils.training.trainer import Trainer, evaluate, make_plan
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -44,8 +44,8 @@ def main(argv: list[str] | None = None) -> None:
 
     # 2. A backbone with one output, read at an answer's last token.
     begin(run, model_args, args, train)
-    reward = RewardModel(models.load_reward_model(model_args, renderer.tokenizer, args.bf16))
-    models.check_length(reward.model, max(train.longest, held_out.longest))
+    reward = RewardModel(loading.load_reward_model(model_args, renderer.tokenizer, args.bf16))
+    loading.check_length(reward.model, max(train.longest, held_out.longest))
     plan = make_plan(train, args, unit="pair")
     engine = Engine(reward, args, plan.total_steps)
     self_test(engine, reward, train, args.dtype_name)

@@ -21,11 +21,12 @@ try:
 except ImportError:
     ArgumentParser().exit(2, "error: no environment is active; at the project's root: source training/environment.sh\n")
 
-from utils import ranks
-from utils.answer_rows import AnswerRow, output_file, part_of
-from utils.answering import Reader, claim_outputs, claim_shards, score_rows, signature
+from utils.answering.output import join_ranks
+from utils.answering.reader import Reader, claim_outputs, claim_shards, score_rows, signature
+from utils.answering.rows import AnswerRow, output_file, part_of
 from utils.arguments import parse
 from utils.arguments.inference import FileArguments, LengthArguments, ReaderArguments
+from utils.engine import ranks
 from utils.errors import UserError
 from utils.raw_datasets import records_of
 from utils.raw_datasets.dialogue import prompt_of
@@ -33,7 +34,6 @@ from utils.raw_datasets.sources import rows_of
 from utils.raw_datasets.spec import Spec
 from utils.records import Answer, Message, Record, comparison, record_from_json
 from utils.reporting import run_program, say, write_json
-from utils.shards import join_ranks
 from utils.statistics import calibration, calibration_bins, mean_interval, wilson_interval
 
 BUILT_IN = [

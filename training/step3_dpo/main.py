@@ -15,7 +15,6 @@ try:
 except ImportError:
     ArgumentParser().exit(2, "error: no environment is active; at the project's root: source training/environment.sh\n")
 
-from utils import models
 from utils.arguments import parse
 from utils.arguments.options import (
     DataArguments,
@@ -26,17 +25,18 @@ from utils.arguments.options import (
     refuse_dropout,
     refuse_samples_without_evaluation,
 )
-from utils.engine import Engine
+from utils.engine.deepspeed_engine import Engine
 from utils.errors import UserError
-from utils.loop import Trainer, evaluate, make_plan
 from utils.losses import accuracy
 from utils.losses.preference import LOSSES, Pairs
-from utils.reference import check_first_step, references
+from utils.model import loading
+from utils.model.scoring import Policy, self_test
 from utils.reporting import run_program
-from utils.run import Run
-from utils.sampling import Sampler
-from utils.scoring import Policy, self_test
-from utils.stage import begin, load_tokens
+from utils.training.reference import check_first_step, references
+from utils.training.run import Run
+from utils.training.samples import Sampler
+from utils.training.setup import begin, load_tokens
+from utils.training.trainer import Trainer, evaluate, make_plan
 
 
 @dataclass
@@ -73,8 +73,8 @@ def main(argv: list[str] | None = None) -> None:
 
     # 2. A policy that learns, and what a frozen reference thinks of every answer: log ρ, computed once.
     model_hash = begin(run, model_args, args, train)
-    policy = Policy(models.load_causal_lm(model_args, renderer.tokenizer, args.bf16))
-    models.check_length(policy.model, max(train.longest, held_out.longest))
+    policy = Policy(loading.load_causal_lm(model_args, renderer.tokenizer, args.bf16))
+    loading.check_length(policy.model, max(train.longest, held_out.longest))
     plan = make_plan(train, args, unit="pair")
     engine = Engine(policy, args, plan.total_steps)
     self_test(engine, policy, train, args.dtype_name)

@@ -17,12 +17,10 @@ except ImportError:
 
 import torch
 
-from utils import models
 from utils.arguments import parse
 from utils.arguments.options import DataArguments, ModelArguments, TrainingArguments, refuse_dropout
 from utils.arguments.ppo import PPOArguments
-from utils.engine import Engine
-from utils.experience import Running, facts_of, rewards_of, weights_of
+from utils.engine.deepspeed_engine import Engine
 from utils.losses.policy import (
     KLController,
     clipped_policy_losses,
@@ -35,12 +33,14 @@ from utils.losses.policy import (
     standard_deviation,
     whitened,
 )
-from utils.online import Learner, OnlineTrainer, steps_of
-from utils.players import Players, ptx
+from utils.model import loading
+from utils.model.scoring import Policy
+from utils.ppo.experience import Running, facts_of, rewards_of, weights_of
+from utils.ppo.models import Players, ptx
+from utils.ppo.trainer import Learner, OnlineTrainer, steps_of
 from utils.reporting import run_program
-from utils.run import Run
-from utils.scoring import Policy
-from utils.stage import begin, load_tokens
+from utils.training.run import Run
+from utils.training.setup import begin, load_tokens
 
 
 def main(argv: list[str] | None = None) -> None:  # noqa: PLR0915 (the algorithm stands here, whole)
@@ -56,8 +56,8 @@ def main(argv: list[str] | None = None) -> None:  # noqa: PLR0915 (the algorithm
 
     # 2. Two models that learn, the actor and its critic; two that judge, the reference and the reward.
     begin(run, model_args, args, train, critic=ppo.critic_start)
-    policy = Policy(models.load_causal_lm(model_args, renderer.tokenizer, args.bf16), ppo.temperature)
-    models.check_length(policy.model, max(train.longest, held_out.longest) + data_args.max_answer_seq_len)
+    policy = Policy(loading.load_causal_lm(model_args, renderer.tokenizer, args.bf16), ppo.temperature)
+    loading.check_length(policy.model, max(train.longest, held_out.longest) + data_args.max_answer_seq_len)
     actor = Engine(policy, args, (steps_of(len(train), args, ppo) - ppo.value_warmup) * ppo.updates)
     players = Players(actor, policy, renderer, model_args, data_args, args, ppo, (train, held_out))
 

@@ -11,7 +11,7 @@ ZERO_STAGE=${ZERO_STAGE:-1}
 
 launch \
     --reward_model_name_or_path "${REWARD:-$OUTPUT_ROOT/tutor/reward}" \
-    --true_reward_fn utils.truth:utilities \
+    --true_reward_fn utils.world.truth:utilities \
     --max_prompt_seq_len 192 \
     --max_answer_seq_len 80 \
     --prompts_per_rollout 64 \

@@ -8,7 +8,7 @@ from torch import nn
 
 from utils.arguments.options import TrainingArguments
 from utils.engine.config import config_of
-from utils.ranks import device, world_size
+from utils.engine.ranks import device, world_size
 
 
 def frozen(module: nn.Module, args: TrainingArguments, offload: bool = False) -> Any:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from utils.ranks import device, rank, world_size
+from utils.engine.ranks import device, rank, world_size
 
 
 @dataclass(frozen=True)

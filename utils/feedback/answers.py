@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from utils.feedback.cases import SETTLED, Asker, Case, Steps, kind
-from utils.pair_sets.pairing import NOT_IMPROVED, UNCHANGED
+from utils.feedback.pairs.pairing import NOT_IMPROVED, UNCHANGED
 from utils.records import Answer, Record
 
 STOP = "stop"  # the finish reason of an answer that came to its own end

@@ -13,11 +13,11 @@ from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from utils.asking import Outcome, Question
 from utils.errors import UserError
 from utils.feedback.forms import FORM_OF_PROMPT, FORMS, NOUNS, schema_of
 from utils.feedback.prompts import Prompts, answers_text, conversation_text, material
-from utils.providers import request_of
+from utils.llm.asking import Outcome, Question
+from utils.llm.providers import request_of
 from utils.records import Record
 
 SETTLED = ("parsed", "unparsed", "refused")  # an outcome that stays; the others are asked (again) by the same command

@@ -6,8 +6,8 @@ import dataclasses
 import itertools
 from collections.abc import Sequence
 
-from utils.asking import Outcome
 from utils.feedback.cases import Asker, Case, Steps, hashed, kind, refusal_or_failure
+from utils.llm.asking import Outcome
 from utils.records import Record, RecordError, Verdict
 
 SWAPPED = {"a": "b", "b": "a"}

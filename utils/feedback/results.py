@@ -20,10 +20,10 @@ from utils.feedback.cases import Case, Told
 from utils.feedback.comparisons import BY_ORDER, SWAPPED, combined
 from utils.feedback.lessons import tutoring_row
 from utils.feedback.rows import FEEDBACK_TYPES
+from utils.feedback.tutor_turns import INSTRUCTION
 from utils.formats.files import replacing
 from utils.raw_datasets.instructions import instruction_of
 from utils.records import Record, write_jsonl
-from utils.tutor_turns import INSTRUCTION
 
 CSV = {"rating": "ratings-feedback-csv", "preference": "rankings-feedback-csv", "ranking": "rankings-feedback-csv"}
 JSON = {"completion": "completions", "conversation": None, "label": "annotations"}

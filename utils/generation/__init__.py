@@ -14,16 +14,16 @@ import torch
 from torch import nn
 from transformers import GenerationConfig
 
-from utils import ranks
-from utils.attention import PACKED
-from utils.decoding import Sampling
+from utils.engine import ranks
 from utils.errors import UserError
 from utils.generation.backends import BACKENDS, choose
 from utils.generation.graphs import release
 from utils.generation.request import Completion, Request
-from utils.lora import plain
+from utils.generation.sampling import Sampling
+from utils.model.lora import plain
+from utils.model.packed_attention import PACKED
 from utils.reporting import progress
-from utils.templates import Renderer
+from utils.tokens.templates import Renderer
 
 __all__ = ["BACKENDS", "Completion", "Sampling", "check_positions", "complete", "generate", "generating"]
 

@@ -9,13 +9,13 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from utils.attention import why_not_packed
-from utils.cascade import why_not_shared
-from utils.decoding import Sampling
 from utils.errors import UserError
 from utils.generation import hf, shared, vllm
 from utils.generation.request import Completion, Request
-from utils.lora import plain
+from utils.generation.sampling import Sampling
+from utils.generation.shared_attention import why_not_shared
+from utils.model.lora import plain
+from utils.model.packed_attention import why_not_packed
 from utils.reporting import say, warn
 
 Backend = Callable[[nn.Module, Request], list[list[Completion]]]

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from utils.cascade import Cascade
+from utils.generation.shared_attention import Cascade
 from utils.generation.slots import Arena, Shape, Slots, why_not_slots
 from utils.reporting import warn
 

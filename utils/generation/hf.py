@@ -10,9 +10,9 @@ from torch import nn
 from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
 from transformers.generation.streamers import BaseStreamer
 
-from utils.decoding import Draw, Finite, StopStrings, hashed, processors_of
 from utils.generation.request import Completion, Request
-from utils.lora import plain
+from utils.generation.sampling import Draw, Finite, StopStrings, hashed, processors_of
+from utils.model.lora import plain
 
 
 def complete(model: nn.Module, request: Request) -> list[list[Completion]]:

@@ -9,8 +9,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from utils.decoding import Sampling, decode, uniforms
-from utils.templates import Renderer
+from utils.generation.sampling import Sampling, decode, uniforms
+from utils.tokens.templates import Renderer
 
 
 @dataclass(frozen=True)

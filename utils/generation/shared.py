@@ -1,7 +1,7 @@
 """The back end of this project: each prompt is read once for all its answers, finished answers leave the batch.
 
-A step is one row of tokens (utils/cascade.py), so that nothing is padded and no Python runs for a single answer, except
-where a stop string may have ended.
+A step is one row of tokens (shared_attention.py), so that nothing is padded and no Python runs for a single answer,
+except where a stop string may have ended.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from utils.attention import Layout
-from utils.cascade import CASCADE, Cascade
-from utils.decoding import StopTokens, draw, processors_of
 from utils.generation.graphs import Eager, MakeRecord, Recorded, kept_for
 from utils.generation.request import Completion, Request
+from utils.generation.sampling import StopTokens, draw, processors_of
+from utils.generation.shared_attention import CASCADE, Cascade
 from utils.generation.slots import Slots
-from utils.lora import plain
+from utils.model.lora import plain
+from utils.model.packed_attention import Layout
 
 PROMPT_TOKENS = 16_384  # read in one forward pass
 LEAVE = 0.75  # when at most this share of the rows is still being written, the others leave

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from utils.cascade import BLOCK, Bucket, Cascade, rounded
+from utils.generation.shared_attention import BLOCK, Bucket, Cascade, rounded
 
 WASTE = 4  # more places padded for each one read, and prompts are better kept in buckets, without a graph
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from utils.errors import UserError
 from utils.generation.request import Completion, Request
-from utils.lora import plain
+from utils.model.lora import plain
 
 
 def complete(model: nn.Module, request: Request) -> list[list[Completion]]:

@@ -1,0 +1,1 @@
+"""Run a trained model over a file of prompts or in a conversation."""

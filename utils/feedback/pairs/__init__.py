@@ -1,0 +1,12 @@
+"""Feedback -> pairs -> sets to train on.
+
+pairing     what feedback says of two answers to one prompt
+sets        duplicates, test prompts, the division by prompt, the written forms
+measures    lengths, who wins, conflicts and cycles
+"""
+
+from utils.feedback.pairs.measures import measured
+from utils.feedback.pairs.pairing import KINDS, PAIRS, WAITING, Collected, Pair, collect, prompt_key
+from utils.feedback.pairs.sets import divided, rows
+
+__all__ = ["KINDS", "PAIRS", "WAITING", "Collected", "Pair", "collect", "divided", "measured", "prompt_key", "rows"]

@@ -1,0 +1,1 @@
+"""Ask language models behind an API: providers, the ledger of requests and replies, rate limits and retries."""

@@ -1,0 +1,106 @@
+"""One run of asking: how it starts, what ends it, and how it ends.
+
+What ends it early: a limit, an error that concerns every request, Ctrl-C. Then nothing more is sent, what is in flight
+is awaited and stored, and the rest stays planned.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
+from utils.errors import UserError
+from utils.llm.asking.limits import Limits, Pace
+from utils.llm.asking.writer import Writer
+from utils.llm.ledger import Ledger, processes, steps
+from utils.llm.providers import Provider
+from utils.parsing import Parser
+from utils.reporting import progress
+
+GRACE = 5.0  # seconds that requests in flight get after Ctrl-C
+
+
+class Run(ABC):
+    """What its tasks share: the ledger's writer, the pace, the counts."""
+
+    def __init__(self, ledger: Ledger, provider: Provider, limits: Limits, parsers: Mapping[str, Parser]) -> None:
+        self.ledger, self.provider, self.limits, self.parsers = ledger, provider, limits, parsers
+        self.counts, self.usd, self.stopped = Counter(), 0.0, None
+        self._error: UserError | None = None
+        self._loop, self._interrupted = None, False
+
+    @abstractmethod
+    def _connect(self) -> Any:
+        """A session with the provider, as an asynchronous context manager."""
+
+    @abstractmethod
+    def _start(self, session: Any, total: int) -> list[asyncio.Task]:
+        """The tasks that settle `total` requests."""
+
+    async def run(self, total: int, sent: int) -> None:
+        """Settle the queue of `total` requests. `sent` were sent before on behalf of the same command."""
+        self._stop, self._hurry, self._sent = asyncio.Event(), asyncio.Event(), sent
+        self._loop = asyncio.get_running_loop()
+        if self._interrupted:
+            return
+        self._pace, self._began = Pace(self.limits, self._pause), time.monotonic()
+        with progress(f"asking {self.provider.name}", total) as self._advance:
+            async with Writer(self.ledger) as self._writer, self._connect() as session:
+                beat = asyncio.create_task(self._beat())
+                try:
+                    await self._finish(self._start(session, total))
+                finally:
+                    beat.cancel()
+                    with suppress(UserError):  # the file cannot be written: that was said, or is about to be
+                        await self._do(steps.free, [self.ledger.process])
+        if self._error is not None:
+            raise self._error
+
+    def interrupt(self) -> None:
+        """From another thread: send nothing more, and give what is in flight GRACE seconds."""
+        self._interrupted = True
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._hurry.set)
+            self._loop.call_soon_threadsafe(self._stop.set)
+
+    def _end(self, reason: str) -> None:
+        self.stopped = self.stopped or reason
+        self._stop.set()
+
+    async def _finish(self, workers: list[asyncio.Task]) -> None:
+        """Until every worker is done, or the time of grace is over."""
+        done = asyncio.create_task(asyncio.wait(workers, return_when=asyncio.FIRST_EXCEPTION))
+        hurry = asyncio.create_task(self._hurry.wait())
+        await asyncio.wait({done, hurry}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({done}, timeout=GRACE)
+        for task in (done, hurry, *workers):
+            task.cancel()
+        for outcome in await asyncio.gather(*workers, return_exceptions=True):
+            if isinstance(outcome, Exception):
+                raise outcome
+
+    async def _pause(self, seconds: float) -> bool:
+        """Sleep, but not past the end of everything. True: everything stops."""
+        if seconds > 0 and not self._stop.is_set():
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._stop.wait(), seconds)
+        return self._stop.is_set()
+
+    def _give_up(self, error: UserError) -> None:
+        """It concerns everybody: the others end what they have in flight."""
+        self._error = self._error or error
+        self._end("an error")
+
+    async def _do(self, step: Any, *values: Any) -> Any:
+        """A step of the ledger; durable when this returns."""
+        return await self._writer.do(lambda db: step(db, *values))
+
+    async def _beat(self) -> None:
+        while True:
+            await asyncio.sleep(processes.BEAT)
+            await self._do(processes.beat, self.ledger.process)

@@ -1,0 +1,145 @@
+"""The ledger: everything that was asked of a model, what it said, and how that was read. SQLite in write-ahead mode.
+
+    with Ledger("feedback.ledger") as ledger:
+        ask(questions, ledger, provider, limits)                  # utils.llm.asking
+        outcome = ledger.outcome(question.request.key, question.parser, question.parser_args)
+
+A request is known by a hash of itself and of nothing else, so that it is never paid for twice: not after a kill, not
+in another run, not by another process on the same file. Raw answers are durable before they are parsed.
+
+store       the file, its tables, its errors
+processes   who works on it, and who is dead
+steps       planned -> sent -> answered | refused | failed
+batches     many requests sent together
+parsing     answers -> values, again and again
+report      counts and lists
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from utils.llm.ledger import parsing, processes, report, steps
+from utils.llm.ledger.report import ROW_STATES
+from utils.llm.ledger.steps import Question
+from utils.llm.ledger.store import Store
+from utils.llm.providers import Request, canonical
+from utils.parsing import Parser
+
+__all__ = ["ROW_STATES", "Ledger", "Outcome", "Question"]
+CHUNK = 500  # questions in memory while a run is planned
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What is known of a question. `value` is the parser's, `reason` tells why there is none."""
+
+    state: str  # planned | sent | failed | refused | unparsed | parsed
+    value: Any = None
+    text: str | None = None
+    finish_reason: str | None = None
+    reason: str | None = None
+
+
+class Ledger:
+    """A ledger file, made when it is not there (unless `create` is False). Every method may raise UserError."""
+
+    def __init__(self, path: str | Path, create: bool = True) -> None:
+        self.path = Path(path)
+        self.store = Store(self.path, create)
+        self._process: int | None = None
+
+    def __enter__(self) -> Ledger:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self.close()
+
+    def close(self) -> None:
+        try:
+            if self._process is not None:
+                self.do([lambda db: processes.leave(db, self._process)])
+                self._process = None
+        finally:
+            self.store.close()
+
+    @property
+    def process(self) -> int:
+        """This process's number, from when it first needs one."""
+        if self._process is None:
+            (self._process,) = self.do([processes.enter])
+        return self._process
+
+    def do(self, statements: Iterable[Callable[[Any], Any]]) -> list[Any]:
+        """Functions of the connection, in one durable transaction; what each returned."""
+        with self.store.transaction() as db:
+            return [statement(db) for statement in statements]
+
+    def plan(self, questions: Iterable[Question]) -> None:
+        """Note what this run wants to know. Questions are read a chunk at a time; they may look into the ledger."""
+        process = self.process
+        self.do([steps.forget_run])
+        rows = iter(questions)
+        while chunk := list(islice(rows, CHUNK)):
+            self.do([lambda db, chunk=chunk: steps.plan(db, process, chunk)])
+
+    def queued(self) -> Iterator[Request]:
+        """This run's requests that have no answer."""
+        position = 0
+        while True:
+            with self.store.reading() as db:
+                page = steps.page_of_queue(db, position, CHUNK)
+            if not page:
+                return
+            yield from (request for _, request in page)
+            position = page[-1][0]
+
+    def outcome(self, key: str, parser: str, parser_args: Mapping[str, Any]) -> Outcome:
+        with self.store.reading() as db:
+            row = db.execute(
+                "SELECT state, text, finish_reason, requests.reason, version, value, questions.reason FROM requests"
+                " LEFT JOIN questions ON questions.key = requests.key AND parser = ? AND args = ?"
+                " WHERE requests.key = ?",
+                (parser, canonical(parser_args), key),
+            ).fetchone()
+        if row is None:
+            return Outcome("planned")
+        state, text, finish_reason, reason, version, value, unparsed = row
+        if state != "answered":
+            return Outcome(state, None, text, finish_reason, reason)
+        if version is None:  # killed between the answer and its parser: the next run parses it
+            return Outcome("planned", None, text, finish_reason)
+        if unparsed is not None:
+            return Outcome("unparsed", None, text, finish_reason, unparsed)
+        return Outcome("parsed", json.loads(value), text, finish_reason)
+
+    def report(self) -> dict[str, Any]:
+        """Counts, tokens and money: in all, by model, by parser (docs/feedback.md)."""
+        self.do([steps.take_over])
+        with self.store.reading() as db:
+            return report.report(db)
+
+    def rows(self, state: str) -> Iterator[dict[str, Any]]:
+        """Questions in one of ROW_STATES, with all that is known of them."""
+        after = ("", "", "")
+        while True:
+            with self.store.reading() as db:
+                page = report.page_of(db, state, after, CHUNK)
+            yield from page
+            if len(page) < CHUNK:
+                return
+            after = (page[-1]["key"], page[-1]["parser"], canonical(page[-1]["parser_args"]))
+
+    def reparse(self, parsers: Mapping[str, Parser]) -> Counter:
+        """Parse every stored answer again. Counts: read, parsed, unparsed, changed, parser unknown."""
+        return parsing.parse_again(self.store, parsers, only_new=False)
+
+    def parse_new(self, parsers: Mapping[str, Parser]) -> Counter:
+        """Parse the answers to this run's questions that the current parsers have not read."""
+        return parsing.parse_again(self.store, parsers, only_new=True)

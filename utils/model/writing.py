@@ -1,0 +1,81 @@
+"""Writing a model as a folder that plain transformers loads."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from utils.errors import UserError, write_failure
+from utils.model.adapters import save_adapter
+from utils.model.folders import whole_models
+from utils.model.lora import DTYPES, merged, plain
+
+# the weights of another model that this one takes the place of
+PARTS = ("model.safetensors", "model-*-of-*.safetensors", "pytorch_model*.bin", "*.index.json")
+
+
+def save(model: nn.Module, state: dict[str, Tensor], renderer, folder: Path) -> nn.Module:
+    """Write a folder that plain transformers loads: safetensors, config, generation config, tokenizer with its chat
+    template, and adapter/ when there is one. Written beside, loaded again and compared, then renamed; config.json moves
+    last, so a folder with a config is a whole model. Only rank 0 calls this. Returns the model as it was read back."""
+    base, whole, tokenizer = plain(model), merged(model, state), renderer.tokenizer
+    partial = folder / ".model.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        partial.mkdir(parents=True)
+        base.config.use_cache = True
+        if hasattr(base, "generation_config") and base.can_generate():
+            base.generation_config.eos_token_id = list(renderer.stop_token_ids)
+            base.generation_config.pad_token_id = tokenizer.pad_token_id
+        with whole_models():
+            base.save_pretrained(partial, state_dict=dict(whole))  # it empties the dict that it is given
+        if merges_in := getattr(model, "merge_dtype", None):
+            base.config.dtype = str(DTYPES[merges_in]).removeprefix("torch.")
+            base.config.save_pretrained(partial)
+        tokenizer.chat_template = renderer.chat_template  # a named template goes along as the tokenizer's own
+        tokenizer.save_pretrained(partial)
+        again = _compare(type(base), partial, whole)
+        if hasattr(model, "get_base_model"):
+            save_adapter(model, state, tokenizer, partial / "adapter", folder / "adapter")
+        files = sorted((f for f in partial.iterdir()), key=lambda f: f.name == "config.json")
+        for old in (file for kind in PARTS for file in folder.glob(kind)):
+            if not (partial / old.name).exists():  # save_pretrained() removes them, too: they might be read first
+                old.unlink()
+        for file in files:
+            target = folder / file.name
+            if target.is_dir():
+                if (target / "README.md").is_file():
+                    (target / "README.md").replace(file / "README.md")
+                shutil.rmtree(target)
+            file.replace(target)
+        return again
+    except (OSError, RuntimeError, SafetensorError) as error:
+        raise UserError(f"{folder}: the model cannot be written: {write_failure(error)}", on_this_rank=True) from error
+    finally:
+        base.config.use_cache = False
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _compare(kind: type, folder: Path, state: dict[str, Tensor]) -> nn.Module:
+    with whole_models():
+        again, info = kind.from_pretrained(folder, dtype="auto", output_loading_info=True)
+    lost = list(info["missing_keys"]) + list(info["mismatched_keys"])
+    loaded = again.state_dict()
+    lost += [name for name, tensor in state.items() if name not in loaded or not torch.equal(loaded[name], tensor)]
+    broken = [name for name, tensor in state.items() if not tensor.isfinite().all()]
+    if lost and broken:  # NaN differs from itself
+        raise UserError(
+            f"{folder.parent}: the model is not written: {len(broken)} of its tensors hold NaN or infinite numbers, "
+            f"the first {broken[0]}: training has diverged; go back to an earlier checkpoint, or lower --learning_rate",
+            on_this_rank=True,
+        )
+    if lost:
+        raise UserError(
+            f"{folder.parent}: the model is not written: read back, {len(lost)} tensors differ from those in memory, "
+            f"the first {lost[0]}; check the disk, or give another folder", on_this_rank=True,
+        )  # fmt: skip
+    return again

@@ -1,0 +1,1 @@
+"""Write report.html: the results of a whole pipeline, its page and its charts."""

@@ -1,0 +1,144 @@
+"""report.html: numbers in, one page out, its style and drawings inside it. Nothing is measured here.
+
+words     names, numbers and tables
+rewards   true reward, best-of-n, the reward model
+training  curves and speeds
+costs     feedback, time, files
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from utils.report.page.costs import feedback, files, times
+from utils.report.page.rewards import best_of_n, reward_model, true_rewards
+from utils.report.page.training import training
+from utils.report.page.words import NOT_RUN, between, label, name_of, paragraph, signed
+
+__all__ = ["between", "label", "page"]
+COLOURS = {  # a class of page.css -> its one meaning on the page
+    "truth": "true reward, by the oracle",
+    "model": "the reward model and its scores",
+    "chosen": "chosen answers",
+    "rejected": "rejected answers",
+    "other": "everything else",
+}
+SHAPES = {
+    "on training data, means of neighbouring steps": '<polyline points="1,9 8,6 15,8 23,3"/>',
+    "on held-out data": '<circle cx="12" cy="6" r="3.2"/>',
+    "95 % interval": '<line class="band" x1="2" x2="22" y1="6" y2="6"/><circle cx="12" cy="6" r="3.2"/>',
+    "a value to compare with": '<line class="level" x1="1" x2="23" y1="6" y2="6"/>',
+}
+
+
+def page(
+    results: Mapping[str, Any],
+    metrics: Mapping[str, Sequence[Mapping]],
+    exchanges: Sequence[Mapping],
+    links: Mapping[str, Sequence[str]],
+) -> str:
+    """The whole page.
+
+    Args:
+        results: results.json.
+        metrics: the rows of every stage's metrics.jsonl.
+        exchanges: prompts with judged answers, as report.py makes them.
+        links: files beside the page, by what they belong to.
+    """
+    sections = {
+        "True reward": true_rewards(results),
+        "Best of n, and reward against KL": best_of_n(results["best_of_n"], metrics.get("ppo", ())),
+        "The reward model": reward_model(results["reward_model"]),
+        "Training": training(results, metrics),
+        "What they answer": _exchanges(exchanges),
+        "Feedback: tokens and money": feedback(results["feedback"]),
+        "Time": times(results["seconds"]),
+        "Files": files(links),
+        "What is missing": _missing(results["missing"]),
+        "How to reproduce": _reproduce(results),
+    }
+    body = "".join(f"<section><h2>{title}</h2>{content}</section>" for title, content in sections.items())
+    style = Path(__file__).with_name("page.css").read_text(encoding="utf-8")
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Plumbline: what was learned</title>'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{style}</style></head><body>'
+        f"<header><h1>What was learned</h1>{_lead(results)}{_legend()}</header>{body}</body></html>\n"
+    )
+
+
+def _lead(results: Mapping[str, Any]) -> str:
+    rewards = results.get("true_reward", {})
+    if not rewards:
+        return paragraph("The true reward has not been measured yet.", "lead")
+    (first, base), *others = rewards.items()
+    text = f"Of 7 points that an answer can earn, {name_of(first)} earns <b>{base['reward']['value']:.2f}</b>"
+    text += "".join(f", {name_of(name)} <b>{row['reward']['value']:.2f}</b>" for name, row in others) + "."
+    ahead = [name_of(name) for name, row in others if _above(row["reward"], base["reward"])]
+    if ahead:
+        whose = f"intervals of {' and '.join(ahead)} lie" if len(ahead) > 1 else f"interval of {ahead[0]} lies"
+        text += f" The 95 % {whose} wholly above that of {name_of(first)}."
+    return paragraph(text, "lead")
+
+
+def _above(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    return None not in (one["low"], other["high"]) and one["low"] > other["high"]
+
+
+def _legend() -> str:
+    """What every colour and every mark means, on the whole page."""
+    swatch = '<svg class="key {}" viewBox="0 0 24 12" role="presentation">{}</svg>'
+    colours = [(swatch.format(kind, '<rect width="24" height="12" rx="2"/>'), said) for kind, said in COLOURS.items()]
+    shapes = [(swatch.format("other", drawn), said) for said, drawn in SHAPES.items()]
+    lists = ("".join(f"<li>{drawn}{said}</li>" for drawn, said in part) for part in (colours, shapes))
+    return '<div class="legend">' + "".join(f"<ul>{items}</ul>" for items in lists) + "</div>"
+
+
+def _exchanges(exchanges: Sequence[Mapping]) -> str:
+    if not exchanges:
+        return NOT_RUN
+    said = (
+        f"{len(exchanges)} held-out prompts, evenly spaced in their file, and the first answer of each: nothing was "
+        'picked by hand. <b class="truth">True</b> is the true reward, with what it is made of below (it starts at '
+        '2.5, and ends at 1 and 7). <span class="model">Score</span> is the reward model\'s, whose zero means nothing; '
+        "compare it within a prompt."
+    )
+    return paragraph(said) + "".join(side_by_side(exchange) for exchange in exchanges)
+
+
+def side_by_side(exchange: Mapping[str, Any]) -> str:
+    """A prompt and its answers, two or three in a row."""
+    role = {"user": "student", "assistant": "tutor"}
+    turns = "".join(
+        f'<p class="turn"><span class="role">{role.get(m.role, m.role)}</span>{html.escape(m.content)}</p>'
+        for m in exchange["prompt"]
+    )
+    answers = []
+    for name, answer in exchange["answers"].items():
+        score = "" if answer["score"] is None else f'<i class="model">score {signed(answer["score"])}</i>'
+        why = " · ".join(f"{aspect} {points:+.2g}" for aspect, points in answer["points"].items()).replace("-", "−")
+        answers.append(
+            f'<div><h3><span>{name_of(name)}</span>{score}<b class="truth">true {answer["utility"]:.1f}</b></h3>'
+            f'<p>{html.escape(answer["text"]) or "(nothing)"}</p><p class="why">{html.escape(why)}</p></div>'
+        )
+    across = 3 if len(answers) % 3 == 0 or len(answers) == 5 else 2  # four in two rows of two: none stands alone
+    return f'<div class="exchange">{turns}<div class="answers of-{across}">{"".join(answers)}</div></div>'
+
+
+def _missing(lines: Sequence[str]) -> str:
+    if not lines:
+        return paragraph("Nothing: every step has run to its end.")
+    return "<ul>" + "".join(f"<li>{html.escape(line)}</li>" for line in lines) + "</ul>"
+
+
+def _reproduce(results: Mapping[str, Any]) -> str:
+    versions = html.escape(", ".join(f"{name} {number}" for name, number in results["versions"].items()))
+    commit = html.escape(results["commit"] or "")
+    at = f"git checkout {commit.rstrip('+')}\n" if commit else ""
+    changed = " (+: files differed from it)" if commit.endswith("+") else ""
+    return (
+        f"<pre>{at}bash run.sh</pre><p>The folder of every stage holds args.json, with all options, seeds and the hash "
+        f"of the data, and metrics.jsonl. Commit {commit or 'unknown'}{changed}; {versions}.</p>"
+    )

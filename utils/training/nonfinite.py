@@ -1,0 +1,37 @@
+"""Numbers that are not finite: an optimizer step and how it went, and what ends a run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from utils.engine.deepspeed_engine import Engine
+from utils.errors import UserError
+from utils.training.run import Run
+
+SKIPS = 3  # a bad batch is skipped; a model whose every gradient overflows does not recover
+
+
+def take_step(engine: Engine, prefix: str = "") -> dict[str, float]:
+    """Take the optimizer step and return the learning rate that it used, the gradient norm and `skipped_update`: 1 when
+    DeepSpeed skipped the step because its gradient was not finite. Such a step has no gradient norm."""
+    rate, applied, norm = engine.learning_rate(), engine.step(), engine.gradient_norm()
+    row = {f"{prefix}learning_rate": rate, f"{prefix}skipped_update": float(not applied)}
+    if norm is not None and applied:
+        row[f"{prefix}gradient_norm"] = norm
+    return row
+
+
+def refuse_nonfinite(run: Run, step: int, row: dict[str, float], evidence: Callable[[], dict[str, Any]], remedy: str,
+                     skipped: int = 0) -> None:  # fmt: skip
+    """Raise UserError when a number of `row` is not finite, or when `skipped` updates in a row were skipped. The
+    numbers and the `evidence` (what the step learned from) are written to nonfinite.json."""
+    bad = [f"{name} is {value}" for name, value in row.items() if not math.isfinite(value)]
+    if skipped >= SKIPS:
+        bad.append(f"the gradients of {skipped} updates in a row were not finite")
+    if not bad:
+        return
+    metrics = {name: str(value) for name, value in row.items()}
+    run.report.write_json("nonfinite.json", {"step": step, "metrics": metrics, **evidence()})
+    raise UserError(f"step {step}: {bad[0]}, not a finite number; more in {run.folder / 'nonfinite.json'}; {remedy}")
