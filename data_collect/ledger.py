@@ -11,8 +11,6 @@ reparse   every stored answer through the parsers as they are now, at no cost
 
 from __future__ import annotations
 
-import contextlib
-import sys
 from argparse import ArgumentParser
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +21,7 @@ try:
 except ImportError:
     ArgumentParser().exit(2, "error: no environment is active; at the project's root: source training/environment.sh\n")
 
-from utils.arguments import parse
+from utils.arguments import parse_mode
 from utils.arguments.options import option, overwriting, required
 from utils.errors import UserError
 from utils.llm.asking import dollars
@@ -38,16 +36,16 @@ WIDTH = 60  # characters of an answer in a list
 
 @dataclass
 class ReportArguments:
-    ledger: str = required("file of the ledger")
-    json: str | None = option(help="file for the same as JSON")
+    ledger: str = required("file of the ledger", title="Options")
+    json: str | None = option(help="JSON file for the same")
     overwrite: bool = overwriting()
 
 
 @dataclass
 class ListArguments:
-    ledger: str = required("file of the ledger")
-    state: str = option("unparsed", help=f"one of {', '.join(ROW_STATES)}")
-    json: str | None = option(help="file for the rows, whole, as JSON Lines")
+    ledger: str = required("file of the ledger", title="Options")
+    state: str = option("unparsed", help=f"state of the rows to list; one of {', '.join(ROW_STATES)}")
+    json: str | None = option(help="JSON Lines file for the whole rows")
     overwrite: bool = overwriting()
 
     def __post_init__(self) -> None:
@@ -57,21 +55,12 @@ class ListArguments:
 
 @dataclass
 class ReparseArguments:
-    ledger: str = required("file of the ledger")
+    ledger: str = required("file of the ledger", title="Options")
 
 
 def main(argv: list[str] | None = None) -> None:
-    argv = list(sys.argv[1:] if argv is None else argv)
-    mode = argv[0] if argv else ""
-    if mode in ("--help", "-h"):
-        for group, _ in MODES.values():
-            with contextlib.suppress(SystemExit):
-                parse([group], ["--help"], description=__doc__)
-        return
-    if mode not in MODES:
-        raise UserError(f"ledger.py {mode or 'without a mode'}: expected one of {', '.join(MODES)}")
+    mode, args = parse_mode({name: group for name, (group, _) in MODES.items()}, argv, __doc__)
     group, run = MODES[mode]
-    (args,) = parse([group], argv[1:], description=__doc__)
     if group is not ReparseArguments:
         claim("ledger.py", {"--json": args.json}, reads=[args.ledger], overwrite=args.overwrite)
     with Ledger(args.ledger, create=False) as ledger:

@@ -27,9 +27,11 @@ from utils.reporting import run_program
 @dataclass
 class EvalArguments(DrawArguments, AnswerArguments, FileArguments, ReaderArguments):
     max_new_tokens: int = option(200, help="longest answer in tokens")
-    top_p: float = option(0.9, help="draw from the likeliest tokens that together have this probability")
-    top_k: int = option(50, help="draw from so many of the likeliest tokens; 0: from all")
-    temperature: float = option(1.0, help="below 1 sharpens the distribution")
+    top_p: float = option(
+        0.9, help="sample from the likeliest tokens that together have this probability (top-p)", title="Sampling"
+    )
+    top_k: int = option(50, help="sample from the k likeliest tokens (top-k); 0: from all")
+    temperature: float = option(1.0, help="temperature of the answers; below 1 sharpens the distribution")
 
     def __post_init__(self) -> None:
         self.check_files()
