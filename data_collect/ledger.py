@@ -35,7 +35,7 @@ WIDTH = 60  # characters of an answer in a list
 
 
 @dataclass
-class ReportArguments:
+class LedgerReportArguments:
     ledger: str = required("file of the ledger", title="Options")
     json: str | None = option(help="JSON file for the same")
     overwrite: bool = overwriting()
@@ -67,7 +67,7 @@ def main(argv: list[str] | None = None) -> None:
         run(ledger, args)
 
 
-def report(ledger: Ledger, args: ReportArguments) -> None:
+def report(ledger: Ledger, args: LedgerReportArguments) -> None:
     found = ledger.report()
     say(f"{ledger.path}: {_line(found)}")
     for model, numbers in found["models"].items():
@@ -115,7 +115,7 @@ def reparse(ledger: Ledger, args: ReparseArguments) -> None:
 
 
 MODES = {
-    "report": (ReportArguments, report),
+    "report": (LedgerReportArguments, report),
     "list": (ListArguments, list_rows),
     "reparse": (ReparseArguments, reparse),
 }

@@ -58,7 +58,8 @@ class ServerArguments:
 
     def __post_init__(self) -> None:
         expect(self, "0 to 1", "noise", "position_bias")
-        expect(self, "0 or more", "noise_temperature", "latency", "slow", "retry_after", "parent_pid")
+        expect(self, "0 or more", "noise_temperature", "parent_pid")
+        expect(self, "0 or more", "latency", "slow", "retry_after")
         if not 0 <= self.port <= 65535:
             raise UserError(f"--port is {self.port}; expected 0 to 65535")
         if self.parent_pid and not _exists(self.parent_pid):

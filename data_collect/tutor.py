@@ -54,7 +54,7 @@ class SplitArguments:
 
 
 @dataclass
-class PairsArguments:
+class TutorPairsArguments:
     response_file: str = required(
         "file of responses.csv; its columns are prompt, response (the model's turn), gpt (the teacher's)",
         title="Options",
@@ -64,7 +64,7 @@ class PairsArguments:
     overwrite: bool = overwriting()
 
 
-MODES = {"split": SplitArguments, "pairs": PairsArguments}
+MODES = {"split": SplitArguments, "pairs": TutorPairsArguments}
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -150,7 +150,7 @@ def _report_overlap(dialogues: dict[str, list[tuple[Any, list[Message]]]]) -> No
 # ---- pairs
 
 
-def pairs(args: PairsArguments) -> None:
+def pairs(args: TutorPairsArguments) -> None:
     """Keeps the rows in which the model's turn is worse than the teacher's, with the reason."""
     columns: dict[str, list[str]] = {"prompt": [], "chosen": [], "rejected": [], "reason": []}
     tally: Counter[str] = Counter()

@@ -19,6 +19,7 @@ from typing import Any
 
 from transformers import HfArgumentParser
 
+from utils.arguments.declarations import GENERAL, Help
 from utils.arguments.help import Entry, entries, of_modes, page
 from utils.errors import UserError
 
@@ -46,7 +47,7 @@ def parse(groups: list[type], argv: list[str] | None = None, description: str = 
         UserError: a word cannot be read or a value is refused
         SystemExit: --help was given, and its page is printed
     """
-    argv = list(sys.argv[1:] if argv is None else argv)
+    argv = _words(argv)
     if HELP & set(argv):
         _show(_entries(groups), argv, "[options]", description, epilog)
     parser, refused = _parser(groups), _refused(groups)
@@ -76,36 +77,57 @@ def parse_mode(
         argv: words; None: those of the command line
         description: the program's docstring, the first lines of --help
         flag: the option that names the mode, a field of every mode; None: the first word names it
+    Returns:
+        the mode and the object of its options
     Raises:
         UserError: there is no such mode, or an option of other modes only
         SystemExit: --help was given, and its page is printed
     """
-    argv = list(sys.argv[1:] if argv is None else argv)
-    words = [part for word in argv for part in (word.split("=", 1) if word.startswith("--") else [word])]
-    named = words if flag is None else words[words.index(flag) + 1 :] if flag in words else []
-    mode = named[0] if named else ""
+    argv = _words(argv)
+    mode = _mode(argv, flag)
+    chosen = {name: group for name, group in modes.items() if name == mode}
     if HELP & set(argv):
-        chosen = {mode: modes[mode]} if mode in modes else modes
-        usage = " ".join(filter(None, (flag, mode if mode in modes else "MODE", "[options]")))
-        _show(of_modes({name: _entries([group]) for name, group in chosen.items()}, flag), argv, usage, description)
-    if mode not in modes:
-        name = flag or "the mode"
-        found = f"{name} {mode}: no such mode" if mode else f"{name} is missing"
-        raise UserError(f"{found}; expected one of {', '.join(modes)}")
-    mine = _flags(modes[mode])
-    for name in filter(None, map(_flag, words)):
-        others = [other for other, group in modes.items() if name in _flags(group)]
-        if name not in mine and others:
-            here = "" if flag is None else f"{flag} "
-            raise UserError(f"{name} is used by {here}{' and '.join(others)}, not by {here}{mode}; leave it out")
-    (args,) = parse([modes[mode]], argv[1:] if flag is None else argv, description)
+        # with a mode its options alone, else those of all modes
+        pages = {name: _entries([group]) for name, group in (chosen or modes).items()}
+        named = "".join(chosen) or "MODE"
+        _show(of_modes(pages, flag), argv, " ".join(filter(None, (flag, named, "[options]"))), description)
+    name = flag or "the mode"
+    if not mode:
+        raise UserError(f"{name} is missing; expected one of {', '.join(modes)}")
+    if not chosen:
+        raise UserError(f"{name} {mode}: no such mode; expected one of {', '.join(modes)}")
+    mine, before = _flags(modes[mode]), f"{flag or ''} ".lstrip()
+    for word in filter(None, map(_flag, argv)):
+        others = [other for other, group in modes.items() if word in _flags(group)]
+        if word not in mine and others:
+            raise UserError(f"{word} is used by {before}{' and '.join(others)}, not by {before}{mode}; leave it out")
+    if flag is None:
+        del argv[0]
+    (args,) = parse([modes[mode]], argv, description)
     return mode, args
+
+
+def _words(argv: list[str] | None) -> list[str]:
+    """Return a copy of the words, of the command line's if there are none."""
+    return list(sys.argv[1:] if argv is None else argv)
+
+
+def _mode(argv: list[str], flag: str | None) -> str:
+    """Return the word that names the mode, after `flag` or the first one; empty: no word does."""
+    if flag is None:
+        named = [word for word in argv[:1] if not word.startswith("-")]
+    else:
+        words = [part for word in argv for part in word.split("=", 1)]
+        named = words[words.index(flag) + 1 :] if flag in words else []
+    return "".join(named[:1])
 
 
 def _parser(groups: list[type]) -> _Parser:
     parser = _Parser(groups, allow_abbrev=False, add_help=False)
-    parser.add_argument("--config", metavar="FILE.yaml", help="values for any of these options; flags override them")
-    parser.add_argument("--local_rank", "--local-rank", type=int, default=-1, help="set by launchers")
+    config = Help.placed("values for any of these options; flags override them", title=GENERAL)
+    parser.add_argument("--config", metavar="FILE.yaml", help=config)
+    rank = Help.placed("number of the process on its machine; set by launchers", title=GENERAL)
+    parser.add_argument("--local_rank", "--local-rank", type=int, default=-1, help=rank)
     return parser
 
 
@@ -131,7 +153,9 @@ def _flags(group: type) -> set[str]:
 
 def _flag(word: str) -> str | None:
     """Return the flag that a word of the command line names, in its underscore spelling; None for a value."""
-    return "--" + word[2:].split("=")[0].replace("-", "_") if word.startswith("--") and len(word) > 2 else None
+    if not word.startswith("--") or len(word) == 2:
+        return None
+    return "--" + word[2:].split("=")[0].replace("-", "_")
 
 
 def _refuse_repeats(argv: list[str], one_name: dict[str | None, str | None]) -> None:
@@ -145,7 +169,7 @@ def _refuse_repeats(argv: list[str], one_name: dict[str | None, str | None]) -> 
 
 def _override(argv: list[str], one_name: dict[str | None, str | None]) -> list[str]:
     """Return `A -- B` with the flags of B in place of A's. A flag given twice within A or B is an error."""
-    at = argv.index("--") if "--" in argv else len(argv)
+    at = [*argv, "--"].index("--")
     base, over = argv[:at], argv[at + 1 :]
     _refuse_repeats(base, one_name)
     _refuse_repeats(over, one_name)
@@ -169,8 +193,9 @@ def _unknown(word: str, known: set[str], refused: dict[str, str]) -> str:
         return f"{flag} {refused[flag]}"
     longer = sorted(name for name in known if name.startswith(flag))
     close = longer or difflib.get_close_matches(flag, known, n=1, cutoff=0.5)
-    remedy = f"did you mean {close[0]}?" if close else "--help all lists every option"
-    return f"unknown option {flag}; {remedy}"
+    if close:
+        return f"unknown option {flag}; did you mean {close[0]}?"
+    return f"unknown option {flag}; --help all lists every option"
 
 
 def _read_config(argv: list[str], known: set[str], refused: dict[str, str]) -> tuple[list[str], list[str]]:

@@ -8,12 +8,20 @@ from typing import Any
 
 from utils.errors import UserError
 
+GENERAL = "General"  # title of the options that every program has
+
 
 class Help(str):
     """Help text of an option, with its place in --help and the choices that the option is for (see `option`)."""
 
-    def __new__(cls, text: str, title: str | None, first: bool, only: dict[str, tuple] | None) -> Help:
-        self = super().__new__(cls, text)
+    title: str | None = None
+    first: bool = False
+    only: dict[str, tuple] = {}
+
+    @classmethod
+    def placed(cls, text: str, *, title: str | None, first: bool = False, only: dict | None = None) -> Help:
+        """Return the text with its place; the parameters are those of `option`."""
+        self = cls(text)
         self.title, self.first, self.only = title, first, only or {}
         return self
 
@@ -41,7 +49,7 @@ def option(
     Returns:
         the field, for HfArgumentParser
     """
-    facts: dict[str, Any] = {"help": Help(help, title, first, only)}
+    facts: dict[str, Any] = {"help": Help.placed(help, title=title, first=first, only=only)}
     if aliases:
         facts["aliases"] = aliases
     if isinstance(default, list):
@@ -66,13 +74,16 @@ def overwriting(
 def refuse_other_choices(group: Any) -> None:
     """Refuse options that were changed from their default and are for another choice than the one made."""
     for field in dataclasses.fields(group):
-        unset = field.default_factory() if field.default is dataclasses.MISSING else field.default
+        value = getattr(group, field.name)
         for name, choices in field.metadata["help"].only.items():
             chosen = getattr(group, name)
-            if getattr(group, field.name) != unset and chosen not in choices:
-                theirs = ", ".join(sorted(choice for choice in choices if choice))
-                here = f" with --{name} {chosen}" if chosen else ""
-                raise UserError(f"--{field.name} is for --{name} {theirs}; leave it out{here}")
+            # a list that is not given is empty: its field has a factory and no default
+            if chosen in choices or value in (field.default, []):
+                continue
+            refusal = f"--{field.name} is for --{name} {', '.join(sorted(filter(None, choices)))}; leave it out"
+            if chosen:
+                refusal += f" with --{name} {chosen}"
+            raise UserError(refusal)
 
 
 NOT_NEGATIVE, BELOW_ONE = "0 or more", "0 or more and below 1"

@@ -43,6 +43,7 @@ class FileArguments:
         aliases=["--outfile_name_or_path"],
         first=True,
     )
+    # Answers of different prompts do not see each other: the size changes memory and speed alone.
     batch_size: int = option(
         8, help="prompts at a time, each with all its answers; it does not change what is written", first=True
     )

@@ -9,7 +9,8 @@ from typing import Literal, Optional
 from utils.arguments.declarations import BELOW_ONE, NOT_NEGATIVE, expect, option, overwriting, required
 from utils.errors import UserError
 
-# titles of --help that several groups share
+# Titles of --help that several groups share; a title may be taken up again further down, so that the order of the
+# fields, which is that of args.json, need not be the order of the page.
 DATA, RUN, MEMORY = "Data", "Run", "Precision, memory and devices"
 
 
@@ -19,6 +20,7 @@ class ModelArguments:
     tokenizer_name_or_path: Optional[str] = option(help="folder of the tokenizer; None: that of the model")
     from_scratch: bool = option(False, help="start from random weights; of the folder only config.json and the tokenizer are read")
     template: Optional[str] = option(help="prompt template; by its name in docs/data.md; None: the tokenizer's", first=True)
+    # Two passes of one model are compared with each other: see refuse_dropout.
     dropout: float = option(0.0, help="dropout while training; preference stages need 0")
     gradient_checkpointing: bool = option(False, help="recompute activations to save memory; one more forward pass", title=MEMORY, first=True)
     lora_dim: int = option(0, help="rank of the LoRA adapter; 0 trains every weight", title="LoRA", first=True)
@@ -90,12 +92,15 @@ class TrainingArguments:
     learning_rate: float = option(1e-5, help="peak learning rate", title="Optimizer and schedule", first=True)
     weight_decay: float = option(0.0, help="AdamW weight decay; not of biases and norms")
     adam_beta1: float = option(0.9, help="AdamW beta 1")
+    # DeepSpeed-Chat's value; torch's is 0.999.
     adam_beta2: float = option(0.95, help="AdamW beta 2")
     lr_scheduler_type: Schedule = option("cosine", help="how the rate changes after the warm-up; names as in transformers.get_scheduler")
     warmup_steps: int = option(0, help="optimizer steps of warm-up")
     warmup_ratio: float = option(0.0, help="the same as a share of all steps")
     num_train_epochs: float = option(1.0, help="passes over the data", first=True)
+    # -1 and not None: the name and value of transformers.TrainingArguments, which people know.
     max_steps: int = option(-1, help="most optimizer steps; -1: every epoch", first=True)
+    # DeepSpeed clips to 1.0 where nothing is said, so it is always said.
     gradient_clipping: float = option(1.0, help="largest gradient norm; 0 does not clip")
     ema_decay: float = option(0.0, help="keep an exponential moving average of the weights; in float32, 4 bytes each, shared out as ZeRO shares the optimizer's; saved in ema/; 0: off")
     bf16: bool = option(False, help="train in bfloat16; master weights stay float32; needs --zero_stage 1 or more", title=MEMORY, first=True)
@@ -107,6 +112,7 @@ class TrainingArguments:
     seed: int = option(42, help="seed of the run; of data order, initialisation and dropout", title=RUN, first=True)
     logging_steps: int = option(10, help="optimizer steps between printed lines; metrics.jsonl has every step", title="Evaluation, checkpoints and logs")
     eval_every: str = option("epoch", help="when to evaluate; `epoch`, `epoch_K` (K epochs), N steps, or `never`", first=True)
+    # Whole models are large: none is kept beside the last one unless it is wanted.
     save_every: str = option("never", help="when to save a loadable folder epoch-N/ or step-N/; as --eval_every")
     checkpoint_every: int = option(200, help="steps between checkpoints to resume from; one more ends each epoch; 0: none", first=True)
     keep_last: int = option(1, help="how many of those checkpoints are kept")
@@ -188,10 +194,12 @@ class Interval:
             return Interval()
         if text == "epoch":
             return Interval(epochs=1)
-        kind, _, number = text.rpartition("_") if text.startswith("epoch_") else ("steps", "", text)
+        number = text.removeprefix("epoch_")
         if not number.isdigit() or int(number) < 1:
             raise UserError(f"--{name} is {text!r}; expected epoch, epoch_K, a number of steps, or never")
-        return Interval(epochs=int(number)) if kind == "epoch" else Interval(steps=int(number))
+        if number != text:
+            return Interval(epochs=int(number))
+        return Interval(steps=int(number))
 
     def due(self, step: int, epoch_ended: int | None) -> bool:
         """Is it time after optimizer step `step` (from 1)? `epoch_ended` is the number of the epoch that it ended."""

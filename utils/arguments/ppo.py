@@ -43,6 +43,7 @@ class RewardArguments:
     normalize_scores: bool = option(False, help="subtract the running mean of all scores, divide by their standard deviation; after --sigmoid_scores")
     score_scale: float = option(1.0, help="factor of the scores, after --normalize_scores")
     score_clip: Optional[float] = option(help="clip the scores to plus or minus this, after --score_scale; 0 does not clip" + FROM_PRESET)
+    # After the EOS trick of Huang et al. 2024, where the score of an answer without an end token becomes -1.
     unfinished: Literal["keep", "penalty", "mask"] = option("penalty", help="an answer without an end token; its score is kept, or lessened by --unfinished_penalty, or nothing is learned from it")
     unfinished_penalty: float = option(1.0, help="what the score of an unfinished answer loses", only={"unfinished": ("penalty",)})
     truncate_at: Optional[str] = option(help="cut answers after the first of this text; an answer without it is unfinished", title=ROLLOUTS)
@@ -67,6 +68,7 @@ class PPOArguments(RewardArguments):
     preset: Literal["plumbline", "dschat", "grpo", "grpo_token"] = option("plumbline", help="constants by name; plumbline, dschat, grpo, grpo_token (utils/arguments/ppo.py); a flag wins over them", title=ALGORITHM, first=True)
     advantage: Optional[Literal["gae", "rloo", "group"]] = option(help="how advantages are estimated; gae: with a critic; without one, against the prompt's other answers: rloo, group" + FROM_PRESET, first=True)
     prompts_per_rollout: int = option(64, help="prompts between updates, over all ranks", title=ROLLOUTS, first=True)
+    # A prompt is read once for all its answers, so more answers to a prompt cost less than more prompts.
     samples_per_prompt: int = option(4, help="answers to each prompt", first=True)
     minibatches: Optional[int] = option(help="optimizer steps of a pass" + FROM_PRESET, title=ALGORITHM, first=True)
     ppo_epochs: Optional[int] = option(help="passes over a rollout" + FROM_PRESET, first=True)
@@ -133,4 +135,6 @@ class PPOArguments(RewardArguments):
     @property
     def critic_start(self) -> str | None:
         """Return what the critic starts from; None: the actor's model, or there is no critic."""
-        return (self.critic_model_name_or_path or self.reward_model_name_or_path) if self.advantage == "gae" else None
+        if self.advantage != "gae":
+            return None
+        return self.critic_model_name_or_path or self.reward_model_name_or_path
