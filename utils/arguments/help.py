@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from transformers.hf_argparser import string_to_bool
+
 from utils.arguments.declarations import GENERAL, Help
 
 # A short page is to fit 60 lines; with up to so many options it has room for all of them.
@@ -19,8 +21,8 @@ MANY = 30
 WIDEST = 120  # columns; longer lines are hard to read
 # Columns of flags before their texts: --per_device_train_batch_size, the longest flag that short pages show, fits.
 LEFT = 34
-LONGEST_CHOICES = 24  # characters of choices that are shown beside the flag
-TYPES = {int: "N", float: "X"}
+LONGEST_CHOICES = 24  # characters of choices that the short page shows beside the flag
+TYPES = {int: "N", float: "X", string_to_bool: "True|False"}
 
 
 @dataclass
@@ -39,12 +41,14 @@ class Entry:
 
     def lines(self, every: bool, width: int) -> list[str]:
         """Return the lines of the option; without `every` in short, its first flag and the first part of its text."""
-        flags, text, default = self.flags, self.text, f"default: {self.default}"
+        flags, value, text, default = self.flags, self.value, self.text, f"default: {self.default}"
         if not every:
             flags, text, default = flags[:1], text.split("; ")[0], self.default
+        if not every and len(value) > LONGEST_CHOICES:
+            value = "NAME"
         if self.required:
             default = "required"
-        left = "  " + " ".join(filter(None, (", ".join(flags), self.value)))
+        left = "  " + " ".join(filter(None, (", ".join(flags), value)))
         right = textwrap.wrap(f"{text} ({default})", width - LEFT, break_long_words=False, break_on_hyphens=False)
         if len(left) >= LEFT:
             right.insert(0, "")
@@ -97,10 +101,7 @@ def _title(help: Help, title: str) -> str:
 def _value(action: argparse.Action) -> str:
     if action.const is True:
         return ""
-    value = action.metavar or TYPES.get(action.type, "TEXT")
-    choices = "|".join(map(str, action.choices or ()))
-    if 0 < len(choices) <= LONGEST_CHOICES:
-        value = choices
+    value = "|".join(map(str, action.choices or ())) or action.metavar or TYPES.get(action.type, "TEXT")
     if action.nargs == "+":
         value += " ..."
     return value

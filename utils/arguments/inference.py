@@ -14,6 +14,8 @@ Mode = Literal["generate", "ppl", "rm", "chat"]
 
 @dataclass
 class ReaderArguments:
+    """Options of a model that is read."""
+
     model_name_or_path: str = option(
         "", help="model to read; a Hugging Face name or a local folder", title="Model", first=True
     )
@@ -30,6 +32,8 @@ class ReaderArguments:
 
 @dataclass
 class FileArguments:
+    """Options of the files that are read and written."""
+
     data_path: list[str] = option(
         [],
         help="data to read; data sets, each [CLASS:]PATH_OR_NAME (docs/data.md), and globs of files",
@@ -52,6 +56,7 @@ class FileArguments:
     overwrite: bool = overwriting("replace an output of other options; also one that this program did not write")
 
     def check_files(self) -> None:
+        """Refuse values out of range: classes that inherit this one have a `__post_init__` of their own."""
         if self.batch_size < 1:
             raise UserError(f"--batch_size is {self.batch_size}; expected 1 or more")
         if not 0 < self.data_fraction <= 1:
@@ -62,6 +67,8 @@ class FileArguments:
 
 @dataclass
 class AnswerArguments:
+    """Options of answers that a model generates."""
+
     max_prompt_seq_len: int = option(
         384, help="longest prompt in tokens; longer ones lose their start", title="Answers", first=True
     )
@@ -78,6 +85,8 @@ class AnswerArguments:
 
 @dataclass
 class DrawArguments:
+    """Options of sampling."""
+
     top_p: float = option(
         1.0,
         help="sample from the likeliest tokens that together have this probability (top-p)",
@@ -90,6 +99,8 @@ class DrawArguments:
 
 @dataclass
 class LengthArguments:
+    """Options of the lengths of what is scored."""
+
     max_seq_len: int = option(
         0,
         help="longest prompt with one answer in tokens; prompts lose their start; 0: the model's limit",
@@ -106,6 +117,8 @@ MODE = "generate answers, their ppl (perplexity), their scores by an rm (reward 
 
 @dataclass
 class GenerateArguments(DrawArguments, AnswerArguments, FileArguments, ReaderArguments):
+    """Options of --mode generate."""
+
     mode: Mode = option("generate", help=MODE, title="Mode", first=True)
     num_samples: int = option(
         0, help="answers sampled for a prompt at each temperature; 0: one greedy answer", title="Sampling", first=True
@@ -132,6 +145,8 @@ class GenerateArguments(DrawArguments, AnswerArguments, FileArguments, ReaderArg
 
 @dataclass
 class PplArguments(LengthArguments, AnswerArguments, FileArguments, ReaderArguments):
+    """Options of --mode ppl."""
+
     mode: Mode = option("ppl", help=MODE, title="Mode", first=True)
 
     def __post_init__(self) -> None:
@@ -141,6 +156,8 @@ class PplArguments(LengthArguments, AnswerArguments, FileArguments, ReaderArgume
 
 @dataclass
 class RmArguments(LengthArguments, FileArguments, ReaderArguments):
+    """Options of --mode rm."""
+
     mode: Mode = option("rm", help=MODE, title="Mode", first=True)
 
     def __post_init__(self) -> None:
@@ -149,6 +166,8 @@ class RmArguments(LengthArguments, FileArguments, ReaderArguments):
 
 @dataclass
 class ChatArguments(DrawArguments, AnswerArguments, ReaderArguments):
+    """Options of --mode chat."""
+
     mode: Mode = option("chat", help=MODE, title="Mode", first=True)
     temperature: float = option(0.7, help="temperature of the answers; 0 is greedy", title="Sampling", first=True)
     system: str = option("", help="system message to begin with", title="Chat", first=True)

@@ -1,4 +1,4 @@
-"""The option groups that programs share. A stage's own group stands beside its main.py or in a module of its own here."""
+"""The option groups that programs share. A stage's own group is in its main.py or in a module of its own here."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ DATA, RUN, MEMORY = "Data", "Run", "Precision, memory and devices"
 
 @dataclass
 class ModelArguments:
+    """Options of the model to train."""
+
     model_name_or_path: str = required("model to start from; a Hugging Face name or a local folder", title="Model")
     tokenizer_name_or_path: Optional[str] = option(help="folder of the tokenizer; None: that of the model")
     from_scratch: bool = option(False, help="start from random weights; of the folder only config.json and the tokenizer are read")
@@ -47,6 +49,8 @@ class ModelArguments:
 
 @dataclass
 class DataArguments:
+    """Options of the data and how it is read."""
+
     data_path: list[str] = required("data sets to train on; each [CLASS:]PATH_OR_NAME[=WEIGHT|=Nrows] (docs/data.md)", title=DATA)
     eval_data_path: list[str] = option([], help="evaluation data; in the form of --data_path; None: test splits of --data_path", first=True)
     data_split: Optional[str] = option(help="shares of SFT, reward model and step 3, as 2,4,4; None: each stage reads everything")
@@ -71,6 +75,7 @@ class DataArguments:
 
     @property
     def max_length(self) -> int:
+        """Return the longest prompt and answer together, in tokens."""
         return self.model_max_length or self.max_prompt_seq_len + self.max_answer_seq_len
 
 
@@ -81,6 +86,8 @@ Schedule = Literal[
 
 @dataclass
 class TrainingArguments:
+    """Options of a training run."""
+
     output_dir: str = required("folder of the run; it gets the model, metrics.jsonl, args.json and checkpoints", title=RUN)
     run_name: Optional[str] = option(help="name in TensorBoard and wandb; None: the name of --output_dir")
     per_device_train_batch_size: int = option(8, help="prompts in a forward pass of a device; each with all its answers", title="Batches", first=True)
@@ -148,11 +155,14 @@ class TrainingArguments:
 
     @property
     def dtype_name(self) -> str:
+        """Return the name of the dtype that is trained in."""
         return "bf16" if self.bf16 else "fp32"
 
 
 @dataclass
 class SamplingArguments:
+    """Options of the answers that are sampled at evaluations."""
+
     sample_during_eval: int = option(0, help="prompts to answer at each evaluation; held-out ones, and the answers are shown and written", title="Answers at evaluations", first=True)
     sample_max_new_tokens: int = option(128, help="longest of these answers in tokens")
     sample_temperature: float = option(0.7, help="temperature of these answers; 0: greedy")
@@ -168,12 +178,13 @@ class SamplingArguments:
 
 
 def refuse_dropout(model_args: ModelArguments) -> None:
-    """Preference stages compare log-probs and scores of two passes: dropout would make them differ."""
+    """Refuse dropout: preference stages compare log-probs or scores of two passes, which it would make differ."""
     if model_args.dropout or model_args.lora_dropout:
         raise UserError("--dropout and --lora_dropout must be 0 here: policy and reference, or two scores, are compared")
 
 
 def refuse_samples_without_evaluation(sampling: SamplingArguments, args: TrainingArguments) -> None:
+    """Refuse to sample at evaluations that never come."""
     if sampling.sample_during_eval and args.eval_every == "never":
         raise UserError(
             f"--sample_during_eval {sampling.sample_during_eval} samples at evaluations, and --eval_every is never; "
@@ -183,13 +194,14 @@ def refuse_samples_without_evaluation(sampling: SamplingArguments, args: Trainin
 
 @dataclass(frozen=True)
 class Interval:
-    """`epoch`, `epoch_K`, N steps or `never`."""
+    """How often something is done: `epoch`, `epoch_K`, N steps or `never`."""
 
     epochs: int = 0
     steps: int = 0
 
     @staticmethod
     def of(text: str, name: str) -> Interval:
+        """Return what the value of option `name` says. Raises UserError."""
         if text == "never":
             return Interval()
         if text == "epoch":
@@ -202,7 +214,7 @@ class Interval:
         return Interval(steps=int(number))
 
     def due(self, step: int, epoch_ended: int | None) -> bool:
-        """Is it time after optimizer step `step` (from 1)? `epoch_ended` is the number of the epoch that it ended."""
+        """Return whether it is time after optimizer step `step` (from 1), which ended epoch `epoch_ended` or none."""
         if self.steps:
             return step % self.steps == 0
         return bool(self.epochs and epoch_ended and epoch_ended % self.epochs == 0)

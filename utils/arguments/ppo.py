@@ -1,4 +1,4 @@
-"""Options of step 3 by reinforcement. What a preset may set is None here and stated once, in PRESETS."""
+"""Options of step 3 by reinforcement. An option that presets set is None here; its values are in PRESETS alone."""
 
 from __future__ import annotations
 
@@ -31,6 +31,8 @@ CRITIC = {"advantage": ("gae",)}
 
 @dataclass
 class RewardArguments:
+    """Options of the reward of an answer, and of the models that judge it."""
+
     AT_THE_TOP: ClassVar[bool] = True
 
     reward_model_name_or_path: Optional[str] = option(help="reward model of step 2; the folder of a model that scores rollouts", title="Reward (one of the first three)", first=True)
@@ -38,7 +40,7 @@ class RewardArguments:
     reward_url: Optional[str] = option(help='an HTTP service; it is sent {"records": [...]} and answers {"scores": [[...], ...]}')
     true_reward_fn: Optional[str] = option(help="a function as --reward_fn that is only measured; an oracle of the truth")
     offload_reference_and_reward: bool = option(False, help="keep reference and reward model in CPU memory while they are not needed", title=MEMORY)
-    reference_model_name_or_path: Optional[str] = option(help="the reference model; None: the model that training starts from (with LoRA: that model without its adapter)", title=KL)
+    reference_model_name_or_path: Optional[str] = option(help="the reference model; None: the model that training starts from, with LoRA without its adapter", title=KL)
     sigmoid_scores: bool = option(False, help="map scores through a sigmoid, first of all", title=SCORES)
     normalize_scores: bool = option(False, help="subtract the running mean of all scores, divide by their standard deviation; after --sigmoid_scores")
     score_scale: float = option(1.0, help="factor of the scores, after --normalize_scores")
@@ -57,6 +59,8 @@ class RewardArguments:
 
 @dataclass
 class PPOArguments(RewardArguments):
+    """Options of PPO."""
+
     REFUSED: ClassVar[dict[str, str]] = {
         "whiten_rewards": "was removed: rewards are not whitened; give --normalize_scores or --whiten_advantages",
         "kl_horizon": "was removed: --kl_target adapts the weight over 10000 answers; leave it out",
@@ -65,7 +69,7 @@ class PPOArguments(RewardArguments):
         "global_batch_size": "has no effect here: --minibatches says how a rollout is divided; leave it out",
     }
 
-    preset: Literal["plumbline", "dschat", "grpo", "grpo_token"] = option("plumbline", help="constants by name; plumbline, dschat, grpo, grpo_token (utils/arguments/ppo.py); a flag wins over them", title=ALGORITHM, first=True)
+    preset: Literal["plumbline", "dschat", "grpo", "grpo_token"] = option("plumbline", help="constants by name; see utils/arguments/ppo.py, a flag wins over them", title=ALGORITHM, first=True)
     advantage: Optional[Literal["gae", "rloo", "group"]] = option(help="how advantages are estimated; gae: with a critic; without one, against the prompt's other answers: rloo, group" + FROM_PRESET, first=True)
     prompts_per_rollout: int = option(64, help="prompts between updates, over all ranks", title=ROLLOUTS, first=True)
     # A prompt is read once for all its answers, so more answers to a prompt cost less than more prompts.
@@ -79,8 +83,8 @@ class PPOArguments(RewardArguments):
     critic_model_name_or_path: Optional[str] = option(help="what the critic starts from; None: the reward model, or the actor where there is none", only=CRITIC)
     critic_learning_rate: Optional[float] = option(help="learning rate of the critic; None: 2 x --learning_rate", only=CRITIC, first=True)
     value_warmup: int = option(0, help="rollouts at the start from which only the critic learns", only=CRITIC)
-    kl_coef: Optional[float] = option(help="weight of this KL" + FROM_PRESET, title=KL, first=True)
-    kl_estimate: Optional[Literal["k1", "k2", "k3"]] = option(help="how the KL of a token is estimated; None: k1 in the reward, k3 in the loss (where the expected gradient of k1 is zero)")
+    kl_coef: Optional[float] = option(help="weight of the KL" + FROM_PRESET, title=KL, first=True)
+    kl_estimate: Optional[Literal["k1", "k2", "k3"]] = option(help="how the KL of a token is estimated; k1 in the loss is refused, its expected gradient is zero; None: k1 in the reward, k3 in the loss")
     kl_in: Optional[Literal["reward", "loss"]] = option(help="where the KL counts; in the reward of a token, or in the loss" + FROM_PRESET)
     kl_target: Optional[float] = option(help="adapt the weight towards this KL, in nats of an answer; None: the weight is fixed")
     stop_update_kl: Optional[float] = option(help="end a rollout's updates when a minibatch has moved this far from it, in nats of a token; None: never", title=ALGORITHM)
