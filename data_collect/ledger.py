@@ -36,14 +36,14 @@ WIDTH = 60  # characters of an answer in a list
 
 @dataclass
 class LedgerReportArguments:
-    ledger: str = required("file of the ledger", title="Options")
+    ledger: str = required("file of the ledger")
     json: str | None = option(help="JSON file for the same")
     overwrite: bool = overwriting()
 
 
 @dataclass
 class ListArguments:
-    ledger: str = required("file of the ledger", title="Options")
+    ledger: str = required("file of the ledger")
     state: str = option("unparsed", help=f"state of the rows to list; one of {', '.join(ROW_STATES)}")
     json: str | None = option(help="JSON Lines file for the whole rows")
     overwrite: bool = overwriting()
@@ -55,7 +55,7 @@ class ListArguments:
 
 @dataclass
 class ReparseArguments:
-    ledger: str = required("file of the ledger", title="Options")
+    ledger: str = required("file of the ledger")
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -37,9 +37,7 @@ from utils.reporting import run_program, say, warn, write_json
 
 @dataclass
 class SplitArguments:
-    data_dir: str = option(
-        "datasets", help="folder of bio-dataset-1.json, -2.json, …; the output goes there, too", title="Options"
-    )
+    data_dir: str = option("datasets", help="folder of bio-dataset-1.json, -2.json, …; the output goes there, too")
     num_sft: int = option(200, help="conversations of each file for supervised fine-tuning")
     num_dpo: int = option(200, help="conversations of each file for preference data")
     num_test: int = option(150, help="conversations of each file for testing, at most")
@@ -57,7 +55,6 @@ class SplitArguments:
 class TutorPairsArguments:
     response_file: str = required(
         "file of responses.csv; its columns are prompt, response (the model's turn), gpt (the teacher's)",
-        title="Options",
     )
     data_file: str = required("JSON file of columns to write")
     use_all: bool = option(False, help="keep every row whose reference is valid, whatever the model answered")

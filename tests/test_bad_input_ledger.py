@@ -59,7 +59,7 @@ def worker(path, url, count=20, **options):
 
 def test_programs(refuse, path, tmp_path):
     assert "the mode is missing; expected one of report, list, reparse" in refuse()
-    assert "the mode repot: no such mode; expected one of report, list, reparse" in refuse("repot")
+    assert "mode repot: no such mode; expected one of report, list, reparse" in refuse("repot")
     assert "--ledger" in refuse("report")
     assert f"{tmp_path / 'none'}: no such ledger" in refuse("report", "--ledger", tmp_path / "none")
     assert "--state is 'lost'; expected one of planned" in refuse("list", "--ledger", path, "--state", "lost")

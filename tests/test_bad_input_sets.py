@@ -105,7 +105,7 @@ def test_pairs(refuse, tmp_path):
 
 def test_tutor_split(refuse, tmp_path):
     assert "the mode is missing; expected one of split, pairs" in refuse("tutor")
-    assert "the mode splt: no such mode; expected one of split, pairs" in refuse("tutor", "splt")
+    assert "mode splt: no such mode; expected one of split, pairs" in refuse("tutor", "splt")
     run = lambda *words: refuse("tutor", "split", "--data_dir", tmp_path / "d", *words)  # noqa: E731
     assert "no bio-dataset-1.json, -2.json, … there; expected at least one" in run()
     path = tmp_path / "d" / "bio-dataset-1.json"

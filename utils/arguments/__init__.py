@@ -91,11 +91,10 @@ def parse_mode(
         pages = {name: _entries([group]) for name, group in (chosen or modes).items()}
         named = "".join(chosen) or "MODE"
         _show(of_modes(pages, flag), argv, " ".join(filter(None, (flag, named, "[options]"))), description)
-    name = flag or "the mode"
     if not mode:
-        raise UserError(f"{name} is missing; expected one of {', '.join(modes)}")
+        raise UserError(f"{flag or 'the mode'} is missing; expected one of {', '.join(modes)}")
     if not chosen:
-        raise UserError(f"{name} {mode}: no such mode; expected one of {', '.join(modes)}")
+        raise UserError(f"{flag or 'mode'} {mode}: no such mode; expected one of {', '.join(modes)}")
     mine, before = _flags(modes[mode]), f"{flag or ''} ".lstrip()
     for word in filter(None, map(_flag, argv)):
         others = [other for other, group in modes.items() if word in _flags(group)]

@@ -68,7 +68,7 @@ def entries(parser: argparse.ArgumentParser, groups: Sequence[type], hidden: set
     """
     own = {f.name for group in groups if getattr(group, "AT_THE_TOP", False) for f in dataclasses.fields(group)}
     found: dict[str, Entry] = {}
-    title = ""
+    title = "Options"
     for action in parser._actions:
         # argparse also takes each flag with - for _
         flags = [flag for flag in action.option_strings if "-" not in flag[2:]]
