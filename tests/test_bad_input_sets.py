@@ -116,7 +116,7 @@ def test_tutor_split(refuse, tmp_path):
     write(path, [json.dumps([CONVERSATION])])
     assert "--num_sft is -1; expected 0 or more" in run("--num_sft", "-1")
     assert "--instruction_file none: cannot be read" in run("--instruction_file", "none")
-    assert "unknown option --use_all" in run("--use_all")
+    assert "--use_all is used by pairs, not by split" in run("--use_all")
     assert [found.name for found in (tmp_path / "d").iterdir()] == ["bio-dataset-1.json"]
 
 
