@@ -63,7 +63,7 @@ def test_programs(refuse, path, tmp_path):
     assert "--ledger" in refuse("report")
     assert f"{tmp_path / 'none'}: no such ledger" in refuse("report", "--ledger", tmp_path / "none")
     assert "--state is 'lost'; expected one of planned" in refuse("list", "--ledger", path, "--state", "lost")
-    assert "unknown option --state" in refuse("report", "--ledger", path, "--state", "failed")
+    assert "--state is used by list, not by report" in refuse("report", "--ledger", path, "--state", "failed")
     assert "cannot be written" in refuse("report", "--ledger", path, "--json", path / "report.json")
     assert "cannot be written" in refuse("list", "--ledger", path, "--json", "/proc/rows.jsonl")
     assert sorted(each.name for each in tmp_path.iterdir()) == ["ledger"]
