@@ -45,12 +45,14 @@ Prompt = tuple[Message, ...]
 
 @dataclass
 class ConsistencyArguments:
-    ratings_csv: str = required("rated answers: a feedback CSV, or records with ratings")
-    rankings_csv: str = required("ranked pairs: a feedback CSV, or records with verdicts")
-    json: str | None = option(help="file for the numbers")
+    ratings_csv: str = required("rated answers; a feedback CSV, or records with ratings", title="Files")
+    rankings_csv: str = required("ranked pairs; a feedback CSV, or records with verdicts")
+    json: str | None = option(help="JSON file for the numbers")
     overwrite: bool = overwriting()
-    on_bad_row: Literal["error", "skip"] = option("error", help="a row that cannot be read stops, or is left out")
-    seed: int = option(0, help="seed of the intervals' bootstrap")
+    on_bad_row: Literal["error", "skip"] = option(
+        "error", help="a row that cannot be read stops the program, or is left out"
+    )
+    seed: int = option(0, help="seed of the intervals' bootstrap", title="Statistics")
 
 
 class Ranking(NamedTuple):

@@ -51,14 +51,23 @@ EXACT = {  # the bytes of the sources' own scripts
 
 @dataclass
 class ConvertArguments:
-    from_format: str = option("", help="format of the input, or any class of docs/data.md", aliases=["--from"])
+    from_format: str = option(
+        "", help="format of the input, or any class of docs/data.md", aliases=["--from"], title="Formats"
+    )
     to_format: str = option("", help="format of the output", aliases=["--to"])
-    input: list[str] = option([], help="the file, or folder; for rankings-eval-csv two: of a reference and of a model")
-    output: str = option("", help="the file, or folder, to write")
+    input: list[str] = option(
+        [], help="file or folder to read; for rankings-eval-csv two, of a reference and of a model", title="Files"
+    )
+    output: str = option("", help="file or folder to write")
     overwrite: bool = overwriting()
-    on_bad_row: Literal["error", "skip"] = option("error", help="what cannot be read or written stops, or is counted")
+    on_bad_row: Literal["error", "skip"] = option(
+        "error", help="a row that cannot be read or written stops the program, or is left out and counted"
+    )
     list_formats: bool = option(
-        False, help="print formats and what directions lose (of --from, --to)", aliases=["--list"]
+        False,
+        help="print formats and what directions lose (of --from, --to)",
+        aliases=["--list"],
+        title="Formats",
     )
 
     def __post_init__(self) -> None:

@@ -48,29 +48,32 @@ ROWS, PROMPTS, DUPLICATES, TOO_LONG, TOO_SHORT, UNWANTED, SEVERAL, NOT_DRAWN, KE
 @dataclass
 class GatherArguments:
     data_path: list[str] = required(
-        f"SOURCE:PATH[=Nrows] …; SOURCE is one of {', '.join(SOURCES)} or records (what any class reads); PATH "
-        "is a file, a folder (its training split), a glob or a Hugging Face name; Nrows draws N of its prompts"
+        f"prompts, each SOURCE:PATH[=Nrows]; SOURCE is one of {', '.join(SOURCES)} or records (what any class reads); "
+        "PATH is a file, a folder (its training split), a glob or a Hugging Face name; Nrows draws N of its prompts",
+        title="Files",
     )
     output_path: str = required("file to write, JSON Lines")
     form: Literal["lines", "records", "instructions"] = option(
-        "lines", help="lines: prompt as one text, task, source; records: docs/data.md; instructions: instruction, input"
+        "lines",
+        help="form of a row; lines: prompt, task, source; records: docs/data.md; instructions: with input",
     )
-    per_task: int | None = option(help="draw so many prompts of each task (dialog, qa, summary); None: all")
-    max_words: int | None = option(help="longest prompt in words (white space parts them)")
+    per_task: int | None = option(help="prompts of each task (dialog, qa, summary); None: all", title="Prompts")
+    max_words: int | None = option(help="longest prompt in words; white space parts them")
     max_characters: int | None = option(help="longest prompt in characters")
     max_tokens: int | None = option(help="longest prompt in tokens of --tokenizer_name_or_path")
     min_words: int = option(1, help="shortest prompt in words")
     tokenizer_name_or_path: str | None = option(help="tokenizer that --max_tokens counts with")
-    leave_out: list[str] = option([], help="texts that no prompt may contain, as Fact-check")
-    num_turns: int = option(1, help="prompts of one ShareGPT chat: its first so many human turns")
-    keep_answers: bool = option(False, help="also write the answers that people wrote or compared: chosen, reject")
-    on_bad_row: Literal["error", "skip"] = option("error", help="what to do with a row that is not its source's")
-    seed: int = option(42, help="seed of what is drawn")
-    summary: str | None = option(help="JSON file for the counts")
+    leave_out: list[str] = option([], help="texts that no prompt may contain; e.g. Fact-check")
+    num_turns: int = option(1, help="prompts taken of one ShareGPT chat; they are its first human turns")
+    keep_answers: bool = option(False, help="also write people's answers, as chosen and reject", title="Files")
+    on_bad_row: Literal["error", "skip"] = option("error", help="a row that is not its source's: stop, or leave it out")
+    seed: int = option(42, help="seed of what is drawn", title="Prompts")
+    summary: str | None = option(help="JSON file for the counts", title="Files")
     overwrite: bool = overwriting()
 
     def __post_init__(self) -> None:
-        expect(self, "1 or more", "per_task", "max_words", "max_characters", "max_tokens", "min_words", "num_turns")
+        expect(self, "1 or more", "per_task", "max_words", "max_tokens")
+        expect(self, "1 or more", "max_characters", "min_words", "num_turns")
         if (self.max_tokens is None) != (self.tokenizer_name_or_path is None):
             raise UserError("--max_tokens and --tokenizer_name_or_path go together; give both or neither")
         if self.num_turns > 1 and not any(path.startswith("sharegpt:") for path in self.data_path):

@@ -33,18 +33,22 @@ from utils.reporting import run_program, say, warn, write_json
 
 @dataclass
 class GroupArguments:
-    answers: list[str] = required("answers of the model that is to learn, with its losses; then of other models")
+    answers: list[str] = required(
+        "answers of the model that is to learn, with its losses; then of other models", title="Files"
+    )
     output_path: str = required("file to write, JSON Lines")
     base_models: str | None = option(
-        help="names of the models of --answers, as a,b; None: what the records say, or the files' names",
+        help="names of the models of --answers, as a,b; None: those of the records, or the files' names",
         aliases=["--base_model"],
     )
-    assign: str = option("crp", help="feedback for easy, medium, hard: c critique, r refinement, p preference")
-    quantiles: list[float] = option([], help="two shares to cut at, as 0.2 0.5; none: thirds")
+    assign: str = option(
+        "crp", help="feedback for easy, medium, hard; c critique, r refinement, p preference", title="Groups"
+    )
+    quantiles: list[float] = option([], help="two shares to cut at, as 0.2 0.5; None: thirds")
     per_task: bool = option(False, help="cut every task by itself instead of all together")
-    random: bool = option(False, help="baseline: groups of the same sizes drawn at random")
+    random: bool = option(False, help="draw groups of the same sizes at random; a baseline")
     seed: int = option(42, help="seed of --random")
-    summary: str | None = option(help="JSON file for sizes and statistics")
+    summary: str | None = option(help="JSON file for sizes and statistics", title="Files")
     overwrite: bool = overwriting()
 
     def __post_init__(self) -> None:

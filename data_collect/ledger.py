@@ -11,8 +11,6 @@ reparse   every stored answer through the parsers as they are now, at no cost
 
 from __future__ import annotations
 
-import contextlib
-import sys
 from argparse import ArgumentParser
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +21,7 @@ try:
 except ImportError:
     ArgumentParser().exit(2, "error: no environment is active; at the project's root: source training/environment.sh\n")
 
-from utils.arguments import parse
+from utils.arguments import parse_mode
 from utils.arguments.options import option, overwriting, required
 from utils.errors import UserError
 from utils.llm.asking import dollars
@@ -37,17 +35,17 @@ WIDTH = 60  # characters of an answer in a list
 
 
 @dataclass
-class ReportArguments:
+class LedgerReportArguments:
     ledger: str = required("file of the ledger")
-    json: str | None = option(help="file for the same as JSON")
+    json: str | None = option(help="JSON file for the same")
     overwrite: bool = overwriting()
 
 
 @dataclass
 class ListArguments:
     ledger: str = required("file of the ledger")
-    state: str = option("unparsed", help=f"one of {', '.join(ROW_STATES)}")
-    json: str | None = option(help="file for the rows, whole, as JSON Lines")
+    state: str = option("unparsed", help=f"state of the rows to list; one of {', '.join(ROW_STATES)}")
+    json: str | None = option(help="JSON Lines file for the whole rows")
     overwrite: bool = overwriting()
 
     def __post_init__(self) -> None:
@@ -61,24 +59,15 @@ class ReparseArguments:
 
 
 def main(argv: list[str] | None = None) -> None:
-    argv = list(sys.argv[1:] if argv is None else argv)
-    mode = argv[0] if argv else ""
-    if mode in ("--help", "-h"):
-        for group, _ in MODES.values():
-            with contextlib.suppress(SystemExit):
-                parse([group], ["--help"], description=__doc__)
-        return
-    if mode not in MODES:
-        raise UserError(f"ledger.py {mode or 'without a mode'}: expected one of {', '.join(MODES)}")
+    mode, args = parse_mode({name: group for name, (group, _) in MODES.items()}, argv, __doc__)
     group, run = MODES[mode]
-    (args,) = parse([group], argv[1:], description=__doc__)
     if group is not ReparseArguments:
         claim("ledger.py", {"--json": args.json}, reads=[args.ledger], overwrite=args.overwrite)
     with Ledger(args.ledger, create=False) as ledger:
         run(ledger, args)
 
 
-def report(ledger: Ledger, args: ReportArguments) -> None:
+def report(ledger: Ledger, args: LedgerReportArguments) -> None:
     found = ledger.report()
     say(f"{ledger.path}: {_line(found)}")
     for model, numbers in found["models"].items():
@@ -126,7 +115,7 @@ def reparse(ledger: Ledger, args: ReparseArguments) -> None:
 
 
 MODES = {
-    "report": (ReportArguments, report),
+    "report": (LedgerReportArguments, report),
     "list": (ListArguments, list_rows),
     "reparse": (ReparseArguments, reparse),
 }

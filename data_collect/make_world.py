@@ -36,21 +36,21 @@ from utils.world.teachers import TEACHERS
 
 @dataclass
 class WorldArguments:
-    output_dir: str = option("output/tutor/world", help="folder of the world")
+    output_dir: str = option("output/tutor/world", help="folder of the world", title="World")
     num_demonstrations: int = option(12000, help="demonstrations for supervised fine-tuning")
     num_prompts: int = option(3000, help="prompts to sample answers for")
     num_pairs: int = option(1000, help="prompts with four teacher-written answers, compared")
     num_test: int = option(400, help="test rows of each kind")
     strong_share: float = option(0.5, help="share of demonstrations by the strong teacher")
     noise_temperature: float = option(
-        0.7, help="of the comparisons: P(a over b) = sigmoid(gap in utility / temperature)"
+        0.7, help="noise of the comparisons; P(a over b) = sigmoid(gap in utility / temperature)"
     )
     seed: int = option(1234, help="seed of everything drawn")
-    vocab_size: int = option(1024, help="pieces of the tokenizer")
+    vocab_size: int = option(1024, help="pieces of the tokenizer", title="Tokenizer and model")
     hidden_size: int = option(192, help="width of the model")
     num_hidden_layers: int = option(4, help="layers of the model")
     num_attention_heads: int = option(6, help="attention heads of the model")
-    overwrite: bool = overwriting()
+    overwrite: bool = overwriting(title="World")
 
     def __post_init__(self) -> None:
         for name in ("num_demonstrations", "num_prompts", "num_pairs", "num_test"):

@@ -36,25 +36,30 @@ from utils.world.serving.server import ChatServer, Settings
 
 @dataclass
 class ServerArguments:
-    port: int = option(8008, help="port to listen on; 0: any that is free")
+    port: int = option(8008, help="port to listen on; 0: any that is free", title="Server")
     host: str = option("127.0.0.1", help="address to listen on; the default is reached from this machine alone")
     url_file: str = option("", help="file that holds the address for as long as the server listens")
     overwrite: bool = overwriting()
     parent_pid: int = option(0, help="stop when the process of this number is gone; 0: only on a signal")
-    api_key: str = option("", help="the key that clients must send; none: any will do")
-    any_model: bool = option(False, help="the oracle answers for models of any other name, too")
-    noise_temperature: float = option(0.7, help="P(a over b) = sigmoid(gap in utility / temperature); 0 never errs")
+    api_key: str = option("", help="the key that clients must send; None: any will do")
+    any_model: bool = option(False, help="answer for models of any other name, too")
+    noise_temperature: float = option(
+        0.7,
+        help="noise of comparisons; P(a over b) = sigmoid(gap in utility / temperature), 0 never errs",
+        title="Errors of judgement",
+    )
     noise: float = option(0.0, help="share of judgements that are wrong whatever the gap")
-    position_bias: float = option(0.0, help="share of comparisons won by what is shown first, whatever it is")
-    latency: float = option(0.0, help="seconds that every answer takes")
-    faults: str = option("", help="what goes wrong and how often, as 429=0.1,reset=0.05 (docs/feedback.md)")
+    position_bias: float = option(0.0, help="share of comparisons won by the answer shown first, whatever it is")
+    latency: float = option(0.0, help="seconds that every answer takes", title="Delays and faults")
+    faults: str = option("", help="faults and how often each occurs; as 429=0.1,reset=0.05 (docs/feedback.md)")
     slow: float = option(2.0, help="seconds that the fault `slow` adds")
     retry_after: float = option(1.0, help="seconds that the fault `429-retry-after` asks a client to wait")
-    seed: int = option(1234, help="seed of the noise and of the faults")
+    seed: int = option(1234, help="seed of the noise and of the faults", title="Server")
 
     def __post_init__(self) -> None:
         expect(self, "0 to 1", "noise", "position_bias")
-        expect(self, "0 or more", "noise_temperature", "latency", "slow", "retry_after", "parent_pid")
+        expect(self, "0 or more", "noise_temperature", "parent_pid")
+        expect(self, "0 or more", "latency", "slow", "retry_after")
         if not 0 <= self.port <= 65535:
             raise UserError(f"--port is {self.port}; expected 0 to 65535")
         if self.parent_pid and not _exists(self.parent_pid):

@@ -42,23 +42,29 @@ from utils.reporting import progress, run_program, say, warn, write_json
 @dataclass
 class PairsArguments:
     data_path: list[str] = required(
-        "feedback, each [CLASS:]PATH (docs/data.md); of a folder with a test split the training split is read"
+        "feedback, each [CLASS:]PATH (docs/data.md); of a folder with a test split the training split is read",
+        title="Files",
     )
     output_dir: str | None = option(help="folder for train.jsonl, valid.jsonl and stats.json")
     critique_path: str | None = option(help="file for the requests to rewrite the answers that were criticised")
     form: Literal["pairs", "sets", "lines"] = option(
-        "pairs", help="pairs: a record of two answers each; sets: a record a prompt; lines: prompt, chosen, reject"
+        "pairs",
+        help="form of a row; pairs: a record of two answers; sets: a record a prompt; lines: prompt, chosen, reject",
     )
-    kinds: list[str] = option(list(KINDS), help="kinds of feedback to use")
+    kinds: list[str] = option(list(KINDS), help="kinds of feedback to use", title="Pairs")
     min_gap: float = option(1.0, help="smallest gap of two ratings that makes a pair, in units of the rating")
     valid_share: float = option(0.1, help="share of the prompts for valid.jsonl")
-    test_path: list[str] = option([], help="test sets: pairs of their prompts are left out")
-    on_bad_row: Literal["error", "skip"] = option("error", help="what to do with a row that cannot be read")
+    test_path: list[str] = option([], help="test sets; pairs of their prompts are left out")
+    on_bad_row: Literal["error", "skip"] = option(
+        "error", help="a row that cannot be read stops the program, or is left out"
+    )
     stats: bool = option(
-        False, help="measure lengths, length bias, wins by model, conflicts, cycles; to stats.json as well"
+        False,
+        help="measure lengths, length bias, wins by model, conflicts, cycles; to stats.json as well",
+        title="Files",
     )
     overwrite: bool = overwriting()
-    seed: int = option(42, help="seed of the division into training and validation")
+    seed: int = option(42, help="seed of the division into training and validation", title="Pairs")
 
     def __post_init__(self) -> None:
         expect(self, "above 0", "min_gap")

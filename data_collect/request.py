@@ -12,9 +12,7 @@ from __future__ import annotations
 
 from argparse import ArgumentParser
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 try:
     import utils.errors  # noqa: F401
@@ -22,15 +20,15 @@ except ImportError:
     ArgumentParser().exit(2, "error: no environment is active; at the project's root: source training/environment.sh\n")
 
 from utils.arguments import parse
-from utils.arguments.options import BELOW_ONE, NOT_NEGATIVE, expect, option, overwriting
 from utils.errors import UserError
 from utils.feedback import KINDS, Asker, Case, Choice, Prompts, follow, questions_of
-from utils.feedback.cases import expect_questions, unknown_kind
-from utils.feedback.forms import MATERIAL, STRUCTURED, scale_of
+from utils.feedback.cases import expect_questions
+from utils.feedback.forms import MATERIAL, scale_of
 from utils.feedback.generators import files_of, matched
+from utils.feedback.options import LabelArguments, RequestArguments, RequestLimits
 from utils.feedback.results import Summary, check_output, write_results
 from utils.feedback.rows import completions_wanted, read_cases, read_objectives, slice_of
-from utils.llm.asking import Limits, Outcome, Question, ask
+from utils.llm.asking import Outcome, Question, ask
 from utils.llm.ledger import Ledger
 from utils.llm.providers import open_provider
 from utils.outputs import claim
@@ -42,96 +40,6 @@ SOME_FAILED, LIMIT_REACHED = 3, 4
 EXIT_CODES = """\
 exit codes: 0 all is asked; 2 an error in what was given; 3 some requests failed, run the same command again;
 4 --max_usd or --max_requests was reached before all was asked; 130 interrupted"""
-ALIASES = {"gpt4": "gpt-4o", "chatgpt": "gpt-4o-mini", "claude": "claude-sonnet-4-20250514"}
-
-
-@dataclass
-class RequestArguments:
-    input_files: list[str] = option(
-        [], help="rows to ask about; for --kind label two generators'", aliases=["--input_csv"]
-    )
-    output_file: str | None = option(help="file to write: .jsonl, .txt, .csv, .json", aliases=["--save_feedback_csv"])
-    api_type: str = option(
-        "gpt4",
-        help="model to ask; gpt4, chatgpt and claude are short names",
-        aliases=["--gpt_version", "--llm", "--ai_model"],
-    )
-    provider: Literal["openai", "anthropic", "replay"] | None = option(help="None: by the model's name")
-    base_url: str | None = option(help="another server of the same API; for replay the file of saved answers")
-    kind: str | None = option(
-        help="; ".join(f"{k.name}: {k.about}" for k in KINDS.values()) + "; None: by feedback_type"
-    )
-    base_models: str | None = option(help="models whose answers are asked about, as a,b", aliases=["--base_model"])
-    nums: str | None = option(help="rows to take: n, the first n; a,b, row a up to b, from 0")
-    start_index: int = option(0, help="rows to leave out at the start")
-    columns: list[str] = option([], help="names of columns, as prompt=question")
-    prompt_file: list[str] = option([], help="prompts of your own in place of those in data_collect/prompts")
-    overwrite: bool = overwriting()
-    ledger: str | None = option(help="where replies are kept; None: <output_file>.ledger")
-    temperature: float = option(0.0, help="sampling temperature")
-    max_tokens: int | None = option(help="longest reply in tokens; None: the provider's own limit, with --max_usd 4096")
-    structured: bool = option(False, help="JSON replies by a schema, where the server has them (not for free texts)")
-    scale: str | None = option(help="rating: lowest and highest; None: 1,7")
-    orders: Literal["both", "random", "fixed"] | None = option(
-        help="comparisons: which answer is shown first; None: both, for label and --listwise random"
-    )
-    listwise: bool = option(False, help="ranking: one order of all answers instead of pairs")
-    objectives: str | None = option(help="conversation: file of learning objectives, one a line")
-    data_fraction: float | None = option(help="completion: share of the rows to take, from the first; None: all")
-    ff: int | None = option(help="completion: rows of that share to skip")
-
-    def __post_init__(self) -> None:
-        if self.kind is not None and self.kind not in KINDS:
-            raise unknown_kind(self.kind)
-        expect(self, NOT_NEGATIVE, "temperature", "start_index", "ff")
-        expect(self, "1 or more", "max_tokens")
-        expect(self, "above 0 and at most 1", "data_fraction")
-        self.model = ALIASES.get(self.api_type, self.api_type)
-        self.provider = self.provider or ("anthropic" if self.model.startswith("claude") else "openai")
-        if not self.input_files and self.kind != "label" and not self.objectives:
-            raise UserError("--input_files is missing; name the file of rows to ask about")
-        if self.output_file is None and self.kind != "label":
-            raise UserError("--output_file is missing; name the file to write")
-        for name, kinds in KINDS_OF_OPTION.items():
-            if getattr(self, name) not in (None, False, []) and (self.kind or "by row") not in kinds:
-                raise UserError(f"--{name} is for --kind {', '.join(sorted(kinds - {'by row'}))}; leave it out")
-
-
-KINDS_OF_OPTION = {
-    "scale": {"rating"},
-    "orders": {"preference", "ranking", "label", "by row"},
-    "listwise": {"ranking"},
-    "objectives": {"conversation"},
-    "data_fraction": {"completion"},
-    "ff": {"completion"},
-    "base_models": {name for name, kind in KINDS.items() if kind.answers} - {"label"} | {"by row"},
-    "structured": {name for name, kind in KINDS.items() if set(kind.forms) & set(STRUCTURED)} | {"by row"},
-    "columns": set(KINDS) - {"label"} | {"by row"},
-}
-
-
-@dataclass
-class LabelArguments:
-    """Two generators compared, in <base_dir>/comparisons_LLM/M1_vs_M2/annotations.json."""
-
-    model1_name: str | None = option(help="label: generator in question, output_2 of the annotations; None: temp1.0")
-    model2_name: str | None = option(help="label: generator it is compared with, output_1; None: chatgpt")
-    base_dir: str | None = option(help="label: folder of both generators' answers, and of the annotations")
-    max_num_comparisons: int | None = option(help="label: comparisons at most; None: 200")
-    filter_out_fraction: float | None = option(help="label: share of the prompts to leave out, from the first")
-
-    def __post_init__(self) -> None:
-        expect(self, "1 or more", "max_num_comparisons")
-        expect(self, BELOW_ONE, "filter_out_fraction")
-
-    @property
-    def names(self) -> tuple[str, str]:
-        return self.model1_name or "temp1.0", self.model2_name or "chatgpt"
-
-
-@dataclass
-class RequestLimits(Limits):
-    concurrency: int = option(32, help="requests in flight at once", aliases=["--n_workers"])
 
 
 def main(argv: list[str] | None = None) -> int:

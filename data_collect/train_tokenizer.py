@@ -33,15 +33,18 @@ NAMES = {"id", "role", "from", "model", "judge", "order", "preferred"}  # fields
 @dataclass
 class TokenizerArguments:
     data_path: list[str] = required(
-        "data sets, each [CLASS:]PATH_OR_NAME (docs/data.md): every string of a row is text; or .txt, a text a line"
+        "texts; data sets, each [CLASS:]PATH_OR_NAME (docs/data.md): every string is text; or .txt, a text a line",
+        title="Files",
     )
     output_dir: str = required("folder for the tokenizer and the config.json")
-    vocab_size: int = option(8192, help="pieces, of which 263 are bytes, special tokens and punctuation")
+    vocab_size: int = option(
+        8192, help="pieces of the tokenizer; 263 are bytes, special tokens and punctuation", title="Tokenizer and model"
+    )
     hidden_size: int = option(256, help="width of the model")
     num_hidden_layers: int = option(4, help="layers of the model")
     num_attention_heads: int = option(4, help="attention heads of the model")
     max_position_embeddings: int = option(1024, help="longest row in tokens")
-    overwrite: bool = overwriting()
+    overwrite: bool = overwriting(title="Files")
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -11,10 +11,8 @@ pairs   responses.csv (prompt, response, gpt) -> columns: prompt, chosen (the te
 
 from __future__ import annotations
 
-import contextlib
 import random
 import re
-import sys
 from argparse import ArgumentParser
 from collections import Counter
 from dataclasses import dataclass
@@ -26,7 +24,7 @@ try:
 except ImportError:
     ArgumentParser().exit(2, "error: no environment is active; at the project's root: source training/environment.sh\n")
 
-from utils.arguments import parse
+from utils.arguments import parse_mode
 from utils.arguments.options import NOT_NEGATIVE, expect, option, overwriting, required
 from utils.errors import UserError
 from utils.feedback.tutor_turns import INSTRUCTION, REASONS, cleaned, is_valid_reference, prompts_and_turns, why_worse
@@ -43,7 +41,9 @@ class SplitArguments:
     num_sft: int = option(200, help="conversations of each file for supervised fine-tuning")
     num_dpo: int = option(200, help="conversations of each file for preference data")
     num_test: int = option(150, help="conversations of each file for testing, at most")
-    instruction_file: str | None = option(help="text that replaces every conversation's instruction; none: built in")
+    instruction_file: str | None = option(
+        help="file of the text that replaces every conversation's instruction; None: built in"
+    )
     seed: int = option(42, help="seed of the draw")
     overwrite: bool = overwriting()
 
@@ -52,27 +52,20 @@ class SplitArguments:
 
 
 @dataclass
-class PairsArguments:
-    response_file: str = required("responses.csv: prompt, response (the model's turn), gpt (the teacher's)")
+class TutorPairsArguments:
+    response_file: str = required(
+        "file of responses.csv; its columns are prompt, response (the model's turn), gpt (the teacher's)",
+    )
     data_file: str = required("JSON file of columns to write")
     use_all: bool = option(False, help="keep every row whose reference is valid, whatever the model answered")
     overwrite: bool = overwriting()
 
 
-MODES = {"split": SplitArguments, "pairs": PairsArguments}
+MODES = {"split": SplitArguments, "pairs": TutorPairsArguments}
 
 
 def main(argv: list[str] | None = None) -> None:
-    argv = list(sys.argv[1:] if argv is None else argv)
-    mode = argv[0] if argv else ""
-    if mode in ("--help", "-h"):
-        for group in MODES.values():
-            with contextlib.suppress(SystemExit):
-                parse([group], ["--help"], description=__doc__)
-        return
-    if mode not in MODES:
-        raise UserError(f"tutor.py {mode or 'without a mode'}: expected tutor.py split or tutor.py pairs")
-    (args,) = parse([MODES[mode]], argv[1:], description=__doc__)
+    mode, args = parse_mode(MODES, argv, __doc__)
     {"split": split, "pairs": pairs}[mode](args)
 
 
@@ -154,7 +147,7 @@ def _report_overlap(dialogues: dict[str, list[tuple[Any, list[Message]]]]) -> No
 # ---- pairs
 
 
-def pairs(args: PairsArguments) -> None:
+def pairs(args: TutorPairsArguments) -> None:
     """Keeps the rows in which the model's turn is worse than the teacher's, with the reason."""
     columns: dict[str, list[str]] = {"prompt": [], "chosen": [], "rejected": [], "reason": []}
     tally: Counter[str] = Counter()

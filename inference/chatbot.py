@@ -27,13 +27,14 @@ from utils.answering.chat import Talk
 from utils.answering.output import MADE_BY, Shards, join_ranks
 from utils.answering.reader import Reader, answering, model_facts, open_files, samplings, score_rows, signature, work_on
 from utils.answering.rows import answer_row, numbers_in
+from utils.arguments import parse_mode
 from utils.arguments.inference import (
+    MODES,
     ChatArguments,
     GenerateArguments,
     PplArguments,
     ReaderArguments,
     RmArguments,
-    parse_mode,
 )  # fmt: skip
 from utils.engine import ranks
 from utils.errors import UserError
@@ -46,7 +47,7 @@ PROGRAM = "chatbot.py"
 
 
 def main(argv: list[str] | None = None) -> None:
-    args = parse_mode(argv, __doc__)
+    _, args = parse_mode(MODES, argv, __doc__, flag="--mode")
     join_ranks()
     {"generate": generate, "ppl": ppl, "rm": rm, "chat": chat}[args.mode](args)
 

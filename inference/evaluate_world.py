@@ -36,7 +36,7 @@ from utils.world.truth import utilities
 
 @dataclass
 class EvaluationArguments:
-    answers: list[str] = required("answer files, each NAME=FILE")
+    answers: list[str] = required("answer files, each NAME=FILE", title="Evaluation")
     results: str = option("output/tutor/results.json", help="JSON file to merge the numbers into")
     overwrite: bool = overwriting()
     seed: int = option(1234, help="seed of the bootstrap over prompts")

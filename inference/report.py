@@ -36,9 +36,11 @@ from utils.world.oracle import assess
 
 @dataclass
 class ReportArguments:
-    folder: str = option("output/tutor", help="folder of the pipeline; results.json and report.html are written there")
+    folder: str = option(
+        "output/tutor", help="folder of the pipeline; results.json and report.html are written there", title="Report"
+    )
     num_prompts: int = option(12, help="held-out prompts whose answers are shown side by side")
-    noise_temperature: float = option(0.7, help="of the oracle that compared feedback/test.jsonl, as it was told")
+    noise_temperature: float = option(0.7, help="noise of the oracle that compared feedback/test.jsonl, as it was told")
     overwrite: bool = overwriting()
 
     def __post_init__(self) -> None:

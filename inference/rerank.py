@@ -37,10 +37,13 @@ from utils.statistics import best_of_n, doublings, mean_interval
 @dataclass
 class RerankArguments(LengthArguments, FileArguments, ReaderArguments):
     model_name_or_path: str = option(
-        "", help="reward model that scores the answers; none: they have scores", aliases=["--reward_model_name_or_path"]
+        "",
+        help="reward model that scores the answers; None: they have scores",
+        aliases=["--reward_model_name_or_path"],
+        title="Model",
     )
-    n: str = option("16", help="how many answers to choose from, or several such numbers, as 1,4,16")
-    scorer: str | None = option(help="whose scores to go by, where the answers have those of several models")
+    n: str = option("16", help="number of answers to choose from, or several, as 1,4,16", title="Choice")
+    scorer: str | None = option(help="model whose scores to go by; None: the only one that scored the answers")
 
     def __post_init__(self) -> None:
         self.check_files()

@@ -58,12 +58,12 @@ def worker(path, url, count=20, **options):
 
 
 def test_programs(refuse, path, tmp_path):
-    assert "ledger.py without a mode: expected one of report, list, reparse" in refuse()
-    assert "ledger.py repot: expected one of report, list, reparse" in refuse("repot")
+    assert "the mode is missing; expected one of report, list, reparse" in refuse()
+    assert "mode repot: no such mode; expected one of report, list, reparse" in refuse("repot")
     assert "--ledger" in refuse("report")
     assert f"{tmp_path / 'none'}: no such ledger" in refuse("report", "--ledger", tmp_path / "none")
     assert "--state is 'lost'; expected one of planned" in refuse("list", "--ledger", path, "--state", "lost")
-    assert "unknown option --state" in refuse("report", "--ledger", path, "--state", "failed")
+    assert "--state is used by list, not by report" in refuse("report", "--ledger", path, "--state", "failed")
     assert "cannot be written" in refuse("report", "--ledger", path, "--json", path / "report.json")
     assert "cannot be written" in refuse("list", "--ledger", path, "--json", "/proc/rows.jsonl")
     assert sorted(each.name for each in tmp_path.iterdir()) == ["ledger"]

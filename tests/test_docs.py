@@ -71,7 +71,7 @@ def all_flags() -> frozenset[str]:
     for program in PROGRAMS:
         for mode in modes if program.name == "chatbot.py" else [[]]:
             with contextlib.redirect_stdout(found), contextlib.suppress(SystemExit):
-                module_of(program).main([*mode, "--help"])
+                module_of(program).main([*mode, "--help", "all"])
     return frozenset(re.findall(r"--\w+", found.getvalue()))
 
 

@@ -26,7 +26,7 @@ launch() {
     [[ -n "${MODEL:-}" ]] || { echo "error: MODEL is empty; set it at the top of ${BASH_SOURCE[1]}" >&2; exit 2; }
     [[ -n "${DATA:-}" ]] || { echo "error: DATA is empty; set it at the top of ${BASH_SOURCE[1]}, or DATA=… bash ${BASH_SOURCE[1]##*/}" >&2; exit 2; }
     for word in "$@"; do
-        [[ "${word}" == --help || "${word}" == -h ]] && exec python "${STAGE_DIR}/main.py" --help
+        [[ "${word}" == --help || "${word}" == -h ]] && exec python "${STAGE_DIR}/main.py" "$@"
     done
     read -r -a data <<<"${DATA}"                            # several data sets are separated by spaces
     words=("${STAGE_DIR}/main.py" --model_name_or_path "${MODEL}" --data_path "${data[@]}" --output_dir "${OUTPUT}"

@@ -25,11 +25,13 @@ from utils.reporting import run_program
 
 
 @dataclass
-class EvalArguments(DrawArguments, AnswerArguments, FileArguments, ReaderArguments):
+class SftEvalArguments(DrawArguments, AnswerArguments, FileArguments, ReaderArguments):
     max_new_tokens: int = option(200, help="longest answer in tokens")
-    top_p: float = option(0.9, help="draw from the likeliest tokens that together have this probability")
-    top_k: int = option(50, help="draw from so many of the likeliest tokens; 0: from all")
-    temperature: float = option(1.0, help="below 1 sharpens the distribution")
+    top_p: float = option(
+        0.9, help="sample from the likeliest tokens that together have this probability (top-p)", title="Sampling"
+    )
+    top_k: int = option(50, help="sample from the k likeliest tokens (top-k); 0: from all")
+    temperature: float = option(1.0, help="temperature of the answers; below 1 sharpens the distribution")
 
     def __post_init__(self) -> None:
         self.check_files()
@@ -38,7 +40,7 @@ class EvalArguments(DrawArguments, AnswerArguments, FileArguments, ReaderArgumen
 
 
 def main(argv: list[str] | None = None) -> None:
-    (args,) = parse([EvalArguments], argv, __doc__)
+    (args,) = parse([SftEvalArguments], argv, __doc__)
     join_ranks()
     drawn = {"top_p": args.top_p, "top_k": args.top_k, "seed": args.seed}
     how = samplings(args, [args.temperature], num_samples=2, **drawn)

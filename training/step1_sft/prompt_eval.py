@@ -42,24 +42,28 @@ PROMPTS = {
 
 @dataclass
 class PromptEvalArguments:
-    model_name_or_path_baseline: str = required("the model before training, or the only one")
+    model_name_or_path_baseline: str = required("the model before training, or the only one", title="Models")
     model_name_or_path_finetune: str | None = option(help="the model after training")
-    template: str | None = option(help="prompt template by name; None uses each tokenizer's chat template")
-    dataset_name: str | None = option(help="data-set class of --local_data_files; None detects it")
+    template: str | None = option(help="prompt template; by its name in docs/data.md; None: each tokenizer's")
+    dataset_name: str | None = option(
+        help="data-set class of --local_data_files; None: found by its columns", title="Files"
+    )
     local_data_files: str | None = option(help="file or folder of prompts; None: a few built-in ones")
-    language: Literal["English", "Chinese", "Japanese"] = option("English", help="of the built-in prompts")
-    max_samples: int = option(20, help="at most so many prompts")
+    language: Literal["English", "Chinese", "Japanese"] = option("English", help="language of the built-in prompts")
+    max_samples: int = option(20, help="most prompts to answer")
     output_path: str | None = option(help="JSON file to write; None: the answers are only shown")
     overwrite: bool = overwriting()
     batch_size: int = option(8, help="prompts at a time")
-    max_prompt_seq_len: int = option(384, help="longest prompt in tokens; longer ones lose their start")
+    max_prompt_seq_len: int = option(
+        384, help="longest prompt in tokens; longer ones lose their start", title="Answers"
+    )
     max_new_tokens: int = option(100, help="longest answer in tokens")
-    num_beams: int = option(3, help="beams; 1 samples without any")
+    num_beams: int = option(3, help="beams of beam search; 1: none, answers are sampled")
     num_return_sequences: int = option(1, help="answers to each prompt, at most as many as beams")
-    temperature: float = option(0.95, help="0 does not sample")
-    top_k: int = option(30, help="draw from so many of the likeliest tokens; 0: from all")
-    bf16: bool = option(False, help="read in bfloat16")
-    seed: int = option(42, help="seed of what is drawn")
+    temperature: float = option(0.95, help="temperature of the answers; 0 does not sample")
+    top_k: int = option(30, help="sample from the k likeliest tokens (top-k); 0: from all")
+    bf16: bool = option(False, help="read in bfloat16", title="Models")
+    seed: int = option(42, help="seed of sampling", title="Answers")
 
     def __post_init__(self) -> None:
         if self.dataset_name and not self.local_data_files:

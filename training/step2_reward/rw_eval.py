@@ -49,13 +49,13 @@ TWO = ("output_1", "output_2")
 
 
 @dataclass
-class EvalArguments(LengthArguments, FileArguments, ReaderArguments):
+class RewardEvalArguments(LengthArguments, FileArguments, ReaderArguments):
     def __post_init__(self) -> None:
         self.check_files()
 
 
 def main(argv: list[str] | None = None) -> None:
-    (args,) = parse([EvalArguments], argv, __doc__)
+    (args,) = parse([RewardEvalArguments], argv, __doc__)
     join_ranks()
     if not args.data_path and not args.output_path:
         return show(part_of(BUILT_IN, args.offset, args.data_fraction), args)
@@ -70,7 +70,7 @@ def main(argv: list[str] | None = None) -> None:
         write_json(metrics, measure(shards.read(), signature(args.model_name_or_path)))
 
 
-def show(rows: list[AnswerRow], args: EvalArguments) -> None:
+def show(rows: list[AnswerRow], args: RewardEvalArguments) -> None:
     """Score the built-in pairs and write nothing."""
     reader = Reader(args, reward=True)
     scores = reader.scores([row.record for row in rows], args.max_seq_len)

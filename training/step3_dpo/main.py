@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from argparse import ArgumentParser
 from dataclasses import dataclass
+from typing import ClassVar
 
 try:
     import utils.errors  # noqa: F401
@@ -41,12 +42,19 @@ from utils.training.trainer import Trainer, evaluate, make_plan
 
 @dataclass
 class DPOArguments:
+    AT_THE_TOP: ClassVar[bool] = True
+
     loss: str = option(
-        "sigmoid", help=f"which preference loss: {', '.join(sorted(LOSSES))} (utils/losses/preference.py)"
+        "sigmoid",
+        help=f"preference loss; one of {', '.join(sorted(LOSSES))} (utils/losses/preference.py)",
+        title="Loss",
+        first=True,
     )
-    beta: float = option(0.1, help="how strongly the policy is held to the reference")
-    label_smoothing: float = option(0.0, help="assumed share of wrong labels, for the losses that use it (cdpo)")
-    reference_model_name_or_path: str | None = option(help="the reference; None: the model that training starts from")
+    beta: float = option(0.1, help="how strongly the policy is held to the reference", first=True)
+    label_smoothing: float = option(0.0, help="assumed share of wrong labels; for the losses that use it (cdpo)")
+    reference_model_name_or_path: str | None = option(
+        help="reference model; None: the model that training starts from", first=True
+    )
 
     def __post_init__(self) -> None:
         if self.loss not in LOSSES:

@@ -62,7 +62,7 @@ def main(argv: list[str] | None = None) -> None:  # noqa: PLR0915 (the algorithm
     players = Players(actor, policy, renderer, model_args, data_args, args, ppo, (train, held_out))
 
     # 3. What a rollout is worth, and what a batch of it teaches.
-    controller, running = KLController(ppo.kl_coef, ppo.kl_target, ppo.kl_horizon), Running()
+    controller, running = KLController(ppo.kl_coef, ppo.kl_target), Running()
 
     def judge(x):
         kl_N = kl_estimate(x.old - x.reference, ppo.kl_estimate)
@@ -70,8 +70,6 @@ def main(argv: list[str] | None = None) -> None:  # noqa: PLR0915 (the algorithm
         x.weights, scores_A = weights_of(x, ppo), rewards_of(x, ppo, running)
         if ppo.advantage == "gae":
             rewards_N[x.ends] += scores_A
-            if ppo.whiten_rewards:
-                rewards_N = whitened(rewards_N, x.weights, keep_mean=True)
             x.advantages = generalised_advantages(rewards_N, x.values, x.lengths, ppo.gamma, ppo.gae_lambda)
             x.returns = x.advantages + x.values
         else:

@@ -105,7 +105,7 @@ class KLController:
     """The coefficient of the KL penalty: fixed, or led towards `target` (nats of an answer): Ziegler et al. 2019, §2.2,
     c ← c (1 + clip(KL/target − 1, ±0.2) n / horizon)."""
 
-    def __init__(self, coefficient: float, target: float | None, horizon: int) -> None:
+    def __init__(self, coefficient: float, target: float | None, horizon: int = 10_000) -> None:
         self.coefficient, self.target, self.horizon = coefficient, target, horizon
 
     def update(self, kl: float, answers: int) -> None:

@@ -32,6 +32,7 @@ from utils.training.run import Run
 from utils.training.saving import save_model
 from utils.training.trainer import averages
 
+TABLE_EVERY = 10  # steps between tables of prompts, answers and scores
 Learn = Callable[[Engine, Batch, Experience], tuple[Tensor, dict[str, Tensor]]]
 
 
@@ -98,7 +99,7 @@ class OnlineTrainer:
         experience, seconds = self._rollout(step)
         row = self.judge(experience)
         refuse_rollout(self.run, step, row, experience)
-        if step % self.options.table_every == 0 or step == 1:
+        if step % TABLE_EVERY == 0 or step == 1:
             show(self.run, self.renderer, step, experience)
         for learner in self.learners:
             learner.engine.module.train()

@@ -18,21 +18,24 @@ BATCH_SHARE = 0.5  # of the list price
 class Limits:
     """Options of every program that asks."""
 
-    concurrency: int = option(32, help="requests in flight at once")
+    concurrency: int = option(32, help="requests in flight at once", title="Limits and retries")
     max_requests: int | None = option(help="requests to send at most, retries included; the rest stays planned")
     max_usd: float | None = option(
-        help="money to spend at most, by all runs on the ledger; a request counts at its worst until it is answered"
+        help="US dollars to spend at most; by all runs on the ledger, a request at its worst until it is answered",
+        first=True,
     )
     price: list[str] = option(
-        [], help="[MODEL=]IN,OUT in USD per million tokens, where utils/llm/providers/prices.json has none that holds"
+        [], help="price as [MODEL=]IN,OUT, USD per million tokens; None: that of utils/llm/providers/prices.json"
     )
     requests_per_minute: float | None = option(help="requests to send at most in a minute")
     tokens_per_minute: float | None = option(help="tokens, in and out, at most in a minute")
     max_retries: int = option(6, help="further attempts after a time-out, a lost connection, HTTP 429 or 5xx")
     backoff: float = option(0.5, help="seconds before the first of them, doubled for each further one up to 60")
     timeout: float = option(120.0, help="seconds that an answer may take")
-    batch: bool = option(False, help="ask through OpenAI's batch API: half the list price, answers within a day")
-    dry_run: bool = option(False, help="count and price what would be asked, and ask nothing")
+    batch: bool = option(
+        False, help="ask through OpenAI's batch API; half the list price, answers within a day", first=True
+    )
+    dry_run: bool = option(False, help="count and price, ask nothing; what would be asked", first=True)
 
     def __post_init__(self) -> None:
         expect(self, "1 or more", "concurrency", "max_requests")
