@@ -103,10 +103,11 @@ class Engine:
         return self.deepspeed(*args, **kwargs)
 
     def backward(self, loss: Tensor) -> None:
+        """Add the loss's gradients to those of the step."""
         self.deepspeed.backward(loss)
 
     def step(self) -> bool:
-        """Reduce, clip, update, advance the schedule. False when a non-finite gradient made DeepSpeed skip it."""
+        """Reduce, clip, update, advance the schedule. Return False where DeepSpeed skipped a non-finite gradient."""
         self.deepspeed.step()
         applied = self.deepspeed.was_step_applied()
         self.skipped_in_a_row += 1
@@ -207,7 +208,7 @@ class Engine:
 
     @contextlib.contextmanager
     def flipped(self) -> Iterator[None]:
-        """Context in which the module generates: whole weights on every rank, gathered once and released, and none of
+        """Let the module generate inside this context: with whole weights on every rank, gathered once, and without
         DeepSpeed's hooks, which would gather and release them layer by layer, each rank at the others' pace."""
         import deepspeed
 
@@ -219,7 +220,7 @@ class Engine:
 
 
 def _deterministic(wanted: bool) -> None:
-    """Kernels on GPUs that add up in a fixed order, or refuse."""
+    """Choose kernels on GPUs that add up in a fixed order, or refuse (`wanted`), or any."""
     if wanted:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS's condition; the other value is slower
         torch.utils.deterministic.fill_uninitialized_memory = False  # finds errors in programs, and takes time

@@ -76,7 +76,7 @@ def before_update(engine: Any, look: Callable[[], None]) -> None:
 
 @contextlib.contextmanager
 def without_hooks(engine: Any) -> Iterator[None]:
-    """Context in which a ZeRO-3 engine's module runs without DeepSpeed's hooks; its weights must be gathered.
+    """Run a ZeRO-3 engine's module without DeepSpeed's hooks inside this context; its weights must be gathered.
 
     Relies on: the optimizer's `parameter_offload` keeps the handles of all hooks in `forward_hooks` and
     `backward_hooks`, and `_register_deepspeed_module` puts them on again, as unwrap_model_for_generation of DeepSpeed
@@ -149,8 +149,8 @@ _zero3: list[Any] = []  # holds the one config object that transformers itself r
 
 
 def shard_while_loading(config: dict[str, Any] | None) -> None:
-    """From now on from_pretrained shards weights as it loads them, by this DeepSpeed configuration of ZeRO-3; None: it
-    loads them whole.
+    """Make from_pretrained shard weights as it loads them, by this DeepSpeed configuration of ZeRO-3; None: it loads
+    them whole.
 
     Relies on: transformers asks the last HfDeepSpeedConfig that was made, as long as it is alive.
     """
@@ -172,7 +172,7 @@ def shards_while_loading() -> bool:
 
 @contextlib.contextmanager
 def whole_models() -> Iterator[None]:
-    """Context in which models are made whole even when ZeRO-3 is on (DeepSpeed shards them when training starts).
+    """Make models whole inside this context even when ZeRO-3 is on (DeepSpeed shards them when training starts).
 
     Relies on: transformers keeps its reference to the ZeRO-3 configuration in `_hf_deepspeed_config_weak_ref`.
     """
@@ -188,7 +188,7 @@ def whole_models() -> Iterator[None]:
 
 @contextlib.contextmanager
 def no_load_report() -> Iterator[None]:
-    """Context in which transformers logs no table of missing and unexpected weights, which the caller judges himself.
+    """Keep transformers from logging its table of missing and unexpected weights, which the caller judges himself.
 
     Relies on: the logger "transformers.modeling_utils" and the words LOAD REPORT in the table's message.
     """
@@ -231,7 +231,7 @@ def takes_attention(model: nn.Module) -> bool:
 
 
 class Borrower(nn.Module):
-    """A module whose parameters belong to another one, which saves and loads them: itself it does neither.
+    """A module whose parameters belong to another one, which alone saves and loads them.
 
     Relies on: load_state_dict calls `_load_from_state_dict` of each module, which reports what is missing.
     """

@@ -31,7 +31,7 @@ class Layout:
 
     @cached_property
     def segments(self) -> list[tuple[int, int]]:
-        """(queries, keys taken from the prompt) of each segment; those of one group follow each other."""
+        """Return (queries, keys taken from the prompt) of each segment; those of one group follow each other."""
         found = []
         for prompt, answers in self.groups:
             found.append((prompt + sum(answers[:1]), 0))
@@ -40,6 +40,7 @@ class Layout:
 
     @cached_property
     def lengths(self) -> list[int]:
+        """Return the queries of each segment."""
         return [queries for queries, _ in self.segments]
 
     def mask(self, queries: int, prefix: int, window: int | None, device: torch.device) -> Tensor:

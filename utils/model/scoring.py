@@ -87,6 +87,7 @@ class RewardModel(nn.Module):
         self.model, self.packed = model, _choose_rows(model)
 
     def forward(self, batch: Batch) -> Tensor:
+        """Return the score of each answer, read at its last token, float32 [A]."""
         return self._scores_at(batch, batch.answer_ends)
 
     def _scores_at(self, batch: Batch, positions: Tensor) -> Tensor:
@@ -98,6 +99,7 @@ class Critic(RewardModel):
     """A reward model as a value function: the return it expects before each trained token is drawn, float32 [N]."""
 
     def forward(self, batch: Batch) -> Tensor:
+        """Return the value in front of each trained token, float32 [N]."""
         return self._scores_at(batch, batch.logit_positions)[batch.logit_rows]
 
 
@@ -207,7 +209,7 @@ def _without_chunks(model, scorer: nn.Module, groups: list[Group], tolerance: fl
 
 @contextlib.contextmanager
 def _without_dropout(scorer: nn.Module) -> Iterator[None]:
-    """Context in which every module of the scorer is in eval mode; each goes back to the mode that it had."""
+    """Put every module of the scorer into eval mode; each goes back to the mode that it had."""
     modes = [(module, module.training) for module in scorer.modules()]
     scorer.eval()
     try:
@@ -219,7 +221,7 @@ def _without_dropout(scorer: nn.Module) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _enough_memory(groups: list[Group]) -> Iterator[None]:
-    """Context that turns running out of memory into a UserError with what to lower."""
+    """Turn running out of memory into a UserError with what to lower."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:

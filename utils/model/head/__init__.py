@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from utils.engine.internals import Borrower
-from utils.model.head.logprobs import Job, LogitShape, LogProbs, Weights
+from utils.model.head.logprobs import HeadOptions, LogitShape, LogProbs, Weights
 
 # Config entries that say what a family does to its logits; where one is not known the model makes its logits itself.
 KNOWN = {"final_logit_softcapping", "logit_scale", "logits_scaling"}
@@ -40,7 +40,7 @@ class Head(Borrower):
         linear = getattr(layer, "base_layer", layer)
         if type(linear) is not nn.Linear:
             raise ValueError(f"its head is a {type(linear).__name__}")
-        self.shape = shape_of(model.config.get_text_config())
+        self.shape = logit_shape_of(model.config.get_text_config())
         self.weight, self.bias, self.lora_a, self.lora_b, self.lora_scale = linear.weight, linear.bias, None, None, 0.0
         self._adapted: list[nn.Module] = []  # a list hides the layer from nn.Module: the model owns it
         if layer is not linear:
@@ -76,8 +76,8 @@ class Head(Borrower):
             with torch.no_grad():
                 product = Weights(self.weight, self.bias, *lora, self.lora_scale).product(hidden_LD)
                 return self.shape.logits(product).log_softmax(-1)
-        job = Job(replace(self.shape, temperature=temperature), self.lora_scale, entropy)
-        return LogProbs.apply(job, hidden_LD, rows_N, targets_N, self.weight, self.bias, *lora)
+        options = HeadOptions(replace(self.shape, temperature=temperature), self.lora_scale, entropy)
+        return LogProbs.apply(options, hidden_LD, rows_N, targets_N, self.weight, self.bias, *lora)
 
 
 def logprobs_of_logits(
@@ -99,11 +99,11 @@ def logprobs_of_logits(
     """
     if distributions:
         return logits_LV.detach().float().log_softmax(-1)
-    job = Job(LogitShape(temperature=temperature), lora_scale=0.0, entropy=entropy)
-    return LogProbs.apply(job, logits_LV, rows_N, targets_N, None, None, None, None)
+    options = HeadOptions(LogitShape(temperature=temperature), lora_scale=0.0, entropy=entropy)
+    return LogProbs.apply(options, logits_LV, rows_N, targets_N, None, None, None, None)
 
 
-def shape_of(config) -> LogitShape:
+def logit_shape_of(config) -> LogitShape:
     """Return what a family's configuration does to logits. Raises ValueError where it names something unknown."""
     given = {name: value for name, value in config.to_dict().items() if isinstance(value, int | float)}
     strange = [n for n in given if SHAPES_LOGITS.search(n) and not SHAPES_ATTENTION.search(n) and n not in KNOWN]

@@ -50,8 +50,8 @@ class LogitShape:
 
 
 @dataclass(frozen=True)
-class Job:
-    """What to compute, apart from tensors."""
+class HeadOptions:
+    """Everything but tensors that log-probs depend on."""
 
     shape: LogitShape
     lora_scale: float  # alpha / r
@@ -159,31 +159,31 @@ class LogProbs(torch.autograd.Function):
     """Log-probs and entropies of hidden states (of logits, where there is no weight)."""
 
     @staticmethod
-    def forward(ctx, job: Job, hidden_LD, rows_N, targets_N, weight_VD, bias_V, lora_a, lora_b):
+    def forward(ctx, options: HeadOptions, hidden_LD, rows_N, targets_N, weight_VD, bias_V, lora_a, lora_b):
         # autograd dictates the order and form of these arguments: tensors that may learn stand by themselves
-        weights = Weights(weight_VD, bias_V, lora_a, lora_b, job.lora_scale)
+        weights = Weights(weight_VD, bias_V, lora_a, lora_b, options.lora_scale)
         chunks = _chunks(hidden_LD, weights.vocabulary(hidden_LD), rows_N, targets_N)
         lse_L = hidden_LD.new_empty(len(hidden_LD), dtype=torch.float32)
-        entropy_L = lse_L.new_empty(len(hidden_LD) if job.entropy else 0)
+        entropy_L = lse_L.new_empty(len(hidden_LD) if options.entropy else 0)
         logprobs_N = lse_L.new_empty(len(targets_N))
         for positions, blocks in chunks:
             product = weights.product(hidden_LD[positions])
             for block in blocks:
-                logits = block.logits(hidden_LD, product, weights, job.shape)
+                logits = block.logits(hidden_LD, product, weights, options.shape)
                 lse = lse_L[block.positions] = logits.logsumexp(-1)
                 logprobs_N[block.tokens_n] = logits[block.rows_n, block.targets_n] - lse[block.rows_n]
-                if job.entropy:
+                if options.entropy:
                     entropy_L[block.positions] = lse - ((logits - lse[:, None]).exp_() * logits).sum(-1)
-        ctx.job, ctx.chunks = job, chunks
+        ctx.options, ctx.chunks = options, chunks
         ctx.kept = product if len(chunks) == 1 else None
         ctx.save_for_backward(hidden_LD, weight_VD, bias_V, lora_a, lora_b, lse_L, entropy_L)
         return logprobs_N, entropy_L
 
     @staticmethod
     def backward(ctx, grad_N: Tensor, grad_entropy_L: Tensor):
-        job: Job = ctx.job
+        options: HeadOptions = ctx.options
         hidden_LD, *parameters, lse_L, entropy_L = ctx.saved_tensors
-        weights = Weights(*parameters, job.lora_scale)
+        weights = Weights(*parameters, options.lora_scale)
         grads = _Gradients(weights, ctx.needs_input_grad[4:])
         grad_LD = torch.empty_like(hidden_LD) if ctx.needs_input_grad[1] else None
         for positions, blocks in ctx.chunks:
@@ -192,20 +192,20 @@ class LogProbs(torch.autograd.Function):
                 product = weights.product(hidden_LD[positions])
             grad = grad_LD[positions] if weights.weight is None else product
             for block in blocks:
-                logits, lse = block.logits(hidden_LD, product, weights, job.shape), lse_L[block.positions, None]
+                logits, lse = block.logits(hidden_LD, product, weights, options.shape), lse_L[block.positions, None]
                 # in place, unless the soft cap's gradient needs the logits below
-                logprobs = logits.sub_(lse) if job.shape.cap is None else logits - lse
+                logprobs = logits.sub_(lse) if options.shape.cap is None else logits - lse
                 grad_n = grad_N[block.tokens_n]
                 # d log P(target) / d logits = onehot(target) − softmax. Near P = 1 the two cancel, so they are summed
                 # in float32 before anything is rounded. Several tokens may be predicted at one position.
                 weight = torch.zeros_like(lse).index_add_(0, block.rows_n, grad_n[:, None])
-                if job.entropy:  # d entropy / d logits = −p (log p + entropy)
+                if options.entropy:  # d entropy / d logits = −p (log p + entropy)
                     wanted, entropy = grad_entropy_L[block.positions, None], entropy_L[block.positions, None]
                     into = -logprobs.exp() * (weight + wanted * (logprobs + entropy))
                 else:
                     into = logprobs.exp_().mul_(-weight)
                 into.index_put_((block.rows_n, block.targets_n), grad_n, accumulate=True)
-                grad[block.within] = job.shape.gradient(into, logits)
+                grad[block.within] = options.shape.gradient(into, logits)
             if weights.weight is not None:
                 grad = grad.to(hidden_LD.dtype)
                 if grad_LD is not None:
