@@ -138,7 +138,7 @@ def test_cards(home):
         code = told.split("```python\n")[1].split("```")[0].replace("OUTPUT", str(home / stage))
         scope = {}
         exec(code.replace("…", "say yes"), scope)
-        assert isinstance(scope["model"], kind._model_mapping[type(scope["model"].config)])
+        assert type(scope["model"]) is type(kind.from_config(scope["model"].config))
 
 
 def test_a_card_of_somebody_else_stays_and_ours_is_the_same_again(home, tmp_path, monkeypatch):

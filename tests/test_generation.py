@@ -8,6 +8,7 @@ import torch
 from toy_folders import peaked, toy_tokenizer
 from toys import tiny_lm
 
+from utils.engine.internals import attention_of
 from utils.errors import UserError
 from utils.generation import generate
 from utils.generation.sampling import RepetitionPenalty, Sampling
@@ -194,7 +195,7 @@ def test_a_model_in_training_is_left_as_it_was(renderer, prompts):
     state = torch.get_rng_state()
     found = generate(model, renderer, prompts, Sampling(6, num_samples=2), 2)
     assert model.training and not model.model.layers[1].training and model.model.layers[0].training
-    assert model.config._attn_implementation == PACKED and model.config.use_cache is False
+    assert attention_of(model) == PACKED and model.config.use_cache is False
     assert model.generation_config.repetition_penalty == 5.0 and torch.equal(state, torch.get_rng_state())
     plain = peaked(tiny_lm(vocab_size=len(renderer.tokenizer))).eval()
     assert tokens(found) == tokens(generate(plain, renderer, prompts, Sampling(6, num_samples=2), 2))

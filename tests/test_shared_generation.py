@@ -11,6 +11,7 @@ import torch
 from toy_folders import peaked, toy_tokenizer
 from toys import tiny_lm
 
+from utils.engine.internals import attention_of
 from utils.errors import UserError
 from utils.generation import backends, complete, generate, generating, hf, shared
 from utils.generation.request import Request
@@ -138,11 +139,11 @@ def test_vllm_is_imported_only_when_asked_for(renderer, prompts):
 
 def test_the_model_is_left_as_it_was(renderer, prompts):
     model = model_of(renderer)
-    before = model.config._attn_implementation
+    before = attention_of(model)
     tokens = []
     with generating(model):
         complete(model, renderer, prompts[:1], Sampling(5, temperature=0), [0], stream=tokens.append)
-    assert model.config._attn_implementation == before != CASCADE
+    assert attention_of(model) == before != CASCADE
     assert [len(t) for t in tokens] == list(range(1, len(tokens) + 1))
 
 

@@ -36,6 +36,7 @@ launch() {
     { read -r ranks; read -r device; read -r output; } <<<"${facts}"   # the folder of --output_dir, where that is given
     local starter=() launcher=(deepspeed --no_local_rank --log_level critical)   # a rank says why it ends
     if [[ -n "${HOSTFILE:-}" ]]; then
+        # every node must know the port before it starts, so it cannot be whichever is free here: torchrun's default
         starter=("${launcher[@]}" --hostfile "${HOSTFILE}" --master_port "${MASTER_PORT:-29500}")
     elif [[ "${ranks}" -gt 1 ]]; then
         starter=("${launcher[@]}" --master_port "${MASTER_PORT:-$(free_port)}")
@@ -61,9 +62,10 @@ launch() {
     set -m                                                  # a process group of its own: its processes end together
     { "${starter[@]}" "${words[@]}" 2>&1 </dev/null | tee -a "${output}/train.log"; } &
     set +m
-    trap 'end_ranks $! 130 "interrupted; the same command continues"' INT
-    trap 'end_ranks $! 143 "terminated; the same command continues"' TERM HUP
+    trap 'end_ranks $! 130 "interrupted; run the same command again to continue"' INT
+    trap 'end_ranks $! 143 "terminated; run the same command again to continue"' TERM HUP
     wait $! || code=$?
+    # the launcher passes a rank's signal N on as -N, which a shell reads as 256 - N
     (( code <= 192 )) || echo "error: a rank was killed by signal $((256 - code)) (9: perhaps for want of memory)" >&2
     exit "${code}"
 }

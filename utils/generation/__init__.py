@@ -15,6 +15,7 @@ from torch import nn
 from transformers import GenerationConfig
 
 from utils.engine import ranks
+from utils.engine.internals import attention_of, padded_attention
 from utils.errors import UserError
 from utils.generation.backends import BACKENDS, choose
 from utils.generation.graphs import release
@@ -91,10 +92,10 @@ def generating(model: nn.Module) -> Iterator[None]:
     defaults (a published model's may hold a temperature). Everything is put back."""
     base = plain(model)
     training = {module: module.training for module in model.modules()}
-    attention, defaults = base.config._attn_implementation, base.generation_config
+    attention, defaults = attention_of(base), base.generation_config
     model.eval()
     if attention == PACKED:
-        base.set_attn_implementation("sdpa" if base._supports_sdpa else "eager")
+        base.set_attn_implementation(padded_attention(base))
     base.generation_config = GenerationConfig()
     strict = torch.are_deterministic_algorithms_enabled() and not torch.is_deterministic_algorithms_warn_only_enabled()
     if strict:  # sampling sums probabilities along the vocabulary, which PyTorch has no deterministic kernel for

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from utils.engine.internals import attention_of
 from utils.generation.graphs import Eager, MakeRecord, Recorded, kept_for
 from utils.generation.request import Completion, Request
 from utils.generation.sampling import StopTokens, draw, processors_of
@@ -26,7 +27,7 @@ def complete(model: nn.Module, request: Request, make_record: MakeRecord | None 
     """Inside `generating(model)`. make_record: makes what records a step and repeats it (utils/generation/graphs.py);
     None: CUDA graphs on CUDA, nothing elsewhere."""
     base = plain(model)
-    before = base.config._attn_implementation
+    before = attention_of(base)
     base.set_attn_implementation(CASCADE)
     try:
         return _Decoder(base, request, make_record).run()

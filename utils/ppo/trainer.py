@@ -222,9 +222,8 @@ class OnlineTrainer:
     def _checkpoint(self, step: int) -> None:
         if not self.run.args.debug:
             extra = {"ema": vars(self.ema) if self.ema else None, **{n: vars(o) for n, o in self.state.items()}}
-            checkpoints.save(
-                self.engine, self.run.checkpoints, step, self.run.facts, extra, self.run.args.keep_last, self._others()
-            )
+            snapshot, keep_last = checkpoints.Snapshot(step, self.run.facts, extra), self.run.args.keep_last
+            checkpoints.save(self.engine, self.run.checkpoints, snapshot, keep_last=keep_last, others=self._others())
 
     def _resume(self) -> int:
         found = self.run.resume_point()

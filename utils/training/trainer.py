@@ -169,7 +169,8 @@ class Trainer:
     def _checkpoint(self, step: int) -> None:
         if not self.run.args.debug:
             extra = vars(self.ema) if self.ema else None
-            checkpoints.save(self.engine, self.run.checkpoints, step, self.run.facts, extra, self.run.args.keep_last)
+            snapshot = checkpoints.Snapshot(step, self.run.facts, extra)
+            checkpoints.save(self.engine, self.run.checkpoints, snapshot, keep_last=self.run.args.keep_last)
 
     def _resume(self) -> int:
         """Load the newest checkpoint of this very run; returns its step, 0 for none."""
