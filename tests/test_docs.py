@@ -20,11 +20,11 @@ from utils.tokens.templates import wording
 
 STAGES = ("step1_sft", "step2_reward", "step3_dpo", "step3_ppo")
 READMES = [ROOT / f"{top}README.md" for top in ("", "inference/", "ds_configs/")] + [*ROOT.glob("training/*/README.md")]
-DOCUMENTS = sorted([*READMES, *(ROOT / "docs").glob("*.md")])
+DOCUMENTS = sorted([*READMES, *(ROOT / "docs").rglob("*.md"), ROOT / "CONTRIBUTING.md"])
 PROGRAMS = [p for top in ("training", "inference", "data_collect") for p in sorted((ROOT / top).rglob("*.py"))]
 TOPS = "training|inference|data_collect|utils|ds_configs|docs|tests"
 STARTERS = {"python", "python3", "torchrun", "deepspeed", "accelerate"}
-OTHER_TOOLS = {"pip", "git", "source", "tensorboard", "cp", "export"}
+OTHER_TOOLS = {"pip", "ruff", "git", "source", "tensorboard", "cp", "export"}
 ENVIRONMENT = {"OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "HF_HUB_OFFLINE", "HF_HOME", "WORKERS"}
 
 
