@@ -142,12 +142,12 @@ def test_scales():
             scale_of(wrong)
 
 
-# ---- the examples of docs/feedback.md
+# ---- the examples of docs/feedback/own_kinds.md
 
 
 def example(heading, language):
-    document = (ROOT / "docs" / "feedback.md").read_text(encoding="utf-8")
-    section = document.split(f"\n### {heading}\n", 1)[1].split("\n### ")[0].split("\n## ")[0]
+    document = (ROOT / "docs" / "feedback" / "own_kinds.md").read_text(encoding="utf-8")
+    section = document.split(f"\n## {heading}\n", 1)[1].split("\n## ")[0]
     return re.search(rf"^```{language}\n(.*?)^```", section, re.DOTALL | re.MULTILINE)[1]
 
 

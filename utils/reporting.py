@@ -133,7 +133,7 @@ def _short(numbers: dict[str, Any]) -> str:
 class Report:
     """The log of one run in `folder`: args.json once, one metrics.jsonl row per optimizer step, TensorBoard.
 
-    A resumed run calls `cut_after(step)` first: rows past the loaded checkpoint are dropped, so that the file ends
+    A resumed run calls `start(step)` first: rows past the loaded checkpoint are dropped, so that the file ends
     bit-identical to that of a run that was never stopped (the fields of WALL_CLOCK aside).
     """
 

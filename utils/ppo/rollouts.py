@@ -34,7 +34,7 @@ Slot = tuple[int, int]  # (number of the answered prompt in the run, row of its 
 
 class Roller:
     """Answers prompts with the policy as it is now. `reward`, `truth`: rewards.py; `reference`, `critic`: a model
-    and whether it reads packed rows, or None. `adapter_off`: the policy without its adapter is the reference."""
+    and whether it reads packed rows, or None. None: the policy without its adapter is the reference."""
 
     def __init__(
         self, engine: Engine, policy: Policy, renderer: Any, options: PPOArguments, longest: int, seed: int,
