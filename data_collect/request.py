@@ -30,7 +30,7 @@ from utils.feedback.forms import MATERIAL, STRUCTURED, scale_of
 from utils.feedback.generators import files_of, matched
 from utils.feedback.results import Summary, check_output, write_results
 from utils.feedback.rows import completions_wanted, read_cases, read_objectives, slice_of
-from utils.llm.asking import Limits, Outcome, Question, ask
+from utils.llm.asking import Outcome, Question, RateLimits, ask
 from utils.llm.ledger import Ledger
 from utils.llm.providers import open_provider
 from utils.outputs import claim
@@ -130,7 +130,7 @@ class LabelArguments:
 
 
 @dataclass
-class RequestLimits(Limits):
+class RequestLimits(RateLimits):
     concurrency: int = option(32, help="requests in flight at once", aliases=["--n_workers"])
 
 
