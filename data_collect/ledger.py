@@ -1,17 +1,18 @@
-"""What a ledger of feedback holds: counts, tokens and money; its rows; its answers read again.
+"""Show the contents of a ledger of feedback (counts, tokens and money; rows), or parse its answers again.
 
     python data_collect/ledger.py report --ledger feedback.ledger --json report.json
     python data_collect/ledger.py list --ledger feedback.ledger --state unparsed
     python data_collect/ledger.py reparse --ledger feedback.ledger
 
-report    what was asked, answered, refused, failed, possibly billed; tokens and money; by model and by parser
-list      the questions in one state, a line each; with --json all that is known of them, as JSON Lines
-reparse   every stored answer through the parsers as they are now, at no cost
+report    counts of requests asked, answered, refused, failed, possibly billed; tokens and money; by model and parser
+list      the questions in one state, a line each; with --json whole, as JSON Lines
+reparse   parse every stored answer with the present parsers, at no cost
 """
 
 from __future__ import annotations
 
 from argparse import ArgumentParser
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,9 @@ from utils.records import write_jsonl
 from utils.reporting import run_program, say, write_json
 
 WIDTH = 60  # characters of an answer in a list
+COUNTS = (
+    "requests", "asked", "answered", "refused", "failed", "planned", "sent", "unparsed", "retries", "possibly_billed",
+)  # fmt: skip
 
 
 @dataclass
@@ -59,24 +63,29 @@ class ReparseArguments:
 
 
 def main(argv: list[str] | None = None) -> None:
+    """Run one of MODES."""
     mode, args = parse_mode({name: group for name, (group, _) in MODES.items()}, argv, __doc__)
     group, run = MODES[mode]
     if group is not ReparseArguments:
         claim("ledger.py", {"--json": args.json}, reads=[args.ledger], overwrite=args.overwrite)
+    # A mistyped path must not become a new, empty ledger.
     with Ledger(args.ledger, create=False) as ledger:
         run(ledger, args)
 
 
 def report(ledger: Ledger, args: LedgerReportArguments) -> None:
+    """Print counts, tokens and money."""
     found = ledger.report()
     say(f"{ledger.path}: {_line(found)}")
     for model, numbers in found["models"].items():
         say(f"  {model}: {_line(numbers)}")
     for parser, numbers in found["parsers"].items():
         versions = ", ".join(map(str, numbers["versions"])) or "none"
+        line = f"  parser {parser} (version {versions}): {_named(numbers, ['parsed', 'unparsed', 'unread'])}"
         reasons = ", ".join(f"{reason} {number:,}" for reason, number in numbers["reasons"].items())
-        say(f"  parser {parser} (version {versions}): {_named(numbers, 'parsed', 'unparsed', 'unread')}"
-            + (f" ({reasons})" if reasons else ""))  # fmt: skip
+        if reasons:
+            line += f" ({reasons})"
+        say(line)
     for trouble, number in found["troubles"].items():
         say(f"  {number:,} attempts: {trouble}")
     if args.json:
@@ -84,32 +93,37 @@ def report(ledger: Ledger, args: LedgerReportArguments) -> None:
 
 
 def _line(numbers: dict[str, Any]) -> str:
-    """asked = answered + refused + failed + planned or sent again; attempts = asked + retries."""
+    """Return counts, tokens and money as one line."""
+    # asked = answered + refused + failed + planned or sent again; attempts = asked + retries.
     money = dollars(numbers["usd"])
     if numbers["possibly_billed"]:
         money += f" (and at most {dollars(numbers['possibly_billed_usd'])} for what was possibly billed)"
-    counts = _named(numbers, "requests", "asked", "answered", "refused", "failed", "planned", "sent", "unparsed",
-                    "retries", "possibly_billed")  # fmt: skip
+    counts = _named(numbers, COUNTS)
     return f"{counts}; {numbers['input_tokens']:,} tokens in, {numbers['output_tokens']:,} out, {money}"
 
 
-def _named(numbers: dict[str, Any], *names: str) -> str:
+def _named(numbers: dict[str, Any], names: Iterable[str]) -> str:
     return ", ".join(f"{numbers[name]:,} {name.replace('_', ' ')}" for name in names)
 
 
 def list_rows(ledger: Ledger, args: ListArguments) -> None:
+    """Print or write the questions in one state."""
     if args.json:
         say(f"{args.json}: {write_jsonl(Path(args.json), ledger.rows(args.state))} rows")
         return
     for row in ledger.rows(args.state):
         text = " ".join((row["text"] or "").split())
-        said = text if len(text) <= WIDTH else f"{text[:WIDTH]}…"
-        say(f"{row['key'][:12]}  {row['model']}  {row['parser']}  {row['reason'] or ''}  {said}")
+        if len(text) > WIDTH:
+            text = f"{text[:WIDTH]}…"
+        say(f"{row['key'][:12]}  {row['model']}  {row['parser']}  {row['reason'] or ''}  {text}")
 
 
 def reparse(ledger: Ledger, args: ReparseArguments) -> None:
+    """Parse every stored answer again."""
     counts = ledger.reparse(PARSERS)
-    unknown = f"; {counts['parser unknown']:,} have an unknown parser" if counts["parser unknown"] else ""
+    unknown = ""
+    if counts["parser unknown"]:
+        unknown = f"; {counts['parser unknown']:,} have an unknown parser"
     say(f"{ledger.path}: {counts['read']:,} answers read again: {counts['parsed']:,} parsed, {counts['unparsed']:,} "
         f"unparsed, {counts['changed']:,} changed{unknown}")  # fmt: skip
 

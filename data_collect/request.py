@@ -21,13 +21,14 @@ except ImportError:
 
 from utils.arguments import parse
 from utils.errors import UserError
-from utils.feedback import KINDS, Asker, Case, Choice, Prompts, follow, questions_of
+from utils.feedback import KINDS, Asker, Case, Choice, PromptTemplates, follow, questions_of
 from utils.feedback.cases import expect_questions
 from utils.feedback.forms import MATERIAL, scale_of
-from utils.feedback.generators import files_of, matched
+from utils.feedback.generators import generators_of, matched
 from utils.feedback.options import LabelArguments, RequestArguments, RequestLimits
-from utils.feedback.results import Summary, check_output, write_results
+from utils.feedback.results import check_output, write_results
 from utils.feedback.rows import completions_wanted, read_cases, read_objectives, slice_of
+from utils.feedback.summary import ResultsSummary
 from utils.llm.asking import Outcome, Question, ask
 from utils.llm.ledger import Ledger
 from utils.llm.providers import open_provider
@@ -35,7 +36,8 @@ from utils.outputs import claim
 from utils.raw_datasets.spec import renaming
 from utils.reporting import progress, run_program, say, warn
 
-LONGEST_REPLY = 4096  # tokens where money is limited: what the oldest listed models can write at most
+# Tokens of the longest reply where money is limited: what the oldest listed models can write at most.
+LONGEST_REPLY = 4096
 SOME_FAILED, LIMIT_REACHED = 3, 4
 EXIT_CODES = """\
 exit codes: 0 all is asked; 2 an error in what was given; 3 some requests failed, run the same command again;
@@ -43,20 +45,22 @@ exit codes: 0 all is asked; 2 an error in what was given; 3 some requests failed
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The exit code."""
+    """Ask for feedback, and return the exit code."""
     args, label, limits = parse([RequestArguments, LabelArguments, RequestLimits], argv, __doc__, epilog=EXIT_CODES)
     if limits.max_usd is not None and args.max_tokens is None:
-        args.max_tokens = LONGEST_REPLY  # a reply without a limit may cost anything
+        # A reply without a limit may cost anything.
+        args.max_tokens = LONGEST_REPLY
     cases, output = cases_of(args, label), output_of(args, label)
     kept_in = args.ledger or f"{output}.ledger"
     reads = [*args.input_files, *args.prompt_file, args.objectives or "", args.base_url or "", kept_in]
-    reads += [path for paths in files_of_both(args, label) for path in paths] if args.kind == "label" else []
+    if args.kind == "label":
+        for generator in generators_of(label.names, args.input_files, label.base_dir):
+            reads += generator.files
     claim("request.py", {"--output_file": output}, reads=reads, overwrite=args.overwrite)
     check_output(output, cases)
-    asker = Asker(
-        args.provider, args.model, Prompts(map(Path, args.prompt_file), MATERIAL), scale_of(args.scale or "1,7"),
-        args.orders, args.listwise, args.structured, args.temperature, args.max_tokens,
-    )  # fmt: skip
+    prompts, scale = PromptTemplates(map(Path, args.prompt_file), MATERIAL), scale_of(args.scale or "1,7")
+    settings = {name: getattr(args, name) for name in ("orders", "listwise", "structured", "temperature", "max_tokens")}
+    asker = Asker(args.provider, args.model, prompts, scale=scale, **settings)
     expect_questions(cases, asker)
     provider = open_provider(args.provider, args.base_url, asks=not limits.dry_run)
     with Ledger(kept_in) as ledger:
@@ -64,6 +68,7 @@ def main(argv: list[str] | None = None) -> int:
         def outcome_of(question: Question) -> Outcome:
             return ledger.outcome(question.request.key, question.parser, question.parser_args)
 
+        # Questions that build on answers are asked in a further round.
         steps, stopped = max(KINDS[case.kind].steps for case in cases), None
         for _ in range(steps):
             asked = ask(questions_of(shown("questions", cases), asker, outcome_of), ledger, provider, limits)
@@ -72,14 +77,15 @@ def main(argv: list[str] | None = None) -> int:
                     say("not counted: the questions that build on these answers")
                 return 0
             stopped = stopped or asked.stopped
-        told = (follow(case, asker, outcome_of) for case in shown("results", cases))
-        summary = Summary()
+        results = (follow(case, asker, outcome_of) for case in shown("results", cases))
+        summary = ResultsSummary()
         try:
-            tally = write_results(output, cases[0].kind, summary.watch(told))
+            tally = write_results(output, cases[0].kind, summary.watch(results))
         except UserError as error:
             if summary.states["parsed"] or not exit_code(stopped, summary):
                 raise
-            warn(str(error))  # the limit, or the failures, left nothing to write: that is no error in what was given
+            # A limit or failures left nothing to write, which is no error in the command.
+            warn(str(error))
             return exit_code(stopped, summary)
         finally:
             for line in summary.lines():
@@ -89,9 +95,13 @@ def main(argv: list[str] | None = None) -> int:
     return exit_code(stopped, summary)
 
 
-def exit_code(stopped: str | None, summary: Summary) -> int:
-    """What EXIT_CODES says of a run that `stopped` at a limit, or did not."""
-    return LIMIT_REACHED if stopped else SOME_FAILED if summary.states["failed"] else 0
+def exit_code(stopped: str | None, summary: ResultsSummary) -> int:
+    """Return the exit code of a run; `stopped` is the limit that it reached, or None."""
+    if stopped:
+        return LIMIT_REACHED
+    if summary.states["failed"]:
+        return SOME_FAILED
+    return 0
 
 
 def shown(title: str, cases: list[Case]) -> Iterator[Case]:
@@ -102,7 +112,7 @@ def shown(title: str, cases: list[Case]) -> Iterator[Case]:
 
 
 def cases_of(args: RequestArguments, label: LabelArguments) -> list[Case]:
-    """The rows to be asked about, and a line on what was left out."""
+    """Read the rows to be asked about, and print a line on those left out."""
     if args.kind == "label":
         return label_cases(args, label)
     for name, value in vars(label).items():
@@ -112,7 +122,8 @@ def cases_of(args: RequestArguments, label: LabelArguments) -> list[Case]:
         return read_objectives(Path(args.objectives))
     models = tuple(name.strip() for name in (args.base_models or "").split(",") if name.strip())
     first, last = slice_of(args.nums, args.start_index)
-    cases = read_cases(args.input_files, Choice(args.kind, models, first, last, renaming(args.columns)))
+    choice = Choice(args.kind, base_models=models, first=first, last=last, renamed=renaming(args.columns))
+    cases = read_cases(args.input_files, choice)
     if args.kind != "completion":
         return cases
     wanted, long = completions_wanted(cases, args.data_fraction or 1.0, args.ff or 0)
@@ -123,23 +134,20 @@ def cases_of(args: RequestArguments, label: LabelArguments) -> list[Case]:
 
 
 def label_cases(args: RequestArguments, label: LabelArguments) -> list[Case]:
+    """Read the comparisons of two generators."""
     if label.base_dir is None and args.output_file is None:
         raise UserError("--base_dir is missing; name the folder of both generators' answers")
     if args.input_files and len(args.input_files) != 2:
         raise UserError("--input_files: expected the files of --model1_name and --model2_name, two")
-    most, both = label.max_num_comparisons or 200, files_of_both(args, label)
-    cases, tally = matched(*zip(label.names, both, strict=True), label.filter_out_fraction or 0.0, most)
+    ours, reference = generators_of(label.names, args.input_files, label.base_dir)
+    left_out, most = label.filter_out_fraction or 0.0, label.max_num_comparisons or 200
+    cases, tally = matched(ours, reference, left_out=left_out, most=most)
     say(f"{len(cases)} comparisons" + "".join(f"; {count} {what}" for what, count in tally.items() if count))
     return cases
 
 
-def files_of_both(args: RequestArguments, label: LabelArguments) -> list[list[Path]]:
-    """The files of either generator."""
-    named = [[Path(path)] for path in args.input_files]
-    return named or [files_of(name, Path(label.base_dir or ".")) for name in label.names]
-
-
 def output_of(args: RequestArguments, label: LabelArguments) -> Path:
+    """Return the file to write."""
     if args.output_file is not None:
         return Path(args.output_file)
     judge = args.api_type.replace("/", "_")

@@ -17,7 +17,7 @@ from test_asking import question
 from toys import ROOT
 
 from utils.errors import UserError
-from utils.llm.asking import Limits, ask
+from utils.llm.asking import RateLimits, ask
 from utils.llm.ledger import Ledger
 from utils.llm.providers import open_provider
 
@@ -117,7 +117,7 @@ def test_the_lock_is_lost_while_asking(path, monkeypatch):
 
     with model_server(answer) as server, Ledger(path) as ledger:
         with pytest.raises(UserError, match="another program holds the ledger's lock"):
-            ask(map(question, range(50)), ledger, open_provider("openai", server.url), Limits(concurrency=2))
+            ask(map(question, range(50)), ledger, open_provider("openai", server.url), RateLimits(concurrency=2))
         other.execute("ROLLBACK")
     with Ledger(path) as ledger:
         report = ledger.report()
@@ -190,7 +190,7 @@ def test_a_place_where_nothing_can_be_made():
 )
 def test_limits(flags, words):
     with pytest.raises(UserError, match=words):
-        Limits(**flags)
+        RateLimits(**flags)
 
 
 def test_ctrl_c_of_a_program(path):

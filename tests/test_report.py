@@ -64,7 +64,7 @@ def asked(path: Path, model: str, price: Price | None) -> None:
         ledger.plan([question])
         ledger.do([lambda db: steps.claim(db, ledger.process, 9)])
         (attempt,) = ledger.do([lambda db: steps.send(db, ledger.process, question.request.key, None, None)])
-        reply = Reply("Rating: 6", "stop", False, 1000, 200, "req-1", "{}")
+        reply = Reply(text="Rating: 6", finish_reason="stop", input_tokens=1000, output_tokens=200, raw="{}")
         ledger.do([lambda db: steps.store(db, attempt, question.request.key, reply, price)])
         ledger.parse_new(PARSERS)
 

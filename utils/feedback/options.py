@@ -10,7 +10,7 @@ from utils.errors import UserError
 from utils.feedback import KINDS
 from utils.feedback.cases import unknown_kind
 from utils.feedback.forms import STRUCTURED
-from utils.llm.asking import Limits
+from utils.llm.asking import RateLimits
 
 ALIASES = {"gpt4": "gpt-4o", "chatgpt": "gpt-4o-mini", "claude": "claude-sonnet-4-20250514"}
 
@@ -126,7 +126,7 @@ class LabelArguments:
 
 
 @dataclass
-class RequestLimits(Limits):
+class RequestLimits(RateLimits):
     concurrency: int = option(
         32, help="requests in flight at once", aliases=["--n_workers"], title="Limits and retries", first=True
     )
