@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import math
 from argparse import ArgumentParser
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -57,18 +58,18 @@ def main(argv: list[str] | None = None) -> None:
 
 def generate(args: GenerateArguments) -> None:
     """Add answers to every row: one greedy, or num_samples at each temperature."""
-    samplings = [sampling_of(args, temperature=0.0)]
     if args.num_samples:
         samplings = [sampling_of(args, temperature, args.num_samples, draw=args) for temperature in args.temperature]
+    else:
+        samplings = [sampling_of(args, temperature=0.0)]
     rows, output = open_files(args, args.mode, PROGRAM)
 
     def finish(row: AnswerRow, answers: list[Answer]) -> dict[str, Any]:
         return row.with_answers(answers, greedy=not args.num_samples)
 
     def load() -> RowJob:
-        return generation_job(
-            InferenceModel(args), rows, samplings, max_prompt_seq_len=args.max_prompt_seq_len, finish=finish
-        )
+        model, longest = InferenceModel(args), args.max_prompt_seq_len
+        return generation_job(model, rows, samplings, max_prompt_seq_len=longest, finish=finish)
 
     facts = {"what": "generating", **settings(samplings, args.max_prompt_seq_len), **model_facts(args)}
     run_job(rows, args, output, facts=facts, load=load)
@@ -86,17 +87,20 @@ def ppl(args: PplArguments) -> None:
 
     def load() -> RowJob:
         model = InferenceModel(args)
-        limits = {"max_prompt_seq_len": args.max_prompt_seq_len}
-        generation = generation_job(model, rows, samplings, finish=finish, only=unanswered, **limits)
+        longest = args.max_prompt_seq_len
+        generation = generation_job(model, rows, samplings, max_prompt_seq_len=longest, finish=finish, only=unanswered)
 
-        def work(batch):
-            full = {number: rows[number] for number in batch}
-            new = [number for number in batch if generation.sizes[number]]
+        def work(batch: Sequence[int]) -> list[dict[str, Any]]:
+            full, new = {}, []
+            for number in batch:
+                full[number] = rows[number]
+                if generation.sizes[number]:
+                    new.append(number)
             if new:
                 full.update(zip(new, generation.work(new), strict=True))
             records = [row.record for row in full.values()]
-            nlls = model.scores(records, args.max_seq_len, budget=args.tokens_per_batch, **limits)
-            return list(map(AnswerRow.with_likelihood, full.values(), nlls))
+            nlls = model.scores(records, args.max_seq_len, longest, budget=args.tokens_per_batch)
+            return [row.with_likelihood(nll) for row, nll in zip(full.values(), nlls, strict=True)]
 
         return RowJob(work, generation.sizes)
 

@@ -172,9 +172,10 @@ class SharedCache:
             hidden = places > self.step
             if window is not None:
                 hidden |= places <= self.step - window
-            answer = _minus_infinity(hidden)[None]
             if self.exact and (window is None or self.reach <= window):
                 answer = None
+            else:
+                answer = _minus_infinity(hidden)[None]
             self.bias[window] = [(self._prompt_bias(b, window), answer) for b in self.buckets]
         return self.bias[window]
 
