@@ -11,9 +11,9 @@ from prompt_toolkit.output import DummyOutput
 from terminal import ALT_ENTER, CTRL_C, CTRL_D, ENTER, UP, Terminal
 from toy_folders import command, lm_folder, quiet_environment, toy_tokenizer
 
+from utils.answering.chat.conversation import require_system_role
 from utils.answering.chat.lines import EditedLines
 from utils.answering.chat.streaming import AnswerStream
-from utils.answering.chat.talk import require_system_role
 from utils.answering.chat.transcript import Transcript
 from utils.errors import UserError
 from utils.raw_datasets import records_of

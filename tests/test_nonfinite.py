@@ -18,7 +18,8 @@ from utils.arguments.options import TrainingArguments
 from utils.arguments.ppo import PPOArguments
 from utils.engine import deepspeed_engine as engines
 from utils.errors import UserError
-from utils.generation import generate
+from utils.generation.generate import generate
+from utils.generation.request import GenerationRequest
 from utils.generation.sampling import Sampling
 from utils.losses.policy import clipped_policy_losses
 from utils.model import loading
@@ -265,12 +266,12 @@ def broken():
 @pytest.mark.parametrize("backend", ["shared", "hf"])
 def test_a_broken_model_does_not_answer(broken, backend, how, value):
     model, renderer = broken
-    answers = generate(model, renderer, [[5, 6], [7]], Sampling(4, **how), 2, backend=backend)
+    answers = generate(model, GenerationRequest(renderer, [[5, 6], [7]], Sampling(4, **how)), 2, backend=backend)
     assert all(found[0].tokens for found in answers)
     with torch.no_grad():
         model.get_output_embeddings().weight[7] = value
     with pytest.raises(UserError, match="the model's logits are not finite; its weights are broken or diverged"):
-        generate(model, renderer, [[5, 6], [7]], Sampling(4, **how), 2, backend=backend)
+        generate(model, GenerationRequest(renderer, [[5, 6], [7]], Sampling(4, **how)), 2, backend=backend)
 
 
 def test_broken_weights_are_not_written_and_the_disk_is_not_blamed(broken, tmp_path):

@@ -18,7 +18,9 @@ from utils.arguments.ppo import PPOArguments
 from utils.engine import ranks
 from utils.engine.deepspeed_engine import Engine
 from utils.errors import UserError
-from utils.generation import Completion, Sampling, generate
+from utils.generation.generate import generate
+from utils.generation.request import Completion, GenerationRequest
+from utils.generation.sampling import Sampling
 from utils.model.passes import measure
 from utils.model.scoring import Policy
 from utils.ppo.experience import Experience, Rollout
@@ -73,9 +75,9 @@ class Roller:
         options, stage3 = self.options, self.engine.stage == 3
         flip = not stage3 or options.enable_hybrid_engine
         with self.engine.flipped() if flip else contextlib.nullcontext():
+            request = GenerationRequest(self.renderer, prompts, sampling or self.sampling, numbers, synced=not flip)
             return generate(
-                self.engine.module.model, self.renderer, prompts, sampling or self.sampling,
-                options.generation_batch_size, rows=numbers, synced=not flip, backend=options.generation_backend,
+                self.engine.module.model, request, options.generation_batch_size, backend=options.generation_backend,
                 title="rollout",
             )  # fmt: skip
 

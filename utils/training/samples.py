@@ -9,7 +9,9 @@ import torch
 from utils.arguments.options import ModelArguments, SamplingArguments, TrainingArguments
 from utils.engine import ranks
 from utils.engine.deepspeed_engine import Engine
-from utils.generation import Sampling, generate
+from utils.generation.generate import generate
+from utils.generation.request import GenerationRequest
+from utils.generation.sampling import Sampling
 from utils.model.batch import collate
 from utils.model.reward_model import reward_model
 from utils.records import write_jsonl
@@ -43,7 +45,8 @@ class Sampler:
         )  # fmt: skip
         with engine.flipped():
             size = self.args.per_device_eval_batch_size
-            found = generate(engine.module.model, self.renderer, self.prompts, sampling, size, spread=True)
+            request = GenerationRequest(self.renderer, self.prompts, sampling)
+            found = generate(engine.module.model, request, size, spread=True)
         completions = [samples[0] for samples in found]
         rows = [
             {"prompt": self.renderer.tokenizer.decode(p), "response": c.text, "finished": c.finished}
