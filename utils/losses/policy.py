@@ -63,6 +63,10 @@ def relative_to_group(scores_K: Tensor) -> Tensor:
     return centred_K / (scores_K.std() + 1e-4)
 
 
+# Advantages without a critic, by their option: an answer's total reward against those of the prompt's other answers.
+COMPARISONS = {"rloo": leave_one_out, "group": relative_to_group}
+
+
 def whitened(values_N: Tensor, weights_N: Tensor, keep_mean: bool = False) -> Tensor:
     """Mean 0 (or kept) and variance 1 over the tokens of weight above 0; zeros when there is none."""
     kept_N = weights_N > 0
@@ -79,6 +83,20 @@ def clipped_policy_losses(logprobs_N: Tensor, old_N: Tensor, advantages_N: Tenso
     """−min(ratio·A, clip(ratio, 1 − ε, 1 + ε)·A) of each token (PPO, eq. 7)."""
     ratio_N = (logprobs_N - old_N).exp()
     return torch.maximum(-advantages_N * ratio_N, -advantages_N * ratio_N.clamp(1 - clip, 1 + clip))
+
+
+def ratio_metrics(log_ratio_N: Tensor, clip: float) -> dict[str, Tensor]:
+    """Return what an update's ratios say: how far they are from 1, which are beyond 1 ± `clip`, and KL(π_old‖π), the
+    distance from the policy that drew the answers."""
+    log_ratio_N = log_ratio_N.detach()
+    ratio_N = log_ratio_N.exp()
+    gap_N = (ratio_N - 1).abs()
+    return {
+        "ratio": ratio_N,
+        "ratio_gap": gap_N,
+        "clip_fraction": (gap_N > clip).float(),
+        "update_kl": kl_estimate(-log_ratio_N, "k3"),
+    }
 
 
 def clipped_value_losses(values_N: Tensor, old_N: Tensor, returns_N: Tensor, clip: float) -> Tensor:

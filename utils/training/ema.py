@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from utils.arguments.options import TrainingArguments
 from utils.engine.deepspeed_engine import Engine
 
 
@@ -14,6 +15,8 @@ class Average:
     """Exponential moving average e <- d e + (1 − d) w of the trained float32 weights, begun with the first w. Each rank
     averages the part that it owns, on the device where that lies; whole weights are made only for saving. Polyak and
     Juditsky 1992; with a fixed decay as in Tarvainen and Valpola 2017, arXiv:1703.01780, eq. 1."""
+
+    # A checkpoint keeps vars() of this object: another name of an attribute is another format.
 
     def __init__(self, decay: float) -> None:
         self.decay, self.updates = decay, 0
@@ -38,3 +41,8 @@ class Average:
         """The module's weights with the average in place of the trained ones, whole on rank 0. A collective."""
         owners = dict(engine.owned_weights())
         return engine.full_state_dict({n: dataclasses.replace(owners[n], values=v) for n, v in self.parts.items()})
+
+
+def average_of(args: TrainingArguments) -> Average | None:
+    """Return the average that --ema_decay asks for."""
+    return Average(args.ema_decay) if args.ema_decay else None

@@ -14,9 +14,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from string import Template
 
+from utils.engine import ranks
 from utils.model.adapters import BASE
+from utils.model.scoring import Policy
 from utils.reporting import Report, write_text
+from utils.training.extras import Hooks, Setting
 from utils.training.run import OF_NO_CONSEQUENCE, ROOT, Run
+from utils.training.saving import SavedModel
 
 MARK = "<!-- Plumbline writes this file with the model. Without this line it leaves the file as it is. -->"
 CARD = Template("""---
@@ -83,16 +87,25 @@ AVERAGE = "An average of the weights during training (--ema_decay). The metrics 
 ALL_TRAINED = "The weights under the adapter were trained, too (--only_optimize_lora False): load the folder above."
 
 
-def write_cards(run: Run, folder: Path, scores: bool) -> None:
-    """Write the cards of a saved model, its adapter and its average. scores: it is a reward model or a critic. Only
-    rank 0 calls this."""
-    loading = REWARD_MODEL if scores else LANGUAGE_MODEL
-    adapter = folder / "adapter"
-    _write(run, folder, scores, f"{loading}\n\n{WITH_ADAPTER}" if adapter.is_dir() else loading)
-    if (folder / "ema").is_dir():
-        _write(run, folder / "ema", scores, f"{AVERAGE}\n\n{loading}")
-    if adapter.is_dir():
-        _write(run, adapter, scores, _loading_adapter(run, adapter, scores), library="peft")
+def begin(setting: Setting) -> Hooks:
+    """Write the card of every saved model, of its adapter and of its average."""
+    run = setting.run
+
+    def write_cards(saved: SavedModel) -> None:
+        if ranks.rank() != 0:
+            return
+        scores = not isinstance(saved.engine.module, Policy)
+        loading = REWARD_MODEL if scores else LANGUAGE_MODEL
+        adapter = saved.folder / "adapter"
+        if saved.is_average:
+            _write(run, saved.folder, scores, f"{AVERAGE}\n\n{loading}")
+            return
+        if adapter.is_dir():
+            loading = f"{loading}\n\n{WITH_ADAPTER}"
+            _write(run, adapter, scores, _loading_adapter(run, adapter, scores), library="peft")
+        _write(run, saved.folder, scores, loading)
+
+    return Hooks(after_saving=write_cards)
 
 
 def _write(run: Run, folder: Path, scores: bool, loading: str, library: str = "transformers") -> None:
