@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from string import Template
+from typing import Any
 
 from utils.engine import ranks
 from utils.model.adapters import BASE
@@ -109,74 +110,113 @@ def begin(setting: Setting) -> Hooks:
 
 
 def _write(run: Run, folder: Path, scores: bool, loading: str, library: str = "transformers") -> None:
-    """Leaves a README.md alone that somebody else wrote."""
+    """Write one card, unless a person wrote the README.md that is there.
+
+    Args:
+        run: whose model it is.
+        folder: the folder of the model.
+        scores: whether the model gives scores, or text.
+        loading: how to load it, as Markdown.
+        library: what loads it.
+    """
     path, base = folder / "README.md", run.facts["options"]["model_name_or_path"]
     if path.exists() and MARK not in path.read_text(encoding="utf-8", errors="replace"):
         return
-    task = "text-classification" if scores else "text-generation"
-    base_model = "" if Path(base).expanduser().is_dir() else f"base_model: {base}\n"
+    base_model = f"base_model: {base}\n"
+    if Path(base).expanduser().is_dir():  # a card on the hub names no folder of this machine
+        base_model = ""
     card = CARD.substitute(
-        MARK=MARK, library=library, base_model=base_model, task=task, stage=_program().parent.name,
-        hashes=_hashes(run), command=_command(run), metrics=_metrics(run), loading=loading,
+        MARK=MARK, library=library, base_model=base_model, stage=_program().parent.name, hashes=_hashes(run),
+        command=_command(run), metrics=_metrics(run), loading=loading,
+        task="text-classification" if scores else "text-generation",
     )  # fmt: skip
     write_text(path, card)
 
 
 def _loading_adapter(run: Run, folder: Path, scores: bool) -> str:
+    """Return how to load the adapter in `folder`."""
     if not run.facts["options"]["only_optimize_lora"]:
         return ALL_TRAINED
-    head, labels = ("SequenceClassification", ", num_labels=1") if scores else ("CausalLM", "")
-    base = LINKED if (folder / BASE).is_dir() else "the folder of the base, or its name on the hub"
-    return ADAPTER.substitute(head=head, labels=labels, base=base)
+    base = "the folder of the base, or its name on the hub"
+    if (folder / BASE).is_dir():
+        base = LINKED
+    if scores:
+        return ADAPTER.substitute(head="SequenceClassification", labels=", num_labels=1", base=base)
+    return ADAPTER.substitute(head="CausalLM", labels="", base=base)
 
 
 def _hashes(run: Run) -> str:
-    options = run.facts["options"]
+    """Return the rows of a table: what the run was made from, by which names, with which hash."""
+    options, rows = run.facts["options"], []
     names = {"model": [options["model_name_or_path"]], "data": options["data_path"]}
-    hashes = {name: value for name, value in run.facts.items() if name not in ("options", "world_size", "threads")}
-    named = {name: " ".join(f"`{shown(each)}`" for each in names.get(name, ())) for name in hashes}
-    return "\n".join(f"| {name} | {named[name]} | `{value}` |" for name, value in hashes.items())
+    for name, value in run.facts.items():
+        if name not in ("options", "world_size", "threads"):
+            named = " ".join(f"`{shown(each)}`" for each in names.get(name, ()))
+            rows.append(f"| {name} | {named} | `{value}` |")
+    return "\n".join(rows)
 
 
 def _command(run: Run) -> str:
-    ranks = f"  # on {run.facts['world_size']} ranks" if run.facts["world_size"] > 1 else ""
-    return " \\\n    ".join([f"python {_program()}", *_options(run)]) + ranks
+    """Return the command that makes the model again."""
+    command = " \\\n    ".join([f"python {_program()}", *_options(run)])
+    if run.facts["world_size"] > 1:
+        command += f"  # on {run.facts['world_size']} ranks"
+    return command
 
 
 def _program() -> Path:
-    """main.py of the stage, from the root of the checkout."""
+    """Return main.py of the stage, from the root of the checkout."""
     program = Path(sys.argv[0]).resolve()
-    return program.relative_to(ROOT) if program.is_relative_to(ROOT) else Path(program.name)
+    if program.is_relative_to(ROOT):
+        return program.relative_to(ROOT)
+    return Path(program.name)
 
 
 def _options(run: Run) -> Iterator[str]:
-    """The options that decide what is computed and are not at their defaults."""
+    """Yield the options that decide what is computed and are not at their defaults."""
     for group in run.groups:
         for option in dataclasses.fields(group):
-            value = getattr(group, option.name)
-            default = option.default_factory() if callable(option.default_factory) else option.default
+            value, default = getattr(group, option.name), option.default
+            if callable(option.default_factory):
+                default = option.default_factory()
             if option.name == "output_dir":
                 yield "--output_dir OUTPUT"
             elif option.name not in OF_NO_CONSEQUENCE and value not in (None, default):
-                values = value if isinstance(value, list) else [] if value is True else [value]
-                yield " ".join([f"--{option.name}", *(shlex.quote(shown(str(each))) for each in values)])
+                yield " ".join([f"--{option.name}", *_words(value)])
+
+
+def _words(value: Any) -> Iterator[str]:
+    """Yield the words behind a flag; a switch that is on has none."""
+    if value is True:
+        return
+    for each in value if isinstance(value, list) else [value]:
+        yield shlex.quote(shown(str(each)))
 
 
 def shown(text: str) -> str:
-    """The value of an option, an absolute path (also after CLASS:) from the root of the checkout, or its last part."""
+    """Return the value of an option as a card shows it: an absolute path (also after CLASS:) from the root of the
+    checkout, or its last part."""
     found = re.fullmatch(r"([\w-]+:)?([/~].*)", text)
     if not found:
         return text
-    path = Path(found[2]).expanduser()
-    return (found[1] or "") + str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path.name)
+    path, name = Path(found[2]).expanduser(), found[1] or ""
+    if path.is_relative_to(ROOT):
+        return name + str(path.relative_to(ROOT))
+    return name + path.name
 
 
 def _metrics(run: Run) -> str:
-    """The last evaluation in metrics.jsonl, as a table."""
-    rows = [json.loads(line) for line in run.report.path.read_text(encoding="utf-8").splitlines()]
-    evaluated = [row for row in rows if any(name.startswith("eval/") for name in row)]
-    if not evaluated:
+    """Return the last evaluation in metrics.jsonl, as a table."""
+    numbers, step = {}, 0
+    for line in run.report.path.read_text(encoding="utf-8").splitlines():
+        row = json.loads(line)
+        measured = {name[5:]: value for name, value in row.items() if name.startswith("eval/")}
+        if measured:
+            numbers, step = measured, row["step"]
+    if not numbers:
         return "It was not evaluated (`--eval_every never`)."
-    numbers = {name[5:]: value for name, value in evaluated[-1].items() if name.startswith("eval/")}
-    lines = [f"| {name} | {value:.4g} |" for name, value in numbers.items() if name not in Report.WALL_CLOCK]
-    return "\n".join([f"| held-out rows, step {evaluated[-1]['step']:,} | |", "|---|---|", *lines])
+    lines = [f"| held-out rows, step {step:,} | |", "|---|---|"]
+    for name, value in numbers.items():
+        if name not in Report.WALL_CLOCK:
+            lines.append(f"| {name} | {value:.4g} |")
+    return "\n".join(lines)
