@@ -22,6 +22,7 @@ from utils.model.scoring import Policy, RewardModel
 from utils.tokens.group import group
 from utils.training.run import Run
 from utils.training.setup import make_plan
+from utils.training.stage import Stage
 from utils.training.steps import OfflineSteps
 
 
@@ -83,7 +84,7 @@ def main():
     plan = make_plan(groups, args, unit="token" if options.stage == "sft" else "pair")
     engine = engines.Engine(scorer, args, plan.total_steps)
     before = engine.full_state_dict()
-    trainer = OfflineSteps(Run(args, [args]), engine, plan, learner(options.stage))
+    trainer = OfflineSteps(Stage(Run(args, [args]), engine, None), plan, learner(options.stage), lambda: None)
     engine.module.train()
     rows = [trainer.update(n) for n in range(1, plan.total_steps + 1)]
     after = engine.full_state_dict()

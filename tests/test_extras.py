@@ -32,17 +32,19 @@ def test_every_extra_has_its_function():
 
 
 def test_a_further_extra_is_one_function_and_one_line(world, tmp_path, monkeypatch):
-    """Asked for by its option, it sees every evaluation and every saved folder, averages too; not asked for, it is not
+    """Asked for by its option, it sees every update, evaluation and saved folder; not asked for, it is not
     even looked up."""
     seen = []
 
-    def begin(setting):
-        folder = setting.run.folder
-
+    def begin(stage):
         def after_saving(saved):
-            seen.append((str(saved.folder.relative_to(folder)), saved.is_average, saved.model is not None))
+            assert saved.model is not None and saved.engine is stage.engine
+            seen.append(str(saved.folder.relative_to(stage.run.folder)))
 
-        return Hooks(at_evaluation=lambda step, epoch: {"judged": step + 0.5}, after_saving=after_saving)
+        def at_evaluation(step, epoch):
+            return {"judged": step + 0.5}
+
+        return Hooks(lambda: seen.append("update"), at_evaluation, after_saving)
 
     module = types.ModuleType("utils.training.extras.judging")
     module.begin = begin
@@ -53,10 +55,9 @@ def test_a_further_extra_is_one_function_and_one_line(world, tmp_path, monkeypat
     stage = (DPO, world / "model", world / "pairs")
     assert in_process.run_stage(*stage, tmp_path / "judged", world / "cache", *flags, "--ema_decay", "0.5") == 0
     assert [row["eval/judged"] for row in metrics(tmp_path / "judged")] == [0.5, 1.5, 2.5]
-    folders = [name for step in ("step-1", "step-2", ".") for name in (step, "ema" if step == "." else f"{step}/ema")]
-    assert seen == [(name, name.endswith("ema"), True) for name in folders]
+    assert seen == ["update", "step-1", "update", "step-2", "."]
     assert in_process.run_stage(*stage, tmp_path / "plain", world / "cache", *flags) == 0
-    assert len(seen) == 6 and "eval/judged" not in metrics(tmp_path / "plain")[0]
+    assert len(seen) == 5 and "eval/judged" not in metrics(tmp_path / "plain")[0]
     with pytest.raises(ModuleNotFoundError):
         in_process.run_stage(*stage, tmp_path / "none", world / "cache", *flags, "--tf32")
 

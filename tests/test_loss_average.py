@@ -14,9 +14,11 @@ from utils.engine import deepspeed_engine as engines
 from utils.model.batch import collate
 from utils.model.scoring import Policy
 from utils.ppo.experience import Rollout, Targets, experience_of, weights_of
-from utils.ppo.steps import Learner, RolloutSteps
+from utils.ppo.learning import Learner
+from utils.ppo.steps import RolloutSteps
 from utils.tokens.group import group
 from utils.training.run import Run
+from utils.training.stage import Stage
 
 # two prompts, two answers to each: a number of every token
 NUMBERS = [[[6.0], [1.0, 2.0, 3.0]], [[4.0, 4.0], [0.0, 2.0]]]
@@ -39,7 +41,14 @@ def rollout_steps(run, options, learner):
     """RolloutSteps whose update() is tried: they answer no prompts."""
     prompts = range(4 * options.prompts_per_rollout)
     return RolloutSteps(
-        run=run, options=options, maker=None, train=prompts, held_out=(), targets_of=None, learners=[learner]
+        Stage(run, learner.engine, None),
+        options,
+        maker=None,
+        train=prompts,
+        held_out=(),
+        targets_of=None,
+        learners=[learner],
+        after_update=lambda: None,
     )
 
 

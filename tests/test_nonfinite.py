@@ -25,14 +25,16 @@ from utils.model import loading
 from utils.model.batch import collate
 from utils.model.scoring import Policy
 from utils.ppo.experience import Targets, experience_of, weights_of
-from utils.ppo.steps import Learner
+from utils.ppo.learning import Learner
 from utils.tokens.group import group
 from utils.tokens.templates import Renderer
+from utils.training.extras import Extras
 from utils.training.nonfinite import refuse_nonfinite
 from utils.training.run import Run
 from utils.training.setup import make_plan
+from utils.training.stage import Stage
 from utils.training.steps import OfflineSteps, averages
-from utils.training.trainer import Trained, Trainer
+from utils.training.trainer import Trainer
 
 REWARD = "def yes(record):\n    return [float(a.text.split().count('yes')) for a in record.answers]\n"
 
@@ -200,7 +202,8 @@ def small_run(folder, zero_stage):
     groups = [group([5, 6, 7], [[8, 9, 2]]) for _ in range(8)]
     plan = make_plan(groups, args, "token")
     engine = engines.Engine(Policy(tiny_lm(vocab_size=64)), args, plan.total_steps)
-    return OfflineSteps(Run(args, [args]), engine, plan, broken_gradient, groups)
+    stage = Stage(Run(args, [args]), engine, None, held_out=groups)
+    return OfflineSteps(stage, plan, broken_gradient, lambda: None)
 
 
 def test_the_steps_of_the_other_stages_do_the_same(tmp_path):
@@ -229,7 +232,7 @@ def test_a_broken_gradient_is_seen_where_deepspeed_skips_nothing(tmp_path):
 
 def test_an_evaluation_with_a_broken_number_is_refused(tmp_path):
     steps = small_run(tmp_path, zero_stage=1)
-    trainer = Trainer(steps.run, steps, {"": Trained(steps.engine, None)}, lambda step, epoch: {"loss": math.nan})
+    trainer = Trainer(steps.stage, steps, lambda step, epoch: {"loss": math.nan}, Extras({}))
     with pytest.raises(UserError, match="eval/loss is nan, not a finite number.*look at the held-out data"):
         trainer.fit()
     assert json.loads((tmp_path / "nonfinite.json").read_text())["held_out_rows"] == 8

@@ -13,6 +13,7 @@ from utils.model.scoring import Policy, RewardModel
 from utils.training.reference import reference_logprobs
 from utils.training.run import Run
 from utils.training.setup import make_plan
+from utils.training.stage import Stage
 from utils.training.steps import OfflineSteps
 
 pytest.importorskip("trl", reason="TRL is not installed: pip install -e '.[test]'")
@@ -38,7 +39,7 @@ def our_losses(name, groups, folder):
         )
         return LOSSES[name].losses(pairs), {"margin": 0.1 * pairs.delta}
 
-    steps = OfflineSteps(Run(args, [args]), engine, plan, learn)
+    steps = OfflineSteps(Stage(Run(args, [args]), engine, None), plan, learn, lambda: None)
     return [steps.update(n)["loss"] for n in range(1, STEPS + 1)]
 
 
@@ -72,7 +73,7 @@ def our_reward_losses(groups, folder):
         scores = model(batch)
         return bradley_terry(scores[batch.chosen], scores[batch.rejected]), {}
 
-    steps = OfflineSteps(Run(args, [args]), engine, plan, learn)
+    steps = OfflineSteps(Stage(Run(args, [args]), engine, None), plan, learn, lambda: None)
     return [steps.update(n)["loss"] for n in range(1, STEPS + 1)]
 
 

@@ -24,6 +24,7 @@ from utils.model.scoring import Policy, RewardModel
 from utils.training.reference import reference_logprobs
 from utils.training.run import Run
 from utils.training.setup import make_plan
+from utils.training.stage import Stage
 from utils.training.steps import OfflineSteps
 
 THEIRS = {"sft": trl_sft_trainer, "reward": trl_reward_trainer, "dpo": trl_trainer}
@@ -78,7 +79,7 @@ def our_steps(kind, model, groups, steps, folder, *, per_step, bf16=True, rate=1
             limits = {"count": 4 * per_step, "budget": 0}
             reference = reference_logprobs(engine, groups, Path(cache) / "toy.sqlite", packed=scorer.packed, **limits)
         reference_seconds = (now() - start) * per_step / len(groups)
-    trainer = OfflineSteps(Run(args, [args]), engine, plan, _learn(kind, reference))
+    trainer = OfflineSteps(Stage(Run(args, [args]), engine, None), plan, _learn(kind, reference), lambda: None)
     seconds, losses = [], []
     for number in range(1, steps + 1):
         start = now()

@@ -29,11 +29,12 @@ from utils.model import loading
 from utils.model.scoring import Policy, self_test
 from utils.reporting import run_program
 from utils.training.evaluation import evaluate
-from utils.training.extras import Setting, begin_extras
+from utils.training.extras import begin_extras
 from utils.training.run import Run
 from utils.training.setup import begin, load_tokens, make_plan
+from utils.training.stage import Stage
 from utils.training.steps import OfflineSteps
-from utils.training.trainer import Trained, Trainer
+from utils.training.trainer import Trainer
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -66,9 +67,9 @@ def main(argv: list[str] | None = None) -> None:
         return {"loss": nll, "perplexity": np.exp(nll)}
 
     # 4. Train, save.
-    steps = OfflineSteps(run, engine, plan, learn, held_out)
-    extras = begin_extras(Setting(run, engine, renderer, held_out))
-    Trainer(run, steps, {"": Trained(engine, renderer)}, evaluation, extras).fit()
+    stage = Stage(run, engine, renderer, held_out)
+    extras = begin_extras(stage)
+    Trainer(stage, OfflineSteps(stage, plan, learn, extras.after_update), evaluation, extras).fit()
 
 
 if __name__ == "__main__":

@@ -27,11 +27,12 @@ from utils.model.scoring import RewardModel, self_test
 from utils.reporting import run_program
 from utils.statistics import calibration, calibration_bins
 from utils.training.evaluation import evaluate
-from utils.training.extras import Setting, begin_extras
+from utils.training.extras import begin_extras
 from utils.training.run import Run
 from utils.training.setup import begin, load_tokens, make_plan
+from utils.training.stage import Stage
 from utils.training.steps import OfflineSteps
-from utils.training.trainer import Trained, Trainer
+from utils.training.trainer import Trainer
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -75,9 +76,9 @@ def main(argv: list[str] | None = None) -> None:
         return means | calibration(confidence_M, right_M)._asdict()
 
     # 4. Train, save.
-    steps = OfflineSteps(run, engine, plan, learn, held_out)
-    extras = begin_extras(Setting(run, engine, renderer, held_out))
-    Trainer(run, steps, {"": Trained(engine, renderer)}, evaluation, extras).fit()
+    stage = Stage(run, engine, renderer, held_out)
+    extras = begin_extras(stage)
+    Trainer(stage, OfflineSteps(stage, plan, learn, extras.after_update), evaluation, extras).fit()
 
 
 if __name__ == "__main__":

@@ -33,12 +33,13 @@ from utils.model import loading
 from utils.model.scoring import Policy, self_test
 from utils.reporting import run_program
 from utils.training.evaluation import evaluate
-from utils.training.extras import Setting, begin_extras
+from utils.training.extras import begin_extras
 from utils.training.reference import check_first_step, references
 from utils.training.run import Run
 from utils.training.setup import begin, load_tokens, make_plan
+from utils.training.stage import Stage
 from utils.training.steps import OfflineSteps
-from utils.training.trainer import Trained, Trainer
+from utils.training.trainer import Trainer
 
 
 @dataclass
@@ -80,9 +81,10 @@ def main(argv: list[str] | None = None) -> None:
     plan = make_plan(train, args, unit="pair")
     engine = Engine(policy, args, plan.total_steps)
     self_test(engine, policy, train, args.dtype_name)
-    extras = begin_extras(Setting(run, engine, renderer, held_out))
+    stage = Stage(run, engine, renderer, held_out)
+    extras = begin_extras(stage)
     other = dpo_args.reference_model_name_or_path
-    of_train, of_held_out = references(engine, [train, held_out], model_args, args, model_hash, other)
+    of_train, of_held_out = references(engine, [train, held_out], model_args, args, model_hash=model_hash, other=other)
 
     # 3. What one batch teaches: prefer the chosen answer to the rejected one more than the reference does.
     def learn(model, batch, reference=of_train):
@@ -111,8 +113,8 @@ def main(argv: list[str] | None = None) -> None:
 
     # 4. Train, save.
     at_start = LOSSES[dpo_args.loss].at_start(dpo_args.beta, dpo_args.label_smoothing)
-    steps = OfflineSteps(run, engine, plan, learn, held_out, check_first_step(at_start, args, other))
-    Trainer(run, steps, {"": Trained(engine, renderer)}, evaluation, extras).fit()
+    steps = OfflineSteps(stage, plan, learn, extras.after_update, check_first_step(at_start, args, other))
+    Trainer(stage, steps, evaluation, extras).fit()
 
 
 if __name__ == "__main__":

@@ -3,8 +3,8 @@
     cd training/step3_ppo && bash run_ppo_tiny.sh
 
 Reads prompts (docs/data.md) and a reward; writes a folder that plain transformers loads, and the critic beside it.
-Schulman et al. 2017 (PPO), arXiv:1707.06347; Ziegler et al. 2019, arXiv:1909.08593, whose code Huang et al. 2023, The N
-Implementation Details of RLHF with PPO, take apart: a name in quotes below is one of their details.
+Schulman et al. 2017 (PPO), arXiv:1707.06347; Ziegler et al. 2019, arXiv:1909.08593. Names in quotes are those of Huang
+et al. 2023, The N Implementation Details of RLHF with PPO.
 """
 
 from __future__ import annotations
@@ -26,16 +26,18 @@ from utils.losses import policy as losses
 from utils.model import loading
 from utils.model.scoring import Policy, self_test
 from utils.ppo.experience import RunningMoments, Targets, rewards_of, summary_of, weights_of
+from utils.ppo.learning import Learner
 from utils.ppo.models import load_critic, load_reference, load_reward, load_true_reward, probes_of, refuse_options
 from utils.ppo.ptx import ptx_loss, ptx_tokens
 from utils.ppo.rewards import PromptSet
 from utils.ppo.rollouts import RolloutMaker, RolloutModels, steps_of
-from utils.ppo.steps import Learner, RolloutSteps
+from utils.ppo.steps import RolloutSteps
 from utils.reporting import run_program
-from utils.training.extras import Setting, begin_extras
+from utils.training.extras import begin_extras
 from utils.training.run import Run
 from utils.training.setup import begin, load_tokens
-from utils.training.trainer import Trained, Trainer
+from utils.training.stage import Stage
+from utils.training.trainer import Trainer
 
 
 def main(argv: list[str] | None = None) -> None:  # noqa: C901, PLR0915 (the algorithm stands here, whole)
@@ -55,12 +57,11 @@ def main(argv: list[str] | None = None) -> None:  # noqa: C901, PLR0915 (the alg
     total_steps, probes = steps_of(len(train), args, ppo), probes_of(train)
     policy = Policy(loading.load_causal_lm(model_args, renderer.tokenizer, args.bf16), ppo.temperature)
     loading.check_length(policy.model, max(train.longest, held_out.longest) + data_args.max_answer_seq_len)
-    actor, critic = Engine(policy, args, (total_steps - ppo.value_warmup) * ppo.updates), None
+    actor = Engine(policy, args, (total_steps - ppo.value_warmup) * ppo.updates)
     self_test(actor, policy, probes, args.dtype_name)
-    trained = {"": Trained(actor, renderer)}
-    if ppo.advantage == "gae":
-        trained["critic"] = load_critic(model_args, args, ppo, total_steps)
-        critic = trained["critic"].engine
+    others = {"critic": load_critic(model_args, args, ppo, total_steps)} if ppo.advantage == "gae" else {}
+    critic = others["critic"].engine if others else None
+    if critic:
         self_test(critic, critic.module, probes, args.dtype_name)
     reference = load_reference(model_args, args, ppo, renderer)
     reward, true_reward = load_reward(model_args, args, ppo, renderer), load_true_reward(ppo)
@@ -106,8 +107,7 @@ def main(argv: list[str] | None = None) -> None:  # noqa: C901, PLR0915 (the alg
         return Targets(weights_N, advantages_N, returns_N, metrics)
 
     def learn_policy(model, batch, experience, targets):
-        # 3.6 Policy loss: PPO, eq. 7. No gradient flows through tokens that are not learned from, whatever a loss makes
-        # of them: 0 times an infinite ratio is NaN.
+        # 3.6 Policy loss: PPO, eq. 7. No gradient through tokens not learned from: 0 times an infinite ratio is NaN.
         logprobs_N, entropy_N = model(batch, entropy=True) if ppo.entropy_coef else (model(batch), None)
         old_logprobs_N = experience.in_batch(batch, experience.old_logprobs)
         logprobs_N = torch.where(experience.in_batch(batch, targets.learned), logprobs_N, old_logprobs_N)
@@ -136,14 +136,14 @@ def main(argv: list[str] | None = None) -> None:  # noqa: C901, PLR0915 (the alg
         learners.append(Learner(critic, learn_values, prefix="critic_"))
     models = RolloutModels(actor, reference, critic, reward, true_reward)
     maker = RolloutMaker(models, renderer, ppo, args, longest=data_args.max_answer_seq_len)
+    stage = Stage(run, actor, renderer, held_out)
+    extras = begin_extras(stage)
     steps = RolloutSteps(
-        run=run, options=ppo, maker=maker, targets_of=targets_of, learners=learners,
+        stage, ppo, maker, targets_of=targets_of, learners=learners, after_update=extras.after_update,
         train=PromptSet(data_args, "train", args.seed, train),
         held_out=PromptSet(data_args, "eval", args.seed, held_out),
     )  # fmt: skip
-    extras = begin_extras(Setting(run, actor, renderer, held_out))
-    state = {"controller": controller, "running": moments}
-    Trainer(run, steps, trained, steps.evaluate, extras, state).fit()
+    Trainer(stage, steps, steps.evaluate, extras, {"controller": controller, "running": moments}, others=others).fit()
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from utils.ppo.rewards import Reward, of_function, of_model, of_service
 from utils.reporting import say
 from utils.tokens.group import Group, group
 from utils.tokens.templates import Renderer
-from utils.training.trainer import Trained
+from utils.training.trainer import Companion
 
 LANGUAGE_HEADS = ("lm_head", "embed_out")  # a critic has none
 
@@ -54,7 +54,7 @@ def probes_of(prompts: Sequence[Group]) -> list[Group]:
     return [group(prompt, [prompt, prompt[::-1]])] * 2
 
 
-def load_critic(model_args: ModelArguments, args: TrainingArguments, options: PPOArguments, steps: int) -> Trained:
+def load_critic(model_args: ModelArguments, args: TrainingArguments, options: PPOArguments, steps: int) -> Companion:
     """Return the value model: from the reward model (Ziegler et al. 2019), another folder, or the policy's own with a
     new head.
 
@@ -72,7 +72,7 @@ def load_critic(model_args: ModelArguments, args: TrainingArguments, options: PP
     renderer = Renderer(loading.load_tokenizer(name), model_args.template)
     critic = Critic(loading.load_reward_model(critic_args, renderer.tokenizer, args.bf16, critic=True))
     rate = options.critic_learning_rate or 2 * args.learning_rate
-    return Trained(Engine(critic, dataclasses.replace(args, learning_rate=rate), steps * options.updates), renderer)
+    return Companion(Engine(critic, dataclasses.replace(args, learning_rate=rate), steps * options.updates), renderer)
 
 
 def load_reference(

@@ -125,13 +125,14 @@ class RolloutMaker:
             finished.append(ended)
         old_logprobs = np.concatenate([np.asarray(c.logprobs, np.float32) for c in completions])
         answers = group(prompt, [c.tokens for c in completions])
-        return Rollout(slot.number, slot.row, answers, texts, finished, old_logprobs)
+        return Rollout(slot.number, slot.row, answers, texts=texts, finished=finished, old_logprobs=old_logprobs)
 
     def _read(self, rollouts: list[Rollout], prompts: PromptSet) -> None:
         """Fill in what the models give: log-probs, values and scores."""
         models, options = self.models, self.options
         groups, limits = [rollout.group for rollout in rollouts], limits_of(self.args)
         policy = models.actor.module
+        # Decoding and the training forward round differently: read again, the first ratios are 1.
         if options.old_logprobs == "forward":
             found = measure(models.actor, groups, packed=policy.packed, **limits)
             _note(rollouts, "old_logprobs", found)
@@ -195,6 +196,7 @@ def slots_of(step: int, prompts: int, options: PPOArguments, seed: int) -> list[
         options: how many a rollout takes.
         seed: of the permutations.
     """
+    # A rollout may end one permutation and begin the next: every prompt is answered equally often.
     numbers = range((step - 1) * options.prompts_per_rollout, step * options.prompts_per_rollout)
     orders: dict[int, np.ndarray] = {}
     slots = []

@@ -15,37 +15,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from utils.arguments.ppo import PPOArguments
 from utils.engine import checkpoints, ranks
-from utils.engine.deepspeed_engine import Engine
 from utils.errors import UserError
-from utils.model.batch import Batch
 from utils.ppo.experience import Experience, Rollout, Targets, experience_of, summary_of, units_of
+from utils.ppo.learning import Learner, Minibatch
 from utils.ppo.rewards import PromptSet
 from utils.ppo.rollouts import RolloutMaker, Slot, gathered, shared_out, show, slots_of, steps_of
 from utils.reporting import say
-from utils.training.ema import average_of
 from utils.training.nonfinite import refuse_nonfinite, take_step
-from utils.training.plan import Division, Plan, Step
-from utils.training.run import Run
+from utils.training.plan import Division, Plan
+from utils.training.stage import Stage
 from utils.training.steps import averages
 
-Learn = Callable[[Engine, Batch, Experience, Targets], tuple[Tensor, dict[str, Tensor]]]
+# A kept rollout with other fields is another version's.
 ROLLOUT_FIELDS = [field.name for field in dataclasses.fields(Rollout)]
-
-
-@dataclass
-class Learner:
-    """An engine, and what a batch teaches it."""
-
-    engine: Engine
-    learn: Learn
-    first_step: int = 1  # the first step that it learns in
-    aside: Callable[[int], dict[str, float]] | None = None  # number of the update -> metrics; runs its own backward
-    prefix: str = ""  # of the names of its loss, gradient norm and learning rate
 
 
 @dataclass
@@ -53,27 +39,29 @@ class RolloutSteps:
     """The steps of PPO, as a Trainer takes them.
 
     Args:
-        run: folder, identity and options of the run.
+        stage: the run and the policy that it trains.
         options: the options of PPO.
         maker: answers prompts.
         train: the prompts that are learned from.
         held_out: the prompts of the evaluation.
         targets_of: what an experience teaches: advantages and returns.
         learners: what learns; the first is the policy's.
+        after_update: called after each optimizer step of the policy.
     """
 
     title, evaluation_in_row, checkpoint_at_epochs = "learning", True, False
 
-    run: Run
+    stage: Stage
     options: PPOArguments
     maker: RolloutMaker
     train: PromptSet
     held_out: PromptSet
     targets_of: Callable[[Experience], Targets]
     learners: list[Learner]
+    after_update: Callable[[], None]
 
     def __post_init__(self) -> None:
-        self.average = average_of(self.run.args)
+        self.run = self.stage.run
         self.total_steps = steps_of(len(self.train), self.run.args, self.options)
         self.steps_per_epoch = max(1, len(self.train) // self.options.prompts_per_rollout)
 
@@ -84,7 +72,7 @@ class RolloutSteps:
         return f"learning from rollouts: {self.total_steps:,} of {answers}, {updates}, {world} rank{'s' * (world > 1)}"
 
     def columns(self, row: dict[str, float]) -> dict[str, float]:
-        return {name: row[name] for name in ("score", "kl", "length") if name in row}
+        return {"score": row["score"], "kl": row["kl"], "length": row["length"]}
 
     def epoch_ended(self, number: int) -> int | None:
         epochs, rest = divmod(number, self.steps_per_epoch)
@@ -119,6 +107,7 @@ class RolloutSteps:
         slots = shared_out(slots_of(step, len(self.train), self.options, self.run.args.seed))
         mine, seconds = self.maker.make(slots, self.train, self.options.samples_per_prompt)
         experience = gathered(mine)
+        # Generation takes most of a step: killed later in it, the run goes on from here.
         if self.run.args.checkpoint_every and not self.run.args.debug and ranks.rank() == 0:
             value = {"facts": self.run.facts, "fields": ROLLOUT_FIELDS, "rollouts": experience.rollouts}
             checkpoints.write(kept, value)
@@ -154,7 +143,7 @@ class RolloutSteps:
         for number in range(1, plan.total_steps + 1):
             share = plan.step(number, ranks.rank())
             update = (step - 1) * options.updates + number
-            row = self._minibatch(step, update, _Minibatch(plan, share, experience, targets))
+            row = self._minibatch(step, update, Minibatch(plan, share, experience, targets))
             skipped = max(learner.engine.skipped_in_a_row for learner in self.learners)
             self._refuse_nonfinite(step, row, experience, skipped)
             rows.append(row)
@@ -167,7 +156,7 @@ class RolloutSteps:
             means["first_ratio_gap"] = rows[0]["ratio_gap"]
         return means | {"updates": float(len(rows)), "empty_updates": float(empty)}
 
-    def _minibatch(self, step: int, update: int, minibatch: _Minibatch) -> dict[str, float]:
+    def _minibatch(self, step: int, update: int, minibatch: Minibatch) -> dict[str, float]:
         """Take one update. A learner without a token to learn from, and without a further loss, takes no step.
 
         Args:
@@ -180,7 +169,9 @@ class RolloutSteps:
         sums: dict[str, Tensor] = {}
         # one way of laying rows out, unless the critic's family cannot read packed ones
         layouts = {learner.engine.module.packed for learner in active}
-        for micro in minibatch.share.micro_batches if units else ():
+        for micro in minibatch.share.micro_batches:
+            if not units:  # every answer is masked
+                break
             batches = {packed: minibatch.plan.batch(micro, packed).to(ranks.device()) for packed in layouts}
             for learner in active:
                 batch = batches[learner.engine.module.packed]
@@ -194,8 +185,8 @@ class RolloutSteps:
             row |= averages(sums)
         for learner in active:
             row |= take_step(learner.engine, learner.prefix)
-        if self.average and self.learners[0] in active:
-            self.average.update(self.learners[0].engine)
+        if self.learners[0] in active:
+            self.after_update()
         return row
 
     def evaluate(self, step: int, epoch: int | None = None) -> dict[str, float]:
@@ -222,37 +213,7 @@ class RolloutSteps:
             return {"rollouts": rollouts}
 
         remedy = "lower --learning_rate or --critic_learning_rate, or clip scores (--score_clip)"
-        refuse_nonfinite(self.run, step, row, evidence, remedy, skipped)
-
-
-@dataclass(frozen=True)
-class _Minibatch:
-    """What one update learns from: this rank's share of a plan's step."""
-
-    plan: Plan
-    share: Step
-    experience: Experience
-    targets: Targets
-
-    def backward(self, learner: Learner, batch: Batch) -> dict[str, Tensor]:
-        """Run a forward and a backward pass of one learner; return (sum, count) of its loss and each metric."""
-        experience, targets = self.experience, self.targets
-        learned_N = experience.in_batch(batch, targets.learned)
-        weights_N = experience.in_batch(batch, targets.weights)
-        losses_N, metrics = learner.learn(learner.engine, batch, experience, targets)
-        # not losses times 0: an infinite loss of a token that is not learned from would be NaN
-        losses_N = torch.where(learned_N, losses_N * weights_N, 0.0)
-        # DeepSpeed averages over ranks: x world turns its mean of local sums into the global sum.
-        learner.engine.backward(losses_N.sum() * (batch.weight * ranks.world_size() / self.share.units))
-        found = {}
-        for name, values_N in metrics.items():
-            found[name] = batch.weight * _sum_and_count(torch.where(learned_N, values_N, 0.0), learned_N)
-        found[f"{learner.prefix}loss"] = batch.weight * _sum_and_count(losses_N, weights_N)
-        return found
-
-
-def _sum_and_count(values_N: Tensor, counts_N: Tensor) -> Tensor:
-    return torch.stack((values_N.detach().double().sum(), counts_N.double().sum()))
+        refuse_nonfinite(self.run, step, row, evidence, remedy, skipped=skipped)
 
 
 def _means(rows: list[dict[str, float]]) -> dict[str, float]:

@@ -53,6 +53,7 @@ class Group:
         parts: list[dict[int, None]] = []  # answers of each part, in the order in which they came
         for answers in together:
             if parts:
+                # pairs may share an answer, which is then in the part once
                 joined = {**parts[-1], **dict.fromkeys(answers)}
                 if len(self.prompt) + sum(len(self.answers[k]) for k in joined) <= budget:
                     parts[-1] = joined

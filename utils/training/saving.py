@@ -13,41 +13,42 @@ from utils.engine import ranks
 from utils.engine.deepspeed_engine import Engine
 from utils.model import loading
 from utils.reporting import say
-from utils.training.ema import Average
 
 
-@dataclass(frozen=True)
+@dataclass
 class SavedModel:
-    """A model folder that was just written. `model` is what was read back from it, on rank 0 alone."""
+    """A model folder that was just written."""
 
     folder: Path
     engine: Engine
-    model: nn.Module | None
-    is_average: bool = False
+    model: nn.Module | None  # as read back, on rank 0, until an extra lets go of it
 
 
-def save_model(
-    engine: Engine, renderer: Any, folder: Path, average: Average | None, after: Callable[[SavedModel], None]
-) -> None:
-    """Write the engine's model to `folder` and its average, if it has begun, to `folder`/ema. A collective.
+def save_model(engine: Engine, renderer: Any, folder: Path, after: Callable[[SavedModel], None]) -> None:
+    """Write the engine's model to `folder`. A collective.
 
     Args:
         engine: the model in training.
         renderer: its tokenizer and template, saved with it.
         folder: where to.
-        average: of the model's weights.
-        after: called on every rank with each folder that was written.
+        after: called on every rank once the folder is written.
     """
-    after(SavedModel(folder, engine, _write(engine.full_state_dict(), engine, renderer, folder)))
+    after(SavedModel(folder, engine, write_model(engine.full_state_dict(), engine, renderer, folder)))
     ranks.barrier()
-    if average and average.updates:
-        folder = folder / "ema"
-        after(SavedModel(folder, engine, _write(average.whole(engine), engine, renderer, folder), is_average=True))
-        ranks.barrier()
 
 
-def _write(state: dict[str, Tensor] | None, engine: Engine, renderer: Any, folder: Path) -> nn.Module | None:
-    """Write on rank 0, with the other ranks waiting; return the model as it was read back."""
+def write_model(state: dict[str, Tensor] | None, engine: Engine, renderer: Any, folder: Path) -> nn.Module | None:
+    """Write on rank 0 while the other ranks wait.
+
+    Args:
+        state: the whole weights by the engine's names, on rank 0.
+        engine: whose model they belong to.
+        renderer: its tokenizer and template.
+        folder: where to.
+
+    Returns:
+        The model as it was read back, on rank 0.
+    """
     written = None
     if ranks.rank() == 0:
         state = {name.removeprefix("model."): tensor for name, tensor in state.items()}

@@ -88,4 +88,4 @@ def make_plan(groups: Sequence[Group], args: TrainingArguments, unit: Literal["t
         seed=args.seed,
         keep_pairs=unit == "pair",
     )
-    return Plan(groups, tokens, units, division, args.num_train_epochs, args.max_steps)
+    return Plan(groups, tokens, units, division, epochs=args.num_train_epochs, max_steps=args.max_steps)

@@ -8,22 +8,19 @@ token, or a pair) and named tensors of one number per unit. A step averages both
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from utils.engine import ranks
-from utils.engine.deepspeed_engine import Engine
 from utils.engine.speed import Meter
 from utils.model.batch import Batch
 from utils.model.lora import plain
-from utils.tokens.group import Group
-from utils.training.ema import average_of
 from utils.training.nonfinite import refuse_nonfinite, take_step
 from utils.training.plan import MicroBatch, Plan
-from utils.training.run import Run
+from utils.training.stage import Stage
 
 Learn = Callable[[Any, Batch], tuple[Tensor, dict[str, Tensor]]]
 
@@ -32,11 +29,10 @@ class OfflineSteps:
     """The steps of a plan, as a Trainer takes them.
 
     Args:
-        run: folder, identity and options of the run.
-        engine: the model in training.
+        stage: the run and the model that it trains.
         plan: which groups make which step.
         learn: what a batch teaches.
-        held_out: the groups of the evaluation.
+        after_update: called after each optimizer step.
         check_first: given the row of the first step before its update; raises UserError when the loss is not what it
             must be.
     """
@@ -44,16 +40,14 @@ class OfflineSteps:
     title, evaluation_in_row, checkpoint_at_epochs = "training", False, True
 
     def __init__(
-        self,
-        run: Run, engine: Engine, plan: Plan, learn: Learn, held_out: Sequence[Group] = (),
+        self, stage: Stage, plan: Plan, learn: Learn, after_update: Callable[[], None],
         check_first: Callable[[dict[str, float]], None] | None = None,
     ) -> None:  # fmt: skip
-        self.run, self.engine, self.plan, self.learn = run, engine, plan, learn
-        self.held_out, self.check_first = held_out, check_first
+        self.stage, self.engine, self.plan, self.learn = stage, stage.engine, plan, learn
+        self.after_update, self.check_first = after_update, check_first
         self.total_steps, self.epoch_ended = plan.total_steps, plan.epoch_ended
-        self.average = average_of(run.args)
-        dtype = torch.bfloat16 if run.args.bf16 else torch.float32
-        self._meter = Meter(plain(engine.module.model), dtype, ranks.device())
+        dtype = torch.bfloat16 if stage.run.args.bf16 else torch.float32
+        self._meter = Meter(plain(self.engine.module.model), dtype, ranks.device())
 
     def opening(self) -> str:
         plan, world = self.plan, ranks.world_size()
@@ -94,8 +88,7 @@ class OfflineSteps:
             self.check_first(row)
         row |= take_step(self.engine)
         self._refuse_nonfinite(number, row, step.micro_batches)
-        if self.average:
-            self.average.update(self.engine)
+        self.after_update()
         row["epoch"] = number / self.plan.steps_per_epoch
         row["tokens"], row["trained_tokens"] = step.tokens, step.units
         return row
@@ -105,12 +98,12 @@ class OfflineSteps:
             return {"rows": [micro.rows for micro in micro_batches]}
 
         remedy = "look at its rows, or lower --learning_rate"
-        refuse_nonfinite(self.run, number, row, rows, remedy, skipped=self.engine.skipped_in_a_row)
+        refuse_nonfinite(self.stage.run, number, row, rows, remedy, skipped=self.engine.skipped_in_a_row)
 
     def refuse_evaluation(self, number: int, measured: dict[str, float]) -> None:
-        count = {"held_out_rows": len(self.held_out)}
+        count = {"held_out_rows": len(self.stage.held_out)}
         remedy = "look at the held-out data, or lower --learning_rate"
-        refuse_nonfinite(self.run, number, measured, lambda: count, remedy)
+        refuse_nonfinite(self.stage.run, number, measured, lambda: count, remedy)
 
 
 def averages(sums: dict[str, Tensor]) -> dict[str, float]:

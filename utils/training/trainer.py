@@ -15,10 +15,9 @@ from utils.arguments.options import Interval
 from utils.engine import checkpoints, ranks
 from utils.engine.deepspeed_engine import Engine
 from utils.reporting import progress, say, write_json
-from utils.training.ema import Average
 from utils.training.extras import Extras
-from utils.training.run import Run
 from utils.training.saving import save_model
+from utils.training.stage import Stage
 
 Numbers = dict[str, float]
 
@@ -28,9 +27,8 @@ class Steps(Protocol):
 
     title: str  # of the progress bar
     total_steps: int
-    average: Average | None  # of the first model's weights, with --ema_decay
     evaluation_in_row: bool  # whether the evaluation of a step belongs to the step's row on screen and in metrics.json
-    checkpoint_at_epochs: bool
+    checkpoint_at_epochs: bool  # of few prompts every rollout ends an epoch, and checkpoints take time
 
     def opening(self) -> str:
         """Return the line that is printed before the first step."""
@@ -49,8 +47,8 @@ class Steps(Protocol):
 
 
 @dataclass(frozen=True)
-class Trained:
-    """A model in training, and the renderer whose tokenizer and template are saved with it."""
+class Companion:
+    """A further model in training, and the renderer whose tokenizer and template are saved with it."""
 
     engine: Engine
     renderer: Any
@@ -61,28 +59,35 @@ class Trainer:
     """A run from its newest checkpoint, if there is one, to the saved models.
 
     Args:
-        run: folder, identity and options of the run.
+        stage: the run and the model that it trains.
         steps: what one step does.
-        models: the models in training, by their folder inside the run's; the first, "", is the one that is averaged.
         evaluate: (step, the epoch that it ended) -> numbers of the held-out data.
         extras: what the run does besides.
         state: objects whose attributes a checkpoint keeps, by name.
+        others: further models in training, by their folder inside the run's.
     """
 
-    run: Run
+    stage: Stage
     steps: Steps
-    models: dict[str, Trained]
     evaluate: Callable[[int, int | None], Numbers]
-    extras: Extras = field(default_factory=Extras)
+    extras: Extras
     state: dict[str, Any] = field(default_factory=dict)
+    others: dict[str, Companion] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.run, self.engine = self.stage.run, self.stage.engine
+        engines = [other.engine for other in self.others.values()]
+        self._other_engines = {f"engine-{n}": engine for n, engine in enumerate(engines, start=1)}
+        self._modules = [engine.module for engine in (self.engine, *engines)]
+        self._kept = self.state | self.extras.states()
 
     def fit(self) -> None:
         """Train to the last step and save."""
         steps, report = self.steps, self.run.report
         done = self._resume()
         say(steps.opening())
-        for model in self.models.values():
-            model.engine.module.train()
+        for module in self._modules:
+            module.train()
         if done == 0 and self.run.args.eval_every != "never":
             report.log(0, self._evaluate(0, 0))
         with progress(steps.title, steps.total_steps) as advance:
@@ -110,19 +115,18 @@ class Trainer:
         if saving.due(step, epoch):
             name = f"epoch-{epoch}" if saving.epochs else f"step-{step}"
             self._save(self.run.folder / name, saved)
-        due = args.checkpoint_every and (
-            step % args.checkpoint_every == 0 or (epoch and self.steps.checkpoint_at_epochs)
-        )
-        if due and not last:
+        epoch_due = epoch and self.steps.checkpoint_at_epochs
+        # Not after the last step: the saved models and finished.json take its place.
+        if args.checkpoint_every and (step % args.checkpoint_every == 0 or epoch_due) and not last:
             self._checkpoint(step)
 
     def _evaluate(self, step: int, epoch: int | None) -> Numbers:
         """Return the numbers of the held-out data and of the extras, each named eval/…"""
-        for model in self.models.values():
-            model.engine.module.eval()
+        for module in self._modules:
+            module.eval()
         found = self.evaluate(step, epoch) | self.extras.at_evaluation(step, epoch)
-        for model in self.models.values():
-            model.engine.module.train()
+        for module in self._modules:
+            module.train()
         measured = {f"eval/{name}": value for name, value in found.items()}
         self.steps.refuse_evaluation(step, measured)
         if found:
@@ -134,45 +138,35 @@ class Trainer:
         if self.run.args.debug:
             say("debug: nothing is saved")
             return
-        average = self.steps.average
-        for name, model in self.models.items():
-            save_model(model.engine, model.renderer, folder / name, average, self.extras.after_saving)
-            average = None  # it is the first model's
+        save_model(self.engine, self.stage.renderer, folder, self.extras.after_saving)
+        for name, other in self.others.items():
+            save_model(other.engine, other.renderer, folder / name, self.extras.after_saving)
         if numbers is not None and ranks.rank() == 0:
             write_json(folder / "metrics.json", numbers)
 
     def _checkpoint(self, step: int) -> None:
         if self.run.args.debug:
             return
-        extra = {"ema": None, **{name: vars(thing) for name, thing in self.state.items()}}
-        if self.steps.average:
-            extra["ema"] = vars(self.steps.average)
-        engine, others = self._engines()
-        folder, keep_last = self.run.checkpoints, self.run.args.keep_last
-        checkpoints.save(engine, folder, step, self.run.facts, extra, keep_last, others)
+        extra = {name: vars(thing) for name, thing in self._kept.items()}
+        checkpoints.save(
+            self.engine, self.run.checkpoints, step, self.run.facts, extra, keep_last=self.run.args.keep_last,
+            others=self._other_engines,
+        )  # fmt: skip
 
     def _resume(self) -> int:
         """Load the newest checkpoint of this very run; return its step, or 0 without one."""
         found = self.run.resume_point()
         if found:
-            engine, others = self._engines()
-            extra = checkpoints.load(engine, self.run.checkpoints, found, others)
-            for name, thing in self.state.items():
-                vars(thing).update(extra[name])
-            if self.steps.average:
-                # An earlier version kept the average of an offline stage alone.
-                self.steps.average.restore(engine, extra.get("ema", extra))
+            extra = checkpoints.load(self.engine, self.run.checkpoints, found, self._other_engines)
+            for name, thing in self._kept.items():
+                # An earlier version kept nothing of an offline stage but its average, without a name.
+                vars(thing).update(extra.get(name, extra))
             say(f"continuing after step {found}", style="green")
         else:
             # dropout differs from rank to rank
             ranks.seed_everything(self.run.args.seed + ranks.rank())
         self.run.report.start(found)
         return found
-
-    def _engines(self) -> tuple[Engine, dict[str, Engine]]:
-        """Return the first model's engine, and the others by the names of their folders in a checkpoint."""
-        first, *others = (model.engine for model in self.models.values())
-        return first, {f"engine-{n}": engine for n, engine in enumerate(others, start=1)}
 
 
 def in_words(numbers: Numbers) -> str:

@@ -14,8 +14,9 @@ from utils.model.batch import collate
 from utils.model.scoring import Policy
 from utils.reporting import progress, say, warn, write_json
 from utils.tokens.group import Group, group
-from utils.training.extras import Hooks, Setting
+from utils.training.extras import Hooks
 from utils.training.saving import SavedModel
+from utils.training.stage import Stage
 
 # The measurement reads a few rows only: it may run on a CPU, and the log-probs of 256 positions over a vocabulary of
 # 128,000 take 131 MB.
@@ -27,13 +28,11 @@ LARGEST_KL = 0.01
 LARGEST_SCORE_GAP = 0.1
 
 
-def begin(setting: Setting) -> Hooks:
-    """Compare every saved model with the trained one on held-out rows; averages are not compared."""
+def begin(stage: Stage) -> Hooks:
+    """Compare every saved model with the trained one on held-out rows."""
 
     def measure_merge(saved: SavedModel) -> None:
-        if saved.is_average:
-            return
-        probes = _probes(setting.held_out)
+        probes = _probes(stage.held_out)
         scorer = saved.engine.module
         trained = _read(saved.engine, scorer, probes, ranks.device())
         if ranks.rank() == 0 and probes:

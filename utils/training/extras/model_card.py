@@ -19,9 +19,10 @@ from utils.engine import ranks
 from utils.model.adapters import BASE
 from utils.model.scoring import Policy
 from utils.reporting import Report, write_text
-from utils.training.extras import Hooks, Setting
+from utils.training.extras import Hooks
 from utils.training.run import OF_NO_CONSEQUENCE, ROOT, Run
 from utils.training.saving import SavedModel
+from utils.training.stage import Stage
 
 MARK = "<!-- Plumbline writes this file with the model. Without this line it leaves the file as it is. -->"
 CARD = Template("""---
@@ -88,9 +89,9 @@ AVERAGE = "An average of the weights during training (--ema_decay). The metrics 
 ALL_TRAINED = "The weights under the adapter were trained, too (--only_optimize_lora False): load the folder above."
 
 
-def begin(setting: Setting) -> Hooks:
+def begin(stage: Stage) -> Hooks:
     """Write the card of every saved model, of its adapter and of its average."""
-    run = setting.run
+    run = stage.run
 
     def write_cards(saved: SavedModel) -> None:
         if ranks.rank() != 0:
@@ -98,9 +99,8 @@ def begin(setting: Setting) -> Hooks:
         scores = not isinstance(saved.engine.module, Policy)
         loading = REWARD_MODEL if scores else LANGUAGE_MODEL
         adapter = saved.folder / "adapter"
-        if saved.is_average:
-            _write(run, saved.folder, scores, f"{AVERAGE}\n\n{loading}")
-            return
+        if (saved.folder / "ema").is_dir():
+            _write(run, saved.folder / "ema", scores, f"{AVERAGE}\n\n{loading}")
         if adapter.is_dir():
             loading = f"{loading}\n\n{WITH_ADAPTER}"
             _write(run, adapter, scores, _loading_adapter(run, adapter, scores), library="peft")

@@ -15,31 +15,32 @@ from utils.model.reward_model import reward_model
 from utils.records import write_jsonl
 from utils.reporting import say, write_json
 from utils.tokens.group import group
-from utils.training.extras import Hooks, Setting
+from utils.training.extras import Hooks
+from utils.training.stage import Stage
 
 
-def begin(setting: Setting) -> Hooks:
+def begin(stage: Stage) -> Hooks:
     """Sample `--sample_during_eval` answers from the model in training at every evaluation.
 
     Writes samples-step-N.jsonl. With a reward model step 3 also gets before_dpo.json and after_dpo_epoch_E_STEP.json
     (lists of {prompt, response, score}: gouqi666/DPO-deepspeed's format), and the mean score as `reward`.
     """
-    options, run, renderer = setting.options(SamplingArguments), setting.run, setting.renderer
-    count = min(options.sample_during_eval, len(setting.held_out))
-    prompts = [setting.held_out[row].prompt.tolist() for row in range(count)]
+    options, run, renderer = stage.options(SamplingArguments), stage.run, stage.renderer
+    count = min(options.sample_during_eval, len(stage.held_out))
+    prompts = [stage.held_out[row].prompt.tolist() for row in range(count)]
     sampling = Sampling(
         max_new_tokens=options.sample_max_new_tokens, temperature=options.sample_temperature,
         top_p=options.sample_top_p, seed=run.args.seed,
         stop_token_ids=tuple(renderer.stop_token_ids), stop_strings=tuple(renderer.stop_strings),
     )  # fmt: skip
-    score = _scorer(setting, prompts)
+    score = _scorer(stage, prompts)
 
     def sample(step: int, epoch: int | None) -> dict[str, float]:
         if not prompts:
             return {}
-        with setting.engine.flipped():
+        with stage.engine.flipped():
             size = run.args.per_device_eval_batch_size
-            found = generate(setting.engine.module.model, renderer, prompts, sampling, size, spread=True)
+            found = generate(stage.engine.module.model, renderer, prompts, sampling, size, spread=True)
         answers = [samples[0] for samples in found]
         rows: list[dict[str, Any]] = []
         for prompt, answer in zip(prompts, answers, strict=True):
@@ -65,18 +66,18 @@ def begin(setting: Setting) -> Hooks:
     return Hooks(at_evaluation=sample)
 
 
-def _scorer(setting: Setting, prompts: Sequence[list[int]]):
+def _scorer(stage: Stage, prompts: Sequence[list[int]]):
     """Return answers -> scores by the run's reward model; None without one."""
-    path = setting.options(SamplingArguments).reward_model_name_or_path
+    path = stage.options(SamplingArguments).reward_model_name_or_path
     if not path:
         return None
-    model, packed = reward_model(path, setting.renderer, setting.options(ModelArguments), setting.run.args)
+    model, packed = reward_model(path, stage.renderer, stage.options(ModelArguments), stage.run.args)
 
     def score(answers: Sequence[Completion]) -> list[float]:
         scores = []
         with torch.no_grad():
             for prompt, answer in zip(prompts, answers, strict=True):
-                tokens = answer.tokens or [setting.renderer.stop_token_ids[0]]
+                tokens = answer.tokens or [stage.renderer.stop_token_ids[0]]
                 scores += model(collate([group(prompt, [tokens])], packed=packed).to(ranks.device())).tolist()
         return scores
 
