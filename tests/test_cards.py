@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 from utils.arguments.options import ModelArguments
 from utils.model import loading
 from utils.tokens.templates import Renderer
-from utils.training import model_card
+from utils.training.extras import model_card
 
 LORA = ("--lora_dim", "4", "--max_steps", "4")
 KINDS = {DPO: AutoModelForCausalLM, REWARD: AutoModelForSequenceClassification}

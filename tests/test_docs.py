@@ -281,7 +281,7 @@ def test_the_loss_works():
     try:
         exec(example("A preference loss"), dict(vars(preference)))
         loss, one = preference.LOSSES["hinge"], torch.ones(1)
-        pairs = preference.Pairs(one, -0.5 * one, 4 * one, 2 * one, beta=0.1)
+        pairs = preference.LogRatios(one, -0.5 * one, 4 * one, 2 * one, beta=0.1)
         assert loss.losses(pairs).tolist() == pytest.approx([0.85]) and loss.at_start(0.1, 0.0) == 1.0
     finally:
         preference.LOSSES.pop("hinge", None)

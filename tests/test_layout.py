@@ -96,7 +96,7 @@ def test_files_stay_small(path):
             r"\.from_pretrained\(",
             {"utils/model/folders.py", "utils/model/writing.py"}
             # from_scratch makes tokenizers without torch, a model card tells others how to load the model
-            | {"utils/model/from_scratch.py", "utils/training/model_card.py"},
+            | {"utils/model/from_scratch.py", "utils/training/extras/model_card.py"},
         ),
         (r"(?<![\w.])print\(", {"utils/reporting.py"}),
         (r"\bsys\.path\b", set()),

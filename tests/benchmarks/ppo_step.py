@@ -26,7 +26,7 @@ from utils.generation.request import GenerationRequest
 from utils.generation.sampling import Sampling
 from utils.losses.policy import clipped_policy_losses, clipped_value_losses, generalised_advantages, whitened
 from utils.model.batch import collate
-from utils.model.passes import measure
+from utils.model.measure import measure
 from utils.model.scoring import Critic, Policy, RewardModel
 from utils.tokens.group import group
 from utils.tokens.templates import Renderer
