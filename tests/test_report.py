@@ -159,6 +159,20 @@ def test_the_page_is_whole_and_needs_nothing(tutor):
     assert text.count('class="exchange"') == 2 and text.count("<polyline") == 11 + 2 + 1
 
 
+def test_the_commit_is_that_of_the_runs(tutor):
+    """Not that of the checkout which made the page; stages of different commits are told apart."""
+    for name in ("sft", "reward", "dpo", "ppo"):
+        (tutor / name / "args.json").write_text(json.dumps({"commit": "abc+", "versions": {"torch": "2.0"}}))
+    results, text = made(tutor)
+    assert results["commit"] != "abc+" and "<pre>git checkout abc\nbash run.sh</pre>" in text
+    assert "Commit abc+ (+: files differed from it); torch 2.0. This page: commit " in Tags(text).words
+    (tutor / "ppo" / "args.json").write_text(json.dumps({"commit": "<def>", "versions": {"torch": "2.1"}}))
+    text = made(tutor)[1]
+    assert "<pre>bash run.sh</pre>" in text and "trained at different commits" in text
+    words = "Commit abc+ (SFT, reward, DPO); <def> (PPO) (+: files differed from it); torch 2.0 ("
+    assert words in Tags(text).words and "torch 2.1 (PPO)" in text
+
+
 def test_links_lead_to_files_beside_the_page(tutor):
     (tutor / "sft" / "samples-step-0.jsonl").write_text("")
     _, text = made(tutor)
@@ -263,7 +277,7 @@ def test_a_folder_without_a_run_is_refused(tutor, tmp_path_factory):
 def test_every_colour_has_one_meaning_and_contrast(tutor):
     """Each colour is in the legend once; text and marks reach WCAG's 4.5 : 1 on the paper, by day and by night."""
     legend = made(tutor)[1].split('<div class="legend">')[1].split("</div>")[0]
-    css = (ROOT / "utils" / "page" / "page.css").read_text()
+    css = (ROOT / "utils/report/page/page.css").read_text()
     day, night = (dict(re.findall(r"--(\w+): (#\w{6})", part)) for part in css.split("@media (prefers", 1)[:2])
     assert day.keys() == night.keys() and set(COLOURS) < day.keys()
     for colour in COLOURS:

@@ -106,7 +106,7 @@ class Pipeline:
         return {
             "steps": rows[-1]["step"], "finished": finished, "first": evaluations[:1], "last": evaluations[1:][-1:],
             "median_tokens_per_second": speeds[len(speeds) // 2], "median_gemm_share": shares[len(shares) // 2],
-            "commit": args.get("commit"),
+            "commit": args.get("commit"), "versions": args.get("versions", {}),
         }  # fmt: skip
 
     def reward_model(self) -> dict[str, Any]:
