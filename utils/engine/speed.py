@@ -62,8 +62,11 @@ class Meter:
         self.peak = self._measure()
 
     def share(self, tokens: int, trained_tokens: int, seconds: float, devices: int) -> float:
-        """Of all `devices` together, 0 to 1. The peak of a machine that was busy while it was measured is too low: it is
-        measured again, and is at least what a step has reached."""
+        """Return the share of all `devices` together, 0 to 1.
+
+        A peak that was measured while the machine was busy is too low: it is measured again, and is at least what a
+        step has reached.
+        """
         rate = (self.body * tokens + self.head * trained_tokens) / seconds / devices
         while rate > self.peak and self._tries:
             self._tries -= 1
