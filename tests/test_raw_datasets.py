@@ -287,7 +287,7 @@ def test_ambiguous_columns_name_the_candidates(tmp_path):
         (("question", "answer"), ["prompt_answer", "records"]),
         (("query", "chosen", "reject"), ["pairs"]),
         (("Prompt", "Chosen", "Rejects"), ["pairs"]),
-        (("instruction", "output1", "output2", "winner"), ["annotations"]),
+        (("query", "output1", "output2", "preferred"), ["annotations"]),
         (("step", 7), ["prompt_answer", "pairs", "messages"]),
     ],
 )
