@@ -1,6 +1,8 @@
 """chatbot.py --mode chat at a real terminal: its keys, its commands, and what it saves."""
 
 import io
+import re
+import subprocess
 import sys
 
 import pytest
@@ -145,6 +147,20 @@ def test_from_a_pipe_a_mistake_ends_the_run(folder, monkeypatch, capsys, typed, 
     with pytest.raises(UserError, match=message):
         chat("--mode", "chat", "--model_name_or_path", folder / "lm", *HUMAN, "--max_new_tokens", 6)
     assert capsys.readouterr().out.count("model ›") <= 1
+
+
+def test_a_transcript_from_a_pipe_shows_the_questions(folder, tmp_path):
+    """As they are typed, with no markup or picture in them, each before its answer."""
+    typed = "hello [bold]there[/bold] :smile:\n\n/reset\nfive\n"
+    words = command("inference/chatbot.py", "--mode", "chat", "--model_name_or_path", folder / "lm", *HUMAN)
+    done = subprocess.run(
+        [*words, "--max_new_tokens", "3"], input=typed, capture_output=True, text=True, env=quiet_environment()
+    )
+    assert done.returncode == 0, done.stderr
+    asked = (
+        r"you › hello \[bold\]there\[/bold\] :smile:\nmodel › .*\nyou › \nyou › /reset\na new .*\nyou › five\nmodel › "
+    )
+    assert re.search(asked, done.stdout), done.stdout
 
 
 def test_a_model_cannot_steer_the_terminal(capsys):

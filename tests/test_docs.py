@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from checkout import fences
 from toys import ROOT
 
 from utils.errors import UserError
@@ -84,10 +85,6 @@ def source() -> str:
 
 
 # ---- what a document says
-
-
-def fences(text: str, language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
 
 
 def spans(text: str) -> list[str]:

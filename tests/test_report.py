@@ -159,6 +159,20 @@ def test_the_page_is_whole_and_needs_nothing(tutor):
     assert text.count('class="exchange"') == 2 and text.count("<polyline") == 11 + 2 + 1
 
 
+def test_the_commit_is_that_of_the_runs(tutor):
+    """Not that of the checkout which made the page; stages of different commits are told apart."""
+    for name in ("sft", "reward", "dpo", "ppo"):
+        (tutor / name / "args.json").write_text(json.dumps({"commit": "abc+", "versions": {"torch": "2.0"}}))
+    results, text = made(tutor)
+    assert results["commit"] != "abc+" and "<pre>git checkout abc\nbash run.sh</pre>" in text
+    assert "Commit abc+ (+: files differed from it); torch 2.0. This page: commit " in Tags(text).words
+    (tutor / "ppo" / "args.json").write_text(json.dumps({"commit": "<def>", "versions": {"torch": "2.1"}}))
+    text = made(tutor)[1]
+    assert "<pre>bash run.sh</pre>" in text and "trained at different commits" in text
+    words = "Commit abc+ (SFT, reward, DPO); <def> (PPO) (+: files differed from it); torch 2.0 ("
+    assert words in Tags(text).words and "torch 2.1 (PPO)" in text
+
+
 def test_links_lead_to_files_beside_the_page(tutor):
     (tutor / "sft" / "samples-step-0.jsonl").write_text("")
     _, text = made(tutor)

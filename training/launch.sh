@@ -53,27 +53,38 @@ launch() {
     elif [[ "${#starter[@]}" -eq 0 ]]; then
         starter=(python -u)
     fi
+    local made=""
+    [[ -d "${output}" ]] || made="${output}"
     mkdir -p "${output}"
     cp "${BASH_SOURCE[1]}" "${output}/"                     # the script that made the model stays beside it
     if [[ "${starter[0]}" != deepspeed ]]; then
-        "${starter[@]}" "${words[@]}" 2>&1 | tee -ai "${output}/train.log"   # -i: Ctrl-C must not end it before the program
-        return
+        "${starter[@]}" "${words[@]}" 2>&1 | tee -ai "${output}/train.log" || code=$?   # -i: Ctrl-C must not end it before the program
+        (( code != 2 && code != 130 )) || leave_nothing "${made}"
+        return "${code}"
     fi
     set -m                                                  # a process group of its own: its processes end together
     { "${starter[@]}" "${words[@]}" 2>&1 </dev/null | tee -a "${output}/train.log"; } &
     set +m
-    trap 'end_ranks $! 130 "interrupted; run the same command again to continue"' INT
-    trap 'end_ranks $! 143 "terminated; run the same command again to continue"' TERM HUP
+    trap 'end_ranks $! 130 interrupted "${output}"' INT
+    trap 'end_ranks $! 143 terminated "${output}"' TERM HUP
     wait $! || code=$?
-    # the launcher passes a rank's signal N on as -N, which a shell reads as 256 - N
+    (( code != 2 )) || leave_nothing "${made}"
     (( code <= 192 )) || echo "error: a rank was killed by signal $((256 - code)) (9: perhaps for want of memory)" >&2
     exit "${code}"
 }
 
-# end_ranks GROUP CODE MESSAGE: end every process of the group, say one line, exit
+# leave_nothing FOLDER: remove the folder, made by this start, if the program ended before it wrote anything there
+leave_nothing() {
+    if [[ -n "$1" && -z "$(find "$1" -mindepth 1 ! -name 'run_*.sh' ! -name train.log)" ]]; then
+        rm -f "$1"/run_*.sh "$1/train.log"
+        rmdir "$1"
+    fi
+}
+
+# end_ranks GROUP CODE WORD FOLDER: end every process of the group, say one line, exit
 end_ranks() {
     trap '' INT TERM HUP
     kill -- "-$1" 2>/dev/null || true
-    echo "$3" >&2
+    if [[ -e "$4/args.json" ]]; then echo "$3; run the same command again to continue" >&2; else echo "$3" >&2; fi
     exit "$2"
 }

@@ -33,7 +33,8 @@ from utils.errors import UserError, write_failure
 from utils.outputs import move
 
 GRACE = 5.0  # seconds: rank 0 says an error that all ranks meet, and the launcher ends the others, or they say it too
-console = Console(highlight=False, soft_wrap=True)
+console = Console(highlight=False, soft_wrap=True, emoji=False)  # people's texts come out as they are
+_begun = False  # a bar was opened: there is something to continue
 
 
 def rank() -> int:
@@ -76,7 +77,7 @@ def run_program(main: Callable[[], Any]) -> None:
         _leave(2)
     except KeyboardInterrupt:
         if rank() == 0:
-            sys.stderr.write("interrupted; the same command continues\n")
+            sys.stderr.write(f"interrupted{'; run the same command again to continue' if _begun else ''}\n")
         _leave(130)
     if code:
         _leave(code)
@@ -94,14 +95,16 @@ def _leave(code: int) -> None:
 def progress(title: str, total: int | None) -> Iterator[Callable[..., None]]:
     """A bar on rank 0. Yields advance(n=1, **numbers): the numbers are shown beside the bar. Without a terminal it
     prints a line every ten seconds instead."""
+    global _begun
+    _begun = True
     if rank() != 0:
         yield lambda n=1, **numbers: None
         return
     if not console.is_terminal:
         yield _plain_progress(title, total)
         return
-    columns = [SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()]
-    columns += [TextColumn("{task.fields[numbers]}"), TimeElapsedColumn(), TimeRemainingColumn()]
+    columns = [SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn()]
+    columns += [TextColumn("{task.fields[numbers]}", markup=False), TimeElapsedColumn(), TimeRemainingColumn()]
     with Progress(*columns, console=console, transient=False) as bar:
         task = bar.add_task(title, total=total, numbers="")
 

@@ -91,7 +91,7 @@ class Shards:
             yield
         except OSError as error:
             what = f"{self.output}: cannot be written: {write_failure(error)}"
-            raise UserError(f"{what}; the same command continues once it can", on_this_rank=True) from error
+            raise UserError(f"{what}; run the same command again once it can", on_this_rank=True) from error
 
     def _refusal(self, before: dict[str, Any] | None) -> str:
         remedy = "give another --output_path, or --overwrite to make it anew"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 
 import torch
 from torch import nn
@@ -12,15 +13,18 @@ from utils.engine import internals
 ROWS = 8192  # tokens of a large micro-batch, 8 x 1,024: the most rows that a product is measured with
 AT_ONCE = 4  # products between two looks at the clock: on a GPU launching the next one hides behind the one before
 SECONDS = 0.2  # for measuring
+AGAIN, TRIES = 0.04, 2  # seconds and times for measuring once more, where a step was quicker than the peak allows
+SMALL = 2**22  # weights of a matrix that is made in a few milliseconds, with little memory
 
 
-def gemm_peak(inner: int, outer: int, dtype: torch.dtype, device: torch.device) -> float:
-    """Measure the speed of matrix products, for SECONDS.
+def gemm_peak(inner: int, outer: int, dtype: torch.dtype, device: torch.device, *, seconds: float = SECONDS) -> float:
+    """Measure the speed of matrix products.
 
     Args:
         inner, outer: of the products [rows, inner] x [inner, outer].
         dtype: of the factors.
         device: where they are.
+        seconds: the most that measuring takes.
 
     Returns:
         FLOP/s, the best over rows = 16, 32, … ROWS: a GPU needs the last of them to be busy, a CPU is at its best
@@ -30,7 +34,7 @@ def gemm_peak(inner: int, outer: int, dtype: torch.dtype, device: torch.device) 
     # not torch.randn, which would move the seed of the run
     weight, rows, best, spent, took = numbers(inner, outer), 16, 0.0, 0.0, 0.0
     numbers(rows, inner) @ weight  # the first product also loads the library
-    while rows <= ROWS and spent + 2 * took < SECONDS:
+    while rows <= ROWS and spent + 2 * took < seconds:
         took = _seconds(numbers(rows, inner), weight)
         best, spent = max(best, AT_ONCE * 2 * rows * inner * outer / took), spent + took
         rows *= 2
@@ -74,10 +78,18 @@ class Meter:
         body = [p for p in model.parameters() if id(p) not in apart]
         self.body, self.head = sum(map(_flops, body)), sum(map(_flops, heads))
         matrices = [shape[-2:] for shape in map(internals.whole_shape, body) if len(shape) > 1]
-        self.peak = gemm_peak(*max(matrices, key=lambda shape: shape[0] * shape[1]), dtype, device)
+        inner, outer = max(matrices, key=lambda shape: shape[0] * shape[1])
+        self._measure = partial(gemm_peak, inner, outer, dtype, device)
+        self._tries = 0
+        if inner * outer <= SMALL:
+            self._tries = TRIES
+        self.peak = self._measure()
 
     def share(self, tokens: int, trained_tokens: int, seconds: float, devices: int) -> float:
         """Return the share of the GEMM limit that was reached, 0 to 1.
+
+        A peak that was measured while the machine was busy is too low: it is measured again, and is at least what a
+        step has reached.
 
         Args:
             tokens: computed on all devices together.
@@ -85,7 +97,12 @@ class Meter:
             seconds: that they took.
             devices: how many worked.
         """
-        return (self.body * tokens + self.head * trained_tokens) / seconds / self.peak / devices
+        rate = (self.body * tokens + self.head * trained_tokens) / seconds / devices
+        while rate > self.peak and self._tries:
+            self._tries -= 1
+            self.peak = max(self.peak, self._measure(seconds=AGAIN))
+        self.peak = max(self.peak, rate)
+        return rate / self.peak
 
 
 def _flops(weight: nn.Parameter) -> int:

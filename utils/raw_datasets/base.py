@@ -13,6 +13,7 @@ from utils.errors import UserError
 from utils.records import Record, RecordError
 
 RAW_DATASETS: dict[str, type[RawDataset]] = {}
+PLAIN = ("prompt_answer", "pairs", "messages")  # what people's own files hold most often
 
 
 class LeftOut(Exception):  # noqa: N818 (it is no error)
@@ -85,8 +86,25 @@ def detect(row: dict[str, Any], where: str) -> type[RawDataset]:
     if fitting:
         names = [cls.name for cls in fitting]
         raise UserError(f"{found}, which fit {' and '.join(names)}; name the class, as {names[0]}:PATH")
-    needs = "; ".join(f"{cls.name} ({cls.needs})" for cls in classes if not issubclass(cls, NamedOnly))
-    raise UserError(f"{found}, which fit no class; rename them, as --columns prompt=question, to fit one of: {needs}")
+    closest = "; ".join(f"{cls.name} ({cls.needs})" for cls in _closest(row, classes))
+    raise UserError(
+        f"{found}, which fit no class; rename them, as --columns prompt=question, to fit one, as {closest}; "
+        "docs/data.md lists all classes"
+    )
+
+
+def _closest(row: dict[str, Any], classes: list[type[RawDataset]], most: int = 3) -> list[type[RawDataset]]:
+    """The classes whose columns are most like those of the row; of equally close ones, the plain ones come first."""
+    words = [str(name).lower() for name in itertools.islice(row, 50)]
+
+    def distance(cls: type[RawDataset]) -> tuple[float, int]:
+        alike = 0.0
+        for word in words:
+            for column in difflib.get_close_matches(word, cls.columns, n=1):
+                alike += difflib.SequenceMatcher(None, word, column).ratio()
+        return -alike, PLAIN.index(cls.name) if cls.name in PLAIN else len(PLAIN)
+
+    return sorted((cls for cls in classes if not issubclass(cls, NamedOnly)), key=distance)[:most]
 
 
 def text(row: dict[str, Any], *columns: str, where: str) -> str:

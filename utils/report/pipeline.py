@@ -100,13 +100,13 @@ class Pipeline:
         evaluations = [row for row in evaluations if len(row) > 1]
         finished = (self.folder / name / "finished.json").exists()
         if not finished:
-            self.missing.append(f"{name}: stopped after step {rows[-1]['step']}; the same command continues it")
+            self.missing.append(f"{name}: stopped after step {rows[-1]['step']}; run the same command again to continue")
         speeds = sorted(row["tokens_per_second"] for row in rows if "tokens_per_second" in row) or [None]
         shares = sorted(row["gemm_share"] for row in rows if "gemm_share" in row) or [None]
         return {
             "steps": rows[-1]["step"], "finished": finished, "first": evaluations[:1], "last": evaluations[1:][-1:],
             "median_tokens_per_second": speeds[len(speeds) // 2], "median_gemm_share": shares[len(shares) // 2],
-            "commit": args.get("commit"),
+            "commit": args.get("commit"), "versions": args.get("versions", {}),
         }  # fmt: skip
 
     def reward_model(self) -> dict[str, Any]:

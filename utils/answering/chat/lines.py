@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from utils.errors import UserError
-from utils.reporting import console
+from utils.reporting import console, say
 
 PROMPT = "you › "
 KEYS = {
@@ -56,12 +56,15 @@ class PipedLines:
     def read(self) -> str:
         """Return the next line. Raises EOFError at the end, UserError for bytes that are no text."""
         try:
-            return console.input(f"[bold cyan]{PROMPT}[/]")
+            line = console.input(f"[bold cyan]{PROMPT}[/]")
         except UnicodeDecodeError as error:
             raise UserError(f"the input is not UTF-8 text: {error.reason}") from None
         except (EOFError, KeyboardInterrupt):
             console.print()
             raise
+        if not sys.stdin.isatty():  # a terminal has shown what was typed
+            say(line)
+        return line
 
 
 def open_lines() -> EditedLines | PipedLines:

@@ -134,11 +134,28 @@ def _missing(lines: Sequence[str]) -> str:
 
 
 def _reproduce(results: Mapping[str, Any]) -> str:
-    versions = html.escape(", ".join(f"{name} {number}" for name, number in results["versions"].items()))
-    commit = html.escape(results["commit"] or "")
-    at = f"git checkout {commit.rstrip('+')}\n" if commit else ""
-    changed = " (+: files differed from it)" if commit.endswith("+") else ""
+    """The commit and the versions that trained the stages: this page may be made later, by other ones."""
+    commits: dict[str, list[str]] = {}
+    versions: dict[str, list[str]] = {}
+    for name, stage in results["stages"].items():
+        packages = ", ".join(f"{package} {number}" for package, number in stage["versions"].items())
+        commits.setdefault(stage["commit"] or "unknown", []).append(name_of(name))
+        versions.setdefault(packages or "versions unknown", []).append(name_of(name))
+    at = ""
+    if len(commits) == 1 and "unknown" not in commits:
+        at = f"git checkout {html.escape(next(iter(commits)).rstrip('+'))}\n"
+    changed = " (+: files differed from it)" if any(commit.endswith("+") for commit in commits) else ""
+    differ = " The stages were trained at different commits: no single checkout gives these numbers."
+    page_is = f" This page: commit {html.escape(results['commit'] or 'unknown')}."
     return (
         f"<pre>{at}bash run.sh</pre><p>The folder of every stage holds args.json, with all options, seeds and the hash "
-        f"of the data, and metrics.jsonl. Commit {commit or 'unknown'}{changed}; {versions}.</p>"
+        f"of the data, and metrics.jsonl. Commit {_whose(commits)}{changed}; {_whose(versions)}."
+        f"{differ if len(commits) > 1 else ''}{'' if set(commits) == {results['commit']} else page_is}</p>"
     )
+
+
+def _whose(found: Mapping[str, Sequence[str]]) -> str:
+    """What all stages share, or each value with the stages that it is of."""
+    if len(found) > 1:
+        return "; ".join(f"{html.escape(value)} ({', '.join(names)})" for value, names in found.items())
+    return "".join(map(html.escape, found)) or "unknown"
