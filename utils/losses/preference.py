@@ -30,6 +30,7 @@ class LogRatios:
 
     @property
     def delta(self) -> Tensor:
+        """Δ of each pair, [M]."""
         return self.chosen - self.rejected
 
 

@@ -55,6 +55,7 @@ class Experience:
 
     @cached_property
     def answers_per_prompt(self) -> list[int]:
+        """Answers of each prompt."""
         return [len(rollout.group.answers) for rollout in self.rollouts]
 
     @cached_property

@@ -174,7 +174,14 @@ def _checked(values: Sequence[float], judged: Judged, name: str) -> list[float]:
 
 class PromptSet:
     """The prompts of a split: as tokens in `store`, and as text for rewards that read text, which is read from the data
-    once, when it is first asked for."""
+    once, when it is first asked for.
+
+    Args:
+        data: the data sets that the store was made of.
+        split: which of their splits.
+        seed: of their mixture.
+        store: the prompts as tokens.
+    """
 
     def __init__(self, data: DataArguments, split: Literal["train", "eval"], seed: int, store: TokenStore) -> None:
         self.store = store

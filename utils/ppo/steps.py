@@ -67,19 +67,23 @@ class RolloutSteps:
         self.steps_per_epoch = max(1, len(self.train) // self.options.prompts_per_rollout)
 
     def opening(self) -> str:
+        """Return the line that is printed before the first step."""
         options, world = self.options, ranks.world_size()
         answers = f"{options.prompts_per_rollout} prompts x {options.samples_per_prompt} answers"
         updates = f"{options.updates} updates each"
         return f"learning from rollouts: {self.total_steps:,} of {answers}, {updates}, {world} rank{'s' * (world > 1)}"
 
     def columns(self, row: dict[str, float]) -> dict[str, float]:
+        """Return score, KL to the reference and length."""
         return {"score": row["score"], "kl": row["kl"], "length": row["length"]}
 
     def epoch_ended(self, number: int) -> int | None:
+        """Return the number of the pass over the prompts that a step ended, if it ended one."""
         epochs, rest = divmod(number, self.steps_per_epoch)
         return None if rest else epochs
 
     def take(self, number: int) -> dict[str, float]:
+        """Take a step and return its row for metrics.jsonl."""
         started = time.perf_counter()
         experience, seconds = self._rollout(number)
         targets = self.targets_of(experience)
@@ -203,6 +207,7 @@ class RolloutSteps:
         return summary_of(self._evaluated)
 
     def refuse_evaluation(self, number: int, measured: dict[str, float]) -> None:
+        """Raise UserError when a number of the last evaluation is not finite."""
         self._refuse_nonfinite(number, measured, self._evaluated)
 
     def _refuse_nonfinite(self, step: int, row: dict[str, float], experience: Experience, skipped: int = 0) -> None:

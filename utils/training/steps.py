@@ -50,14 +50,17 @@ class OfflineSteps:
         self._meter = Meter(plain(self.engine.module.model), dtype, ranks.device())
 
     def opening(self) -> str:
+        """Return the line that is printed before the first step."""
         plan, world = self.plan, ranks.world_size()
         steps = f"{plan.total_steps:,} steps of {plan.per_step}"
         return f"training: {len(plan.groups):,} prompts, {steps}, {world} rank{'s' * (world > 1)}"
 
     def columns(self, row: dict[str, float]) -> dict[str, Any]:
+        """Return loss, tokens per second and share of the GEMM limit."""
         return {"loss": row["loss"], "tok_s": int(row["tokens_per_second"]), "gemm": f"{row['gemm_share']:.0%}"}
 
     def take(self, number: int) -> dict[str, float]:
+        """Take a step and return its row for metrics.jsonl."""
         start = time.perf_counter()
         row = self.update(number)
         seconds, trained = time.perf_counter() - start, row.pop("trained_tokens")
@@ -101,6 +104,7 @@ class OfflineSteps:
         refuse_nonfinite(self.stage.run, number, row, rows, remedy, skipped=self.engine.skipped_in_a_row)
 
     def refuse_evaluation(self, number: int, measured: dict[str, float]) -> None:
+        """Raise UserError when a number of an evaluation is not finite."""
         count = {"held_out_rows": len(self.stage.held_out)}
         remedy = "look at the held-out data, or lower --learning_rate"
         refuse_nonfinite(self.stage.run, number, measured, lambda: count, remedy)
