@@ -34,8 +34,7 @@ from utils.raw_datasets import records_of
 from utils.raw_datasets.feedback_csv import BY_RATING, implied
 from utils.raw_datasets.spec import Spec
 from utils.records import Message, Record, Verdict
-from utils.report.tables import table
-from utils.reporting import progress, run_program, say, write_json
+from utils.reporting import aligned, progress, run_program, say, write_json
 from utils.statistics import Estimate, cluster_bootstrap, cohens_kappa
 
 SAYS = ("tie", "a", "b")  # the rows and columns of the table: equal, A, B
@@ -203,7 +202,7 @@ def cycles(rankings: Iterable[Ranking]) -> dict:
 
 def report(found: dict) -> None:
     rows = zip(("equal", "A", "B"), found["table"], strict=True)
-    say(table(["ratings \\ rankings", "equal", "A", "B"], [[name, *counts] for name, counts in rows]))
+    say(aligned(["ratings \\ rankings", "equal", "A", "B"], [[name, *counts] for name, counts in rows]))
     say(f"Consistency: {found['consistency']}", style="bold")
     say(f"  {found['n']:,} pairs of {found['prompts']:,} prompts, {between(found['interval'])}; "
         f"{found['unrated']:,} pairs left out: an answer is not rated")  # fmt: skip

@@ -36,8 +36,7 @@ from utils.raw_datasets.reader import BAD, READ, Reader
 from utils.raw_datasets.sources import Rows, open_source
 from utils.raw_datasets.spec import Spec
 from utils.records import RecordError, write_jsonl
-from utils.report.tables import table
-from utils.reporting import progress, run_program, say, warn, write_json
+from utils.reporting import aligned, progress, run_program, say, warn, write_json
 
 PROGRAM = "gather_prompts.py"
 ROWS, PROMPTS, DUPLICATES, TOO_LONG, TOO_SHORT, UNWANTED, SEVERAL, NOT_DRAWN, KEPT = (
@@ -235,7 +234,7 @@ def _written(prompt: Prompt, args: GatherArguments) -> Any:
 def _report(sources: list[Gathering], prompts: list[Prompt], args: GatherArguments) -> None:
     fates = dict.fromkeys(what for source in sources for what, count in source.tally.items() if count)
     lines = [ROWS, PROMPTS, *(fate for fate in fates if fate not in (ROWS, PROMPTS, KEPT)), KEPT]
-    say(table(["", *(source.name for source in sources)], [[w, *(s.tally[w] for s in sources)] for w in lines]))
+    say(aligned(["", *(source.name for source in sources)], [[w, *(s.tally[w] for s in sources)] for w in lines]))
     counts = Counter(prompt.task for prompt in prompts)
     say(", ".join(f"{task} {count}" for task, count in counts.items()))
     if args.summary:

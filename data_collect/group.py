@@ -27,8 +27,7 @@ from utils.errors import UserError
 from utils.feedback.difficulty import KINDS, LEVELS, Answered, grouped_row, joined, levels, random_levels, read_answered
 from utils.outputs import claim
 from utils.records import write_jsonl
-from utils.report.tables import table
-from utils.reporting import run_program, say, warn, write_json
+from utils.reporting import aligned, run_program, say, warn, write_json
 
 
 @dataclass
@@ -144,7 +143,7 @@ def _report(summary: dict[str, Any], names: list[str], tally: Counter[str]) -> N
         + [g["tasks"].get(task, 0) for task in tasks]
         for g in summary["groups"]
     ]
-    say(table(header, rows))
+    say(aligned(header, rows))
 
 
 if __name__ == "__main__":

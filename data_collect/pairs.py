@@ -35,8 +35,7 @@ from utils.raw_datasets.reader import USED, Reader
 from utils.raw_datasets.sources import open_source
 from utils.raw_datasets.spec import Spec
 from utils.records import Answer, Record, write_jsonl
-from utils.report.tables import table
-from utils.reporting import progress, run_program, say, warn, write_json
+from utils.reporting import aligned, progress, run_program, say, warn, write_json
 
 
 @dataclass
@@ -108,7 +107,7 @@ def _say_what_became(found: Collected) -> None:
     """A table: kinds of feedback by what became of them."""
     whats = [PAIRS, *dict.fromkeys(what for _, what in found.tally if what != PAIRS)]
     kinds = [kind for kind in KINDS if any(found.tally[kind, what] for what in whats)]
-    say(table(["", *kinds], [[what, *(found.tally[kind, what] for kind in kinds)] for what in whats]))
+    say(aligned(["", *kinds], [[what, *(found.tally[kind, what] for kind in kinds)] for what in whats]))
 
 
 def _write_critiques(found: Collected, args: PairsArguments) -> None:
@@ -172,14 +171,14 @@ def _write_sets(found: Collected, args: PairsArguments) -> None:
 
 def _say_stats(stats: dict[str, Any]) -> None:
     words = stats["words"]
-    say(table(["words", *next(iter(words.values()))], [[name, *spread.values()] for name, spread in words.items()]))
+    say(aligned(["words", *next(iter(words.values()))], [[name, *spread.values()] for name, spread in words.items()]))
     length, cycles, conflicts = stats["length"], stats["cycles"], stats["conflicts"]
     longer, gap = length["chosen_longer"], length["difference"]
     say(f"chosen is longer: {_interval(longer)} of {longer['n']}, {length['same_length']} pairs of one length; "
         f"chosen minus rejected: {_interval(gap)} words")  # fmt: skip
     if stats["models"]:
         header = ["model", "won", "lost", "share won"]
-        say(table(header, [[m, n["won"], n["lost"], _interval(n["share"])] for m, n in stats["models"].items()]))
+        say(aligned(header, [[m, n["won"], n["lost"], _interval(n["share"])] for m, n in stats["models"].items()]))
     say(f"{conflicts['pairs']} pairs of answers with both preferences, in {conflicts['prompts']} prompts; "
         f"{cycles['prompts']} prompts whose preferences go in a circle")  # fmt: skip
 

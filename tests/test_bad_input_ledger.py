@@ -208,7 +208,7 @@ def test_ctrl_c_of_a_program(path):
         started.append(subprocess.Popen([*map(str, words)], env=paths, stderr=subprocess.PIPE, text=True))
         told = started[0].communicate(timeout=60)[1]
         sent = len(server.asked)
-    assert started[0].returncode == 130 and told == "interrupted; the same command continues\n"
+    assert started[0].returncode == 130 and told == "interrupted; run the same command again to continue\n"
     with Ledger(path) as ledger:
         report = ledger.report()
     assert report["answered"] == sent < 3000 and report["possibly_billed"] == 0

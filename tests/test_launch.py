@@ -120,7 +120,7 @@ def test_ctrl_c_ends_every_rank_with_one_line(tmp_path):
     )  # fmt: skip
     rank = int(script.stdout.readline().split()[1])
     os.killpg(script.pid, signal.SIGINT)
-    assert script.communicate(timeout=20)[1] == "interrupted; the same command continues\n"
+    assert script.communicate(timeout=20)[1] == "interrupted; run the same command again to continue\n"
     assert script.returncode == 130
     time.sleep(0.2)
     status = Path(f"/proc/{rank}/stat")  # Z: ended, and not yet asked how

@@ -263,7 +263,7 @@ def test_a_folder_without_a_run_is_refused(tutor, tmp_path_factory):
 def test_every_colour_has_one_meaning_and_contrast(tutor):
     """Each colour is in the legend once; text and marks reach WCAG's 4.5 : 1 on the paper, by day and by night."""
     legend = made(tutor)[1].split('<div class="legend">')[1].split("</div>")[0]
-    css = (ROOT / "utils" / "page" / "page.css").read_text()
+    css = (ROOT / "utils" / "report" / "page" / "page.css").read_text()
     day, night = (dict(re.findall(r"--(\w+): (#\w{6})", part)) for part in css.split("@media (prefers", 1)[:2])
     assert day.keys() == night.keys() and set(COLOURS) < day.keys()
     for colour in COLOURS:

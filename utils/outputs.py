@@ -14,10 +14,14 @@ minutes) and need none: a finished run writes nothing more, and one that continu
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Iterable, Iterator, Mapping
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +115,26 @@ def model_files(name: str | None, program: str) -> list[Path]:
     if not name or not folder.is_dir():
         return []
     return [f for f in folder.iterdir() if f.is_file() and _read_record(_record_of(f)).get("program") != program]
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages that numbers depend on."""
+    found = {"python": sys.version.split()[0]}
+    for name in ("torch", "transformers", "deepspeed", "datasets", "peft"):
+        with contextlib.suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
+
+
+def commit() -> str | None:
+    """Return the checkout's commit, with + when files differ from it; None outside git."""
+    root = Path(__file__).resolve().parents[1]
+    try:
+        command = ["git", "-C", str(root), "describe", "--always", "--abbrev=12", "--dirty=+", "--exclude=*"]
+        run = subprocess.run(command, capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return run.stdout.strip() or None
 
 
 def _each(outputs: Mapping[str, Any]) -> Iterator[tuple[str, Path]]:

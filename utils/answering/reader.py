@@ -30,7 +30,7 @@ from utils.raw_datasets.spec import Spec
 from utils.records import Answer, Record
 from utils.reporting import say
 from utils.tokens.group import Group, group
-from utils.tokens.templates import Limits, Renderer, Row, Tally, fit
+from utils.tokens.templates import LengthLimits, Renderer, Row, Tally, fit
 
 HUMAN = "\n\nHuman:"
 NO_LIMIT = 1 << 30
@@ -80,7 +80,7 @@ class Reader:
 
     def prompt(self, record: Record, longest: int, truncation: str = "keep_end") -> list[int]:
         """The ids of its prompt, cut to `longest`."""
-        row, limits = Row(record), Limits(longest, NO_LIMIT, 2 * NO_LIMIT, truncation)
+        row, limits = Row(record), LengthLimits(longest, NO_LIMIT, 2 * NO_LIMIT, truncation)
         return fit(self.renderer, row, self.renderer.group(*row), limits, self.tally).prompt.tolist()
 
     def group(self, record: Record, max_seq_len: int, max_prompt_seq_len: int = NO_LIMIT) -> Group:
@@ -92,7 +92,7 @@ class Reader:
         row = Row(record, tuple(range(len(record.answers))))
         whole, end = self.renderer.group(*row), self.renderer.stop_token_ids[:1]
         whole = group(whole.prompt, [answer if len(answer) else end for answer in whole.answers])
-        limits = Limits(min(total, max_prompt_seq_len), total, total, "keep_end")
+        limits = LengthLimits(min(total, max_prompt_seq_len), total, total, "keep_end")
         return fit(self.renderer, row, whole, limits, self.tally)
 
     def scores(

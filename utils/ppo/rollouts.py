@@ -24,7 +24,7 @@ from utils.model.scoring import Policy
 from utils.ppo.experience import Experience, Rollout
 from utils.ppo.rewards import Judged, Prompts, Reward
 from utils.records import write_jsonl
-from utils.reporting import table
+from utils.reporting import show_table
 from utils.tokens.group import Group, group
 from utils.training.nonfinite import refuse_nonfinite
 from utils.training.run import Run
@@ -155,7 +155,7 @@ def show(run: Run, renderer: Any, step: int, experience: Experience) -> None:
     for r in experience.rollouts:
         rows.append({"prompt": renderer.tokenizer.decode(r.group.prompt), "answers": r.texts, "finished": r.finished})
         rows[-1] |= {n: getattr(r, n).tolist() for n in ("scores", "truth") if getattr(r, n) is not None}
-    table(
+    show_table(
         ("prompt", "answer", "score"),
         [(r["prompt"][-160:], r["answers"][0][:240], f"{r['scores'][0]:.3f}") for r in rows[:4]],
     )
