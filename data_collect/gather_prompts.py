@@ -158,7 +158,7 @@ def _read(source: Gathering, args: GatherArguments) -> Iterator[Prompt]:
 
 def _of_records(source: Gathering, args: GatherArguments) -> Iterator[Prompt | LeftOut]:
     opened = open_source(source.spec.path)
-    reader = Reader(source.spec, opened, not opened.has_train, {}, args.on_bad_row)
+    reader = Reader(source.spec, opened, test=not opened.has_train, renamed={}, on_bad_row=args.on_bad_row)
     reader.open()
     yield from map(prompt_of_record, reader.records())
     source.tally[ROWS] = reader.tally.pop(READ)

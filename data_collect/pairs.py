@@ -93,7 +93,7 @@ def _records(paths: list[str], on_bad_row: str, advance: Any) -> Iterator[Record
     for path in paths:
         spec = Spec.of(path)
         source = open_source(spec.path)
-        reader = Reader(spec, source, not source.has_train, {}, on_bad_row)
+        reader = Reader(spec, source, test=not source.has_train, renamed={}, on_bad_row=on_bad_row)
         reader.open()
         for record in reader.records():
             reader.tally[USED] += 1
