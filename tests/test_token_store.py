@@ -13,7 +13,7 @@ from utils.arguments import parse
 from utils.arguments.options import DataArguments
 from utils.errors import UserError
 from utils.records import Answer, Message, Record, RecordError, comparison, write_jsonl
-from utils.tokens.store import Part, TokenSettings, TokenStore, build, prepare, preparing
+from utils.tokens.store import DataPart, TokenSettings, TokenStore, build, prepare, preparing
 from utils.tokens.templates import LengthLimits, Renderer, Row
 
 WIDE = LengthLimits(500, 500, 1000, "keep_end")
@@ -130,7 +130,7 @@ def arguments(path, *flags):
 
 
 def ready(path, cache, renderer, *flags, kind="comparisons"):
-    return prepare(arguments(path, *flags), Part("train", stage=2, kind=kind, seed=42), renderer, cache)
+    return prepare(arguments(path, *flags), DataPart("train", stage=2, kind=kind, seed=42), renderer, cache)
 
 
 def test_cache_hits_and_misses_are_said(tmp_path, renderer, capsys, monkeypatch):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from utils.formats.base import COLUMNS, MANY, SPACE, TURNS, UNRATED, Format, with_columns, writes
+from utils.formats.base import COLUMNS, MANY, SPACE, TURNS, UNRATED, Format, texts_of, with_columns, writes
 from utils.formats.dialogues import human_assistant
 from utils.formats.files import JsonList, JsonObject
 from utils.raw_datasets.annotations import written
@@ -61,7 +61,7 @@ def annotations(record: Record):
 )
 def completions(record: Record):
     if record.answers:
-        yield only_message(record), [answer.text for answer in record.answers]
+        yield only_message(record), texts_of(record)
 
 
 @writes(
@@ -75,4 +75,4 @@ def completions(record: Record):
 )
 def samples(record: Record):
     if record.answers:
-        yield f"{human_assistant(record).lstrip()} ", [answer.text for answer in record.answers]
+        yield f"{human_assistant(record).lstrip()} ", texts_of(record)

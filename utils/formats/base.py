@@ -102,13 +102,18 @@ def facts(record: Record) -> Iterator[str]:
     if _further_columns(record):
         yield COLUMNS
     yield from _facts_of_some_answers(record)
-    texts = [*(message.content for message in record.prompt), *(answer.text for answer in record.answers)]
+    texts = [*(message.content for message in record.prompt), *texts_of(record)]
     if texts != list(map(str.strip, texts)):
         yield SPACE
     yield from dict.fromkeys(OF_VERDICTS[verdict.preferred] for verdict in asked)
     for name, fact in OF_ANSWERS.items():
         if any(getattr(answer, name) not in (None, {}) for answer in record.answers):
             yield fact
+
+
+def texts_of(record: Record) -> list[str]:
+    """Return the text of every answer."""
+    return [answer.text for answer in record.answers]
 
 
 def _facts_of_some_answers(record: Record) -> Iterator[str]:
@@ -160,8 +165,10 @@ def write(name: str, path: Path | str, records: Iterable[Record], on_bad: OnBad 
     with replacing(Path(path)) as out:
         FORMATS[name].file.write(out, _rows(FORMATS[name], records, on_bad, tally))
         if not tally["rows"]:
-            reasons = "".join(f"; {count} {what}" for what, count in tally.items())
-            raise UserError(f"{path}: no rows left to write as {name}{reasons}")
+            found = f"{path}: no rows left to write as {name}"
+            for what, count in tally.items():
+                found += f"; {count} {what}"
+            raise UserError(found)
     return tally
 
 
@@ -171,6 +178,7 @@ def _rows(form: Format, records: Iterable[Record], on_bad: OnBad | None, tally: 
         try:
             lost = [fact for fact in facts(record) if fact not in form.keeps]
             beyond = [fact for fact in lost if fact in STRUCTURE]
+            # Not counted as lost: its answers would be read as answers to another prompt.
             if beyond:
                 raise RecordError(
                     f"{record.where}: the record has {' and '.join(beyond)}, which {form.name} cannot say"
@@ -185,6 +193,7 @@ def _rows(form: Format, records: Iterable[Record], on_bad: OnBad | None, tally: 
         tally.update(lost)
         if not rows:
             tally[form.empty] += 1
+        # A record's good rows are written though another of its rows is bad: they are answers of their own.
         for row in rows:
             try:
                 form.file.check(row, record.where)

@@ -128,6 +128,7 @@ def replacing(path: Path) -> Iterator[TextIO]:
         # Half a character (a lone surrogate) in a further column is written as JSON's own escape.
         with partial.open("w", encoding="utf-8", errors="backslashreplace", newline="") as out:
             yield out
+            # On disk before it takes the old file's place: a crash in between must not leave half a file there.
             out.flush()
             os.fsync(out.fileno())
         move(partial, path)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 
-from utils.formats.base import COLUMNS, MANY, SPACE, UNCOMPARED, UNRATED, Format, with_columns, writes
+from utils.formats.base import COLUMNS, MANY, SPACE, UNCOMPARED, UNRATED, Format, texts_of, with_columns, writes
 from utils.formats.files import Csv, JsonList, JsonObject
 from utils.raw_datasets.feedback_csv import FEEDBACK
 from utils.raw_datasets.instructions import alpaca_prompt, instruction_of, only_message
@@ -24,8 +24,7 @@ LEFT_OUT = "selfinstruct"  # the part of AlpacaEval that the training instructio
 )
 def responses(record: Record):
     instruction, given = instruction_of(record)
-    answers = [answer.text for answer in record.answers]
-    yield with_columns({"instruction": instruction, "input": given, "responses": answers}, record)
+    yield with_columns({"instruction": instruction, "input": given, "responses": texts_of(record)}, record)
 
 
 @writes(
@@ -133,8 +132,7 @@ def generations_n(record: Record):
         names = ", ".join(model or "an unknown model" for model in models)
         raise RecordError(f"{record.where}: the answers are of {names}; expected one generator")
     head = {"dataset": record.meta.get("dataset", ""), "generator": "".join(models)}
-    outputs = [answer.text for answer in record.answers]
-    yield with_columns({**head, "instruction": only_message(record), "outputs": outputs}, record)
+    yield with_columns({**head, "instruction": only_message(record), "outputs": texts_of(record)}, record)
 
 
 @writes(
@@ -165,7 +163,7 @@ def ratings_eval_csv(record: Record):
 def rankings_eval_csv(record: Record):
     if len(record.answers) != 2:
         raise RecordError(f"{record.where}: found {len(record.answers)} answers; expected a reference and a model's")
-    yield only_message(record), "", *(answer.text for answer in record.answers)
+    yield only_message(record), "", *texts_of(record)
 
 
 def decided(record: Record) -> list[tuple[str, str]]:

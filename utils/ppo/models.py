@@ -22,7 +22,7 @@ from utils.ppo.rewards import Prompts, at_hand, of_function, of_model, of_servic
 from utils.ppo.rollouts import Roller
 from utils.reporting import say
 from utils.tokens.group import group
-from utils.tokens.store import Part, prepare
+from utils.tokens.store import DataPart, prepare
 from utils.tokens.templates import Renderer
 from utils.training.plan import Plan
 from utils.training.run import cache_folder
@@ -130,7 +130,7 @@ def ptx(actor: Engine, renderer: Any, data_args: DataArguments, model_args: Mode
     """Ouyang et al. 2022, arXiv:2203.02155, eq. 2: at every update also likelier demonstrations, γ times their mean
     negative log-likelihood of a token. Returns what runs the forward and backward passes of an update's share."""
     theirs = dataclasses.replace(data_args, data_path=options.ptx_data_path, eval_data_path=[])
-    part = Part(split="train", stage=1, kind="demonstrations", seed=args.seed)
+    part = DataPart(split="train", stage=1, kind="demonstrations", seed=args.seed)
     store = prepare(theirs, part, renderer, cache_folder(model_args))
     plan = Plan(
         store, store.tokens, store.trained_tokens, per_device=args.per_device_train_batch_size, accumulation=1,

@@ -19,6 +19,7 @@ class _ByPrompt(NamedOnly):
         for row, where in read_jsonl(path, on_bad):
             if not isinstance(row, dict):
                 raise RecordError(f"{where}: found {type(row).__name__}; expected one object with a prompt to each key")
+            # The number of the key stands for a line's: the whole object may be one line.
             for number, (prompt, answers) in enumerate(row.items(), start=1):
                 yield {"prompt": prompt, "answers": answers}, f"{path}[{number}]"
 

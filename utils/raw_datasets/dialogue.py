@@ -10,6 +10,7 @@ from utils.raw_datasets.base import LeftOut
 from utils.records import Message, Record, RecordError, comparison
 
 DIFFERS = "pairs that differ before the last turn"
+# Names of speakers in public data sets, in lower case.
 ROLE = {
     "system": "system",
     "user": "user",

@@ -176,5 +176,6 @@ def _by_prompt(path: Path, on_bad: OnBad | None, names, feedback_of: Callable, o
         group["feedback"].append(feedback)
         if opens(feedback):
             opened.setdefault(prompt, number)
+    # sorted() is stable: prompts that no line opens keep the order of their first lines.
     in_order = sorted(prompts, key=lambda prompt: opened.get(prompt, math.inf))
     return map(prompts.__getitem__, in_order)

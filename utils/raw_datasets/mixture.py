@@ -74,6 +74,7 @@ class Mixture:
     def __iter__(self) -> Iterator[Record]:
         self.notes, self.counts, self._seen = [], Counter(), set()
         used_columns = set().union(*(reader.open() for reader in self._readers))
+        # A column that no data set has is most likely misspelled.
         for theirs in self._renamed.keys() - used_columns:
             raise UserError(f"--columns {self._renamed[theirs]}={theirs}: no data set has a column {theirs!r}")
         records = chain.from_iterable(map(self._rows_used, self._readers))
@@ -115,10 +116,12 @@ class Mixture:
                 reader.count(TIES, record.where)
             elif not low <= _unit(key) < high:
                 reader.count(OTHER_STAGES)
+            # By the prompt's hash: a prompt that is in two data sets falls on the same side in both.
             elif holdout is not None and (_unit(_hash("holdout", key)) < holdout) != (self._split == "eval"):
                 reader.count(OTHER_SPLIT[self._split])
             else:
                 content = content_id(record.prompt, record.answers)
+                # Kept all the same: a data set may repeat rows on purpose, as a weight.
                 if content in self._seen:
                     reader.count(DUPLICATES, record.where)
                 self._seen.add(content)

@@ -42,6 +42,7 @@ class Reader:
         if first is None:
             self._rows: Rows = iter(())
             return set()
+        # The first row decides on the class, and is a row as well.
         self._rows = chain([first], rows)
         row, where = first
         if self.cls is None:
@@ -96,6 +97,7 @@ class Reader:
     def _in_our_names(self, row: dict[str, Any]) -> dict[str, Any]:
         if not self._renamed:
             return row
+        # A renamed column takes the place of one that has our name already.
         taken = {ours for theirs, ours in self._renamed.items() if theirs in row}
         return {self._renamed.get(name, name): row[name] for name in row if name in self._renamed or name not in taken}
 

@@ -61,6 +61,7 @@ def open_source(name: str) -> Source:
 def is_hub_name(name: str) -> bool:
     """Return whether a name that is no file or folder here may be a data set of the hub: NAME, OWNER/NAME, or either
     with :CONFIG."""
+    # A path that is spelled wrongly must not become a question to the hub.
     like_one = re.fullmatch(r"[\w.-]+(/[\w.-]+)?(:[\w.-]+)?", name)
     return bool(like_one) and not name.endswith(SUFFIXES) and not name.startswith(".")
 
@@ -96,6 +97,7 @@ class Files(Source):
         digest = hashlib.blake2b(digest_size=16)
         try:
             with self._paths[test].open("rb") as data:
+                # In blocks: a file may be larger than memory.
                 while block := data.read(1 << 20):
                     digest.update(block)
         except OSError as error:
@@ -120,6 +122,7 @@ def _open_folder(name: str, folder: Path) -> Source:
 def _split_file(folder: Path, names: tuple[str, ...]) -> Path | None:
     for name in names:
         found = [folder / (name + suffix) for suffix in SUFFIXES if (folder / (name + suffix)).is_file()]
+        # Two files of one split (train.json, train.csv) may be the same data twice.
         if len(found) > 1:
             raise UserError(f"{folder}: holds {' and '.join(path.name for path in found)}; name the file to read")
         if found:
@@ -156,6 +159,7 @@ def csv_rows(path: Path, on_bad: OnBad | None, names: Sequence[str] | None = Non
             reader = csv.DictReader(lines, names, strict=True)
             for row in reader:
                 where = f"{path}:{reader.line_num}"
+                # DictReader puts surplus fields under None, and None in the place of missing ones.
                 if None not in row and None not in row.values():
                     yield row, where
                     continue
@@ -173,6 +177,7 @@ def _parquet_rows(path: Path) -> Rows:
 
     try:
         number = 0
+        # In batches: a file may be larger than memory.
         for batch in pyarrow.parquet.ParquetFile(path).iter_batches():
             for row in batch.to_pylist():
                 number += 1

@@ -70,6 +70,7 @@ def slice_of(data_split: str | None, stage: int) -> tuple[float, float]:
     words = data_split.split(",")
     if len(words) != 3 or not all(re.fullmatch(r"\s*\d+(\.\d+)?\s*", word) for word in words):
         raise UserError(f"--data_split is {data_split!r}; expected three shares, as 2,4,4")
+    # Shares of prompts, of any sum: 2,4,4 are those of DeepSpeed-Chat.
     shares = [float(word) for word in words]
     if shares[stage - 1] == 0:
         raise UserError(f"--data_split {data_split} gives {STAGES[stage]} no data; give it a share above 0")

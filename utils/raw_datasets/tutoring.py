@@ -59,6 +59,7 @@ def literal(turn: str) -> dict | None:
         value = json.loads(turn)
     except json.JSONDecodeError:
         try:
+            # Models that were taught with Python's dicts write single quotes, which are no JSON.
             value = ast.literal_eval(turn.strip())
         except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
             return None

@@ -135,6 +135,7 @@ class Chart:
             ys += [y for _, y in one.points]
             for bounds in one.bounds:
                 ys += bounds
+        # The level belongs to the chart: a reward model far below its ceiling must look so.
         if self.level:
             ys.append(self.level.value)
         if self.diagonal:  # both axes have one range, or the line y = x would not be at 45 degrees
@@ -170,6 +171,7 @@ def _marks(one: Series, across: Scale, up: Scale) -> str:
         drawn.append(f'<line class="band" x1="{x}" x2="{x}" y1="{up.at(low)}" y2="{up.at(high)}"/>')
     if not one.line:
         for (x, y), (at, value) in zip(places, one.points, strict=True):
+            # Read by screen readers, and shown when the pointer rests on the dot.
             title = f"<title>{tick(round(at, 3))}: {short(value)}</title>"
             drawn.append(f'<circle cx="{x}" cy="{y}" r="3.2">{title}</circle>')
     for (x, y), name in zip(places, one.names, strict=False):

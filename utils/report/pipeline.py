@@ -174,7 +174,9 @@ class Pipeline:
         for file in sorted((self.folder / "answers").glob("*-curve.json")):
             curve = self.json(f"answers/{file.name}")
             if curve.get("expected"):
+                # Of two curves by one reward model the first in the order of names counts.
                 curves.setdefault(curve["scorer"], curve["expected"])
+        # The curve and the true reward must be of the same reward model, or they cannot be compared.
         scorer = row.get("scorer") or next(iter(curves), "")
         if scorer not in curves:
             self.missing.append("the score of best-of-n over n (inference/rerank.py measures it)")

@@ -9,7 +9,7 @@ from utils.engine import ranks
 from utils.engine.deepspeed_engine import start
 from utils.model import loading
 from utils.reporting import say
-from utils.tokens.store import Part, TokenStore, prepare
+from utils.tokens.store import DataPart, TokenStore, prepare
 from utils.tokens.templates import Renderer, coloured
 from utils.training.run import Run, cache_folder
 
@@ -26,7 +26,7 @@ def load_tokens(
     wanted = ["train"] if args.eval_every == "never" else ["train", "eval"]
     cache_dir, stores = cache_folder(model_args), []
     for split in wanted:
-        part = Part(split=split, stage=stage, kind=kind, seed=args.seed)
+        part = DataPart(split=split, stage=stage, kind=kind, seed=args.seed)
         stores.append(prepare(data_args, part, renderer, cache_dir))
     train, held_out = stores[0], stores[-1]
     say(coloured(tokenizer, train[0]))

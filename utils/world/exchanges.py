@@ -180,6 +180,7 @@ def read_prompt(turns: Iterable[HasTurn], where: str = "") -> Exchange:
 
 
 def _find_problem(said: str) -> Problem | None:
+    # A prompt may write 3 plus 4.
     for symbol, word in language.SYMBOL_WORDS.items():
         said = said.replace(f" {word} ", f" {symbol} ")
     for topic in re.findall(r"\d+ [+x-] \d+", said):

@@ -73,6 +73,7 @@ class Judge:
             asked = read_request(said[-1], structured, sample)
         if asked is None:
             return self._tutor(turns, model, sample)
+        # Teachers talk to students; they judge nothing.
         if model in TEACHERS or asked.task not in ANSWERS:
             return CANNOT
         try:

@@ -80,6 +80,7 @@ def _evaluation(kinds: tuple[str, ...], state: str) -> float:
     given = {kind.removeprefix("curt_") for kind in kinds} & set(EXPECTED.values())
     if not given:
         return 0.0
+    # Two evaluations that contradict each other count as a wrong one.
     return EVALUATION if given == {EXPECTED[state]} else -EVALUATION
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from utils.world.exchanges import Exchange, Turn, read_prompt
 
+# Whole lines alone: an answer may mention a task in the middle of a sentence.
 HEADING = re.compile(r"^### (Task: \w+|Conversation|Answer(?: [A-Z])?|Comment|Reply)[ \t]*$", re.MULTILINE)
 SPEAKER = re.compile(r"(?:\A|\n\n)(System|Human|Assistant): ")
 ROLES = {"System": "system", "Human": "user", "Assistant": "assistant"}

@@ -140,6 +140,7 @@ def improve(exchange: Exchange, answer: str, comment: str, rng: random.Random) -
     wishes = {aspect for aspect, wish in _wishes(exchange).items() if wish in comment}
     if "curt" in faults:
         wishes.add("evaluation")
+    # Shorter than it was: every part is said anew, in its shortest sentence.
     if "length" in faults:
         wishes.update(_WISHES)
     if not faults | wishes:

@@ -42,6 +42,7 @@ def strong(exchange: Exchange, rng: random.Random) -> str:
     if rng.random() < 0.5:
         kinds.append("praise")
     kinds.append("generic" if flaw == "hint" else help_kind)
+    # An answer that ends without a question leaves the student with nothing to do.
     if flaw != "question":
         kinds.append(question)
     return _say(kinds, exchange, rng)

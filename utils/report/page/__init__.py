@@ -67,6 +67,7 @@ def page(
     body = ""
     for title, content in sections.items():
         body += f"<section><h2>{title}</h2>{content}</section>"
+    # Inside the page, which is to be sent around as one file.
     style = Path(__file__).with_name("page.css").read_text(encoding="utf-8")
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Plumbline: what was learned</title>'

@@ -78,6 +78,7 @@ def true_rewards(results: Mapping[str, Any]) -> str:
             name_of(name), drawn, with_interval(reward), won,
             f"{row['mean_words']:.1f}", f"{row['finished']['value']:.1%}", f"{row['answers']:,}",
         ))  # fmt: skip
+    # The scale of the intervals, once, as the last row.
     rows.append(("", ticks(scale), "", "", "", "", ""))
     first, base = next(iter(rewards.items()))
     head = ("", "points", "mean and 95 % interval", f"beats {name_of(first)}", "words", "finished", "answers")
@@ -169,6 +170,7 @@ def _dots(places: Sequence[float], estimates: Sequence[Mapping[str, Any]], colou
     """Return estimates as dots, with their intervals where all are known."""
     points = [Point(place, estimate["value"]) for place, estimate in zip(places, estimates, strict=True)]
     bounds = [Bounds(estimate["low"], estimate["high"]) for estimate in estimates]
+    # Some with an interval and some without would look as if those were exact.
     if any(bound.low is None for bound in bounds):
         bounds = []
     return Series(points, colour, bounds=bounds, **more)

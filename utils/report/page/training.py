@@ -134,6 +134,7 @@ def _chart(curve: Curve, rows: Rows, ceiling: float | None) -> Chart | None:
             rows = [row for row in rows if row["step"] > 1]
         trained, held_out = binned(_over_steps(rows, name)), _over_steps(rows, f"eval/{name}")
         what = ""
+        # Two lines in one chart are told apart by the first word of their columns.
         if len(curve.names) > 1:
             what = f"{name.split('_')[0]} "
         last = [points[-1].y for points in (held_out, trained) if points]

@@ -41,6 +41,7 @@ class TokenStore(Sequence[Group]):
         self.tokens, _, self.pairs, self.trained_tokens = np.diff(self._starts, axis=0).T.astype(np.int64)
 
     def _load(self, name: str) -> np.ndarray:
+        # A memory map: all processes of a machine share one copy of the pages.
         return np.load(self.folder / f"{name}.npy", mmap_mode="r")
 
     @cached_property

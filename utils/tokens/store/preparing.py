@@ -29,7 +29,7 @@ PATIENCE = 600.0  # seconds that a process waits for another's next batch
 
 
 @dataclass(frozen=True)
-class Part:
+class DataPart:
     """The part of the data that a stage trains on or is evaluated on."""
 
     split: Literal["train", "eval"]
@@ -49,7 +49,7 @@ class TokenSettings:
     on_bad_row: str = "error"  # error | skip
 
 
-def prepare(data: DataArguments, part: Part, renderer: Renderer, cache_dir: Path) -> TokenStore:
+def prepare(data: DataArguments, part: DataPart, renderer: Renderer, cache_dir: Path) -> TokenStore:
     """Return a part of the data as tokens, from the cache or made now, and print what became of its records. Local rank
     0 makes them; the machine's other processes wait for the folder, outside any collective.
 
@@ -152,6 +152,7 @@ def _groups(records: list[Record], settings: TokenSettings, tally: Tally) -> Ite
 def _sweep(folder: Path) -> None:
     """Remove what killed runs left of this folder."""
     for left in folder.parent.glob(f".{folder.name}.*"):
+        # A younger one may be of a process that still writes it.
         if time.time() - left.stat().st_mtime > PATIENCE:
             shutil.rmtree(left, ignore_errors=True)
 

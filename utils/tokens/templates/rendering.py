@@ -126,6 +126,7 @@ class Renderer:
             prompts, offsets = self.encoder.ids_and_offsets(prompts)
         else:
             prompts = self.encoder.ids(prompts)
+        # In one call: fast tokenizers spread many texts over the cores.
         wholes = iter(self.encoder.ids([one.prompt + answer for one in rendered for answer in one.answers]))
         groups, apart = [], []
         for one, prompt, spans in zip(rendered, prompts, offsets, strict=True):
@@ -195,6 +196,7 @@ class Renderer:
     def _answer(self, messages: Sequence[Message], prompt: str, answer: Answer, at: str) -> str:
         """Return what follows `prompt`: the answer as the template writes it, and the stop token if it is finished."""
         text = answer.text.removesuffix(self._stop)  # some data sets write the end token out
+        # Inside an answer it would teach the model to stop there.
         for end in (self._stop, self.tokenizer.eos_token):
             if end in text:
                 raise RecordError(f"{at}: an answer contains {end!r}, the tokenizer's end token; expected it nowhere")

@@ -51,6 +51,7 @@ def count_tokens(text: str) -> int:
 
 def say(text: str, call: Call) -> Said:
     """Return a text up to the first stop sequence, and no longer than the call allows."""
+    # The stop sequence that comes first in the text ends it, whatever their order in the request.
     ends = [(text.find(stop), stop) for stop in call.stops if stop in text]
     at, stop = min(ends, default=(len(text), None))
     if call.max_tokens is not None and call.max_tokens * CHARACTERS < at:

@@ -131,6 +131,7 @@ class BatchRoutes:
         if faults:
             batch |= {"status": "failed", "errors": {"object": "list", "data": faults}}
             return
+        # From here on the client polls, as it does with the real service.
         batch |= {"status": "in_progress", "in_progress_at": int(time.time())}
         batch["request_counts"]["total"] = len(lines)
         await asyncio.sleep(self.seconds())

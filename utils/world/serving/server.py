@@ -103,6 +103,7 @@ class ChatServer:
         if spoken.fault == "time-out":
             await asyncio.sleep(FOREVER)
         body = json.dumps(spoken.body).encode()
+        # A time-out ends as a reset too: the client has long left.
         if spoken.fault in ("reset", "time-out"):
             return await _break_off(request, body, headers)
         if spoken.fault == "malformed":
