@@ -30,8 +30,7 @@ from utils.outputs import claim
 from utils.raw_datasets import records_of
 from utils.raw_datasets.spec import Spec
 from utils.records import Record
-from utils.report.tables import table
-from utils.reporting import progress, run_program, say, write_json
+from utils.reporting import aligned, progress, run_program, say, write_json
 
 
 @dataclass
@@ -87,7 +86,7 @@ def records(path: str, name: str, args: ConsistencyArguments) -> Iterator[Record
 def report(found: dict) -> None:
     """Print the table and the estimates."""
     equal, a, b = found["table"]
-    say(table(["ratings \\ rankings", "equal", "A", "B"], [["equal", *equal], ["A", *a], ["B", *b]]))
+    say(aligned(["ratings \\ rankings", "equal", "A", "B"], [["equal", *equal], ["A", *a], ["B", *b]]))
     say(f"Consistency: {found['consistency']}", style="bold")
     say(f"  {found['n']:,} pairs of {found['prompts']:,} prompts, {between(found['interval'])}; "
         f"{found['unrated']:,} pairs left out: an answer is not rated")  # fmt: skip

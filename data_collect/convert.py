@@ -127,7 +127,8 @@ def read(path: str, args: ConvertArguments, splits: Iterable[bool] = (False, Tru
     source = open_source(path)
     for test in splits:
         if (test and source.has_test) or (not test and source.has_train):
-            reader = Reader(Spec(path, named(args.from_format)), source, test, {}, args.on_bad_row)
+            spec = Spec(path, named(args.from_format))
+            reader = Reader(spec, source, test=test, renamed={}, on_bad_row=args.on_bad_row)
             reader.open()
             yield from reader.records()
             for what, count in reader.tally.items():

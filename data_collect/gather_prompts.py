@@ -50,8 +50,7 @@ from utils.raw_datasets.reader import BAD, READ, Reader
 from utils.raw_datasets.sources import Rows, open_source
 from utils.raw_datasets.spec import Spec
 from utils.records import RecordError, write_jsonl
-from utils.report.tables import table
-from utils.reporting import progress, run_program, say, warn, write_json
+from utils.reporting import aligned, progress, run_program, say, warn, write_json
 
 PROGRAM = "gather_prompts.py"
 
@@ -173,7 +172,7 @@ def _read(source: Gathering, args: GatherArguments) -> Iterator[SourcePrompt]:
 
 def _of_records(source: Gathering, args: GatherArguments) -> Iterator[SourcePrompt | LeftOut]:
     opened = open_source(source.spec.path)
-    reader = Reader(source.spec, opened, not opened.has_train, {}, args.on_bad_row)
+    reader = Reader(source.spec, opened, test=not opened.has_train, renamed={}, on_bad_row=args.on_bad_row)
     reader.open()
     yield from map(prompt_of_record, reader.records())
     source.tally[ROWS] = reader.tally.pop(READ)
@@ -232,7 +231,7 @@ def _report(sources: list[Gathering], prompts: list[SourcePrompt], args: GatherA
             if count and what not in (ROWS, PROMPTS, KEPT, *fates):
                 fates.append(what)
     lines = [[what, *(source.tally[what] for source in sources)] for what in (ROWS, PROMPTS, *fates, KEPT)]
-    say(table(["", *(source.name for source in sources)], lines))
+    say(aligned(["", *(source.name for source in sources)], lines))
     counts = Counter(prompt.task for prompt in prompts)
     say(", ".join(f"{task} {count}" for task, count in counts.items()))
     if args.summary:

@@ -27,8 +27,7 @@ from utils.errors import UserError
 from utils.feedback.difficulty import KINDS, LEVELS, Answered, grouped_row, joined, levels, random_levels, read_answered
 from utils.outputs import claim
 from utils.records import write_jsonl
-from utils.report.tables import table
-from utils.reporting import run_program, say, warn, write_json
+from utils.reporting import aligned, run_program, say, warn, write_json
 
 
 @dataclass
@@ -185,7 +184,7 @@ def _report(summary: dict[str, Any], names: list[str], tally: Counter[str]) -> N
         row = [group["group"], group["feedback_type"], group["problems"]]
         row += [*group["loss"].values(), *group["words"].values()]
         rows.append(row + [group["tasks"].get(task, 0) for task in tasks])
-    say(table(header, rows))
+    say(aligned(header, rows))
 
 
 if __name__ == "__main__":

@@ -35,8 +35,7 @@ from utils.raw_datasets.reader import USED, Reader
 from utils.raw_datasets.sources import open_source
 from utils.raw_datasets.spec import Spec
 from utils.records import Answer, Record, write_jsonl
-from utils.report.tables import table
-from utils.reporting import progress, run_program, say, warn, write_json
+from utils.reporting import aligned, progress, run_program, say, warn, write_json
 
 
 @dataclass
@@ -108,7 +107,7 @@ def _records(paths: list[str], on_bad_row: str, advance: Any) -> Iterator[Record
         spec = Spec.of(path)
         source = open_source(spec.path)
         # Of a set with a test split only the training split is read.
-        reader = Reader(spec, source, not source.has_train, {}, on_bad_row)
+        reader = Reader(spec, source, test=not source.has_train, renamed={}, on_bad_row=on_bad_row)
         reader.open()
         for record in reader.records():
             reader.tally[USED] += 1
@@ -129,7 +128,7 @@ def _say_what_became(found: Collected) -> None:
     rows_shown = []
     for what in whats:
         rows_shown.append([what, *(found.tally[kind, what] for kind in kinds)])
-    say(table(["", *kinds], rows_shown))
+    say(aligned(["", *kinds], rows_shown))
 
 
 def _write_critiques(found: Collected, args: PairsArguments) -> None:
@@ -200,7 +199,7 @@ def _write_sets(found: Collected, args: PairsArguments) -> None:
 def _say_stats(stats: dict[str, Any]) -> None:
     words = stats["words"]
     header = ["words", *words["prompt"]]
-    say(table(header, [[name, *spread.values()] for name, spread in words.items()]))
+    say(aligned(header, [[name, *spread.values()] for name, spread in words.items()]))
     length, cycles, conflicts = stats["length"], stats["cycles"], stats["conflicts"]
     longer, gap = length["chosen_longer"], length["difference"]
     say(f"chosen is longer: {_interval(longer)} of {longer['n']}, {length['same_length']} pairs of one length; "
@@ -209,7 +208,7 @@ def _say_stats(stats: dict[str, Any]) -> None:
         lines = []
         for model, counts in stats["models"].items():
             lines.append([model, counts["won"], counts["lost"], _interval(counts["share"])])
-        say(table(["model", "won", "lost", "share won"], lines))
+        say(aligned(["model", "won", "lost", "share won"], lines))
     say(f"{conflicts['pairs']} pairs of answers with both preferences, in {conflicts['prompts']} prompts; "
         f"{cycles['prompts']} prompts whose preferences go in a circle")  # fmt: skip
 

@@ -27,6 +27,7 @@ from utils.arguments.options import expect, option, overwriting
 from utils.errors import UserError
 from utils.outputs import claim
 from utils.records import Record
+from utils.report.files import files_of
 from utils.report.page import between, label, page
 from utils.report.pipeline import Pipeline
 from utils.reporting import progress, run_program, say, write_json, write_text
@@ -59,7 +60,7 @@ def main(argv: list[str] | None = None) -> None:
     found.expect_a_run()
     results, shown = found.complete_results(), exchanges(found, args.num_prompts)
     write_json(found.folder / "results.json", results)
-    write_text(found.folder / "report.html", page(results, found.metrics, shown, found.files()))
+    write_text(found.folder / "report.html", page(results, found.metrics, shown, files_of(found.folder)))
     say(summary(results))
     for line in found.missing:
         say(f"missing: {line}", style="yellow")

@@ -13,7 +13,7 @@ from utils.feedback.summary import ResultsSummary
 from utils.llm.asking import Outcome
 from utils.parsing import PARSERS, Unparsed
 from utils.records import Answer, Message, Record, Verdict
-from utils.world.judge import read_request
+from utils.world.requests import read_request
 
 ASKER = Asker("openai", "judge-1", PromptTemplates([], MATERIAL))
 PROMPT = (Message("user", "What is 3 + 4?"),)

@@ -13,7 +13,7 @@ from utils.feedback.prompts import FOLDER, answers_text, conversation_text, mate
 from utils.llm.asking import Outcome
 from utils.parsing import PARSERS, Unparsed
 from utils.records import Answer, Message, Record
-from utils.world.judge import read_request
+from utils.world.requests import read_request
 
 FILES = sorted(FOLDER.glob("*.txt"))
 BUILT_IN = PromptTemplates([], MATERIAL)

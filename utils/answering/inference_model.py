@@ -23,7 +23,7 @@ from utils.model.passes import Passes
 from utils.model.scoring import Policy, RewardModel
 from utils.records import Answer, Record
 from utils.tokens.group import Group, group
-from utils.tokens.templates import Limits, Renderer, Row, Tally, fit
+from utils.tokens.templates import LengthLimits, Renderer, Row, Tally, fit
 
 NO_LIMIT = 1 << 30
 
@@ -84,7 +84,7 @@ class InferenceModel:
     def prompt(self, record: Record, longest: int, truncation: str = "keep_end") -> list[int]:
         """Return the ids of a record's prompt, cut to `longest` tokens."""
         # A prompt is cut on its own: whatever answers the record has, they do not count.
-        row, limits = Row(record), Limits(longest, NO_LIMIT, 2 * NO_LIMIT, truncation)
+        row, limits = Row(record), LengthLimits(longest, NO_LIMIT, 2 * NO_LIMIT, truncation)
         return fit(self.renderer, row, self.renderer.group(*row), limits, self.tally).prompt.tolist()
 
     def group(self, record: Record, max_seq_len: int, max_prompt_seq_len: int = NO_LIMIT) -> Group:
@@ -106,7 +106,7 @@ class InferenceModel:
         # An answer without a token has no place to be scored at: it is scored at an end token.
         whole, end = self.renderer.group(*row), self.renderer.stop_token_ids[:1]
         whole = group(whole.prompt, [answer if len(answer) else end for answer in whole.answers])
-        limits = Limits(min(total, max_prompt_seq_len), total, total, "keep_end")
+        limits = LengthLimits(min(total, max_prompt_seq_len), total, total, "keep_end")
         return fit(self.renderer, row, whole, limits, self.tally)
 
     def scores(

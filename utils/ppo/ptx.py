@@ -11,7 +11,7 @@ from utils.arguments.options import DataArguments, ModelArguments, TrainingArgum
 from utils.arguments.ppo import PPOArguments
 from utils.engine import ranks
 from utils.engine.deepspeed_engine import Engine
-from utils.tokens.store import TokenStore, prepare
+from utils.tokens.store import DataPart, TokenStore, prepare
 from utils.tokens.templates import Renderer
 from utils.training.plan import Division, Plan
 from utils.training.run import cache_folder
@@ -31,7 +31,8 @@ def ptx_tokens(
         renderer: of the policy.
     """
     ptx_args = dataclasses.replace(data_args, data_path=options.ptx_data_path, eval_data_path=[])
-    return prepare(ptx_args, "train", 1, "demonstrations", renderer, cache_folder(model_args), args.seed)
+    part = DataPart(split="train", stage=1, kind="demonstrations", seed=args.seed)
+    return prepare(ptx_args, part, renderer, cache_folder(model_args))
 
 
 def ptx_loss(

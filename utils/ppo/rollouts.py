@@ -27,7 +27,7 @@ from utils.ppo.experience import Experience, Rollout, experience_of
 from utils.ppo.models import FrozenModel
 from utils.ppo.rewards import Judged, PromptSet, Reward, at_hand
 from utils.records import write_jsonl
-from utils.reporting import say, table
+from utils.reporting import say, show_table
 from utils.tokens.group import group
 from utils.tokens.templates import Renderer
 from utils.training.run import Run
@@ -231,6 +231,6 @@ def show(run: Run, renderer: Renderer, step: int, experience: Experience) -> Non
             row["truth"] = rollout.true_rewards.tolist()
         rows.append(row)
     shown = [(row["prompt"][-160:], row["answers"][0][:240], f"{row['scores'][0]:.3f}") for row in rows[:4]]
-    table(("prompt", "answer", "score"), shown)
+    show_table(("prompt", "answer", "score"), shown)
     if ranks.rank() == 0 and not run.args.debug:
         write_jsonl(run.folder / f"samples-step-{step}.jsonl", rows)

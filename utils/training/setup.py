@@ -12,7 +12,7 @@ from utils.errors import UserError
 from utils.model import loading
 from utils.reporting import say
 from utils.tokens.group import Group, sizes_of
-from utils.tokens.store import TokenStore, prepare
+from utils.tokens.store import DataPart, TokenStore, prepare
 from utils.tokens.templates import Renderer, coloured
 from utils.training.plan import Division, Plan
 from utils.training.run import Run, cache_folder
@@ -38,7 +38,10 @@ def load_tokens(
     tokenizer = loading.load_tokenizer(model_args.tokenizer_name_or_path or model_args.model_name_or_path)
     renderer = Renderer(tokenizer, model_args.template)
     wanted = ["train"] if args.eval_every == "never" else ["train", "eval"]
-    stores = [prepare(data_args, split, stage, kind, renderer, cache_folder(model_args), args.seed) for split in wanted]
+    cache_dir, stores = cache_folder(model_args), []
+    for split in wanted:
+        part = DataPart(split=split, stage=stage, kind=kind, seed=args.seed)
+        stores.append(prepare(data_args, part, renderer, cache_dir))
     train, held_out = stores[0], stores[-1]
     say(coloured(tokenizer, train[0]))
     return renderer, train, held_out
