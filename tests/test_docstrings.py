@@ -123,3 +123,43 @@ def test_a_name_that_exists_is_left_alone(truth):
 def test_prose_is_docstrings_and_comments():
     text = '"""One\n`a`."""\n# two `b\n# c`\n\nx = "`d`"  # three\n\n\ndef f():\n    """Four."""\n'
     assert prose(text) == [(1, "One `a`."), (10, "Four."), (3, "# two `b c`"), (6, "# three")]
+
+
+def public_functions(path):
+    """Yield the functions of a file that others may call, each with its class or None."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    holders = [tree, *(node for node in ast.walk(tree) if isinstance(node, ast.ClassDef) and node.name[0] != "_")]
+    for holder in holders:
+        for child in holder.body:
+            if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
+                if child.name == "__init__" or not child.name.startswith("_"):
+                    yield child, holder if holder is not tree else None
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_an_interface_of_more_than_three_parameters_names_each_of_them(path):
+    for function, holder in public_functions(path):
+        given = function.args
+        names = [each.arg for each in (*given.posonlyargs, *given.args, *given.kwonlyargs)]
+        names = [name for name in names if name not in ("self", "cls")]
+        text = ast.get_docstring(function) or ""
+        if function.name == "__init__":
+            text += ast.get_docstring(holder) or ""
+        named = {
+            name for line in re.findall(r"^\s+([\w, *]+):", text, re.MULTILINE) for name in re.findall(r"\w+", line)
+        }
+        missing = set(names) - named if len(names) > 3 else set()
+        assert not missing, f"{path}:{function.lineno}: Args of {function.name} lack {', '.join(sorted(missing))}"
+
+
+QUESTIONS = {"What", "How", "Who", "Whom", "Whose", "Where", "When", "Why", "Which", "Whether", "Of", "As", "So"}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_a_docstring_of_a_function_opens_as_a_sentence(path):
+    """With a capital letter, and not as half of a question. What `--help` prints of a kind of feedback is no sentence."""
+    for function, _ in public_functions(path):
+        text = ast.get_docstring(function)
+        if text and not any(ast.unparse(each).startswith("kind(") for each in function.decorator_list):
+            opening = re.match(r"\w*", text).group()
+            assert opening[:1].isupper() and opening not in QUESTIONS, f"{path}:{function.lineno}: {text[:60]!r}"

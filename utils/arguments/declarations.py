@@ -20,7 +20,12 @@ class Help(str):
 
     @classmethod
     def placed(cls, text: str, *, title: str | None, first: bool = False, only: dict | None = None) -> Help:
-        """Return the text with its place; the parameters are those of `option`."""
+        """Return the text with its place.
+
+        Args:
+            text: what the option does.
+            title, first, only: as `option` takes them.
+        """
         self = cls(text)
         self.title, self.first, self.only = title, first, only or {}
         return self

@@ -192,7 +192,7 @@ class CaseResult:
 
     @property
     def settled(self) -> bool:
-        """Whether every question has an outcome that stays."""
+        """Tell whether every question has an outcome that stays."""
         return all(outcome.state in SETTLED for outcome in self.outcomes)
 
 

@@ -47,7 +47,7 @@ class StepShape:
 
     @property
     def slots(self) -> int:
-        """How many answers there is room for."""
+        """Return how many answers there is room for."""
         return self.prompts * self.copies
 
 

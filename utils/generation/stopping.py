@@ -29,7 +29,14 @@ class StopStrings(StoppingCriteria):
 
 
 class StopTokens:
-    """Finds the rows that end with the token just drawn: a stop token, or one that completes a stop string."""
+    """Finds the rows that end with the token just drawn: a stop token, or one that completes a stop string.
+
+    Args:
+        stops: ids of the stop tokens.
+        strings: the stop strings.
+        tokenizer: decodes what may hold a stop string.
+        device: where tokens are drawn.
+    """
 
     def __init__(self, stops: list[int], strings: Sequence[str], tokenizer: Any, device: torch.device) -> None:
         self.stops, self.strings = torch.tensor(stops, device=device), strings

@@ -102,7 +102,7 @@ class Targets:
 
     @cached_property
     def learned(self) -> Tensor:
-        """[N] True for tokens that are learned from."""
+        """Return [N] True for tokens that are learned from."""
         return self.weights > 0
 
 

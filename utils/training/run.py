@@ -57,7 +57,7 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        """Whether this very run has ended and its model is in the folder; if so, it is printed."""
+        """Tell whether this very run has ended and its model is in the folder; if so, it is printed."""
         try:
             done = json.loads((self.folder / "finished.json").read_text(encoding="utf-8"))
         except (OSError, json.JSONDecodeError):

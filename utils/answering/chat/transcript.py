@@ -34,7 +34,7 @@ class Transcript:
 
     @property
     def unsaved(self) -> int:
-        """How many answers no file has."""
+        """Count the answers that no file has."""
         return len(self.records) - self._saved
 
     def save(self, path: Path) -> None:

@@ -34,7 +34,7 @@ class Reading:
 
     @property
     def columns(self) -> tuple[str | None, str | None]:
-        """(value, reason) as the table questions holds them."""
+        """Return (value, reason) as the table questions holds them."""
         if self.reason is None:
             return canonical(self.value), None
         return None, self.reason
