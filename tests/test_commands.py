@@ -200,9 +200,10 @@ INPUTS = {
 
 
 def prepare(block: str, home: Path, judge: str) -> None:
-    """Make what the block names and does not make itself, and the models that the scripts for GPUs start from."""
+    """Make what the block names and does not make itself, what `bash run.sh` would have left, and the models that the
+    scripts for GPUs start from."""
     made = set(re.findall(r"--(?:output\w*|json) (\S+)", block))
-    wanted, folder = dict.fromkeys([*SCRIPTS, "output/tutor/feedback"]), home
+    wanted, folder = dict.fromkeys([*(SCRIPTS if "bash run_" in block else ()), "output/tutor/feedback"]), home
     for command in commands(block):
         if command.startswith("cd "):
             folder = home / command.split()[1]
@@ -213,6 +214,11 @@ def prepare(block: str, home: Path, judge: str) -> None:
         if make and (path == "output/tutor" or not (home / path).exists()):
             (home / path).parent.mkdir(parents=True, exist_ok=True)
             make(home / path, home)
+    if "newest answers under output" in block:
+        words = "--model_name_or_path output/tutor/sft --data_path prompts.jsonl"
+        type_in(
+            home, f"python inference/chatbot.py --mode generate {words} --output_path output/tutor/answers/sft.jsonl"
+        )
 
 
 # ---- typing
@@ -269,11 +275,14 @@ def judge(tmp_path_factory):
 def test_a_block_runs_as_it_is_typed(block, document, whole, judge, tmp_path):
     home = tmp_path / "checkout"
     shutil.copytree(whole, home)
-    if "bash run_" in block:  # which makes this folder
-        own = {"step1_sft": "sft", "step2_reward": "reward", "step3_dpo": "dpo", "step3_ppo": "ppo"}
-        shutil.rmtree(home / "output/tutor" / own[document.parent.name], ignore_errors=True)
     block = re.sub(r"(?<![\w.~/-])/(models|data|out)/", rf"{home}/typed/\1/", block)  # paths of other machines
     prepare(block, home, judge)
+    own = {"step1_sft": "sft", "step2_reward": "reward", "step3_dpo": "dpo", "step3_ppo": "ppo"}.get(
+        document.parent.name
+    )
+    if own and "bash run_" in block:
+        for folder in (home / "output/tutor" / own, *home.glob(f"output/{own}_*")):  # which the block makes
+            shutil.rmtree(folder, ignore_errors=True)
     script = typed(block)
     said = type_in(home, gpus(home) + script, OPENAI_API_KEY="any", OPENAI_BASE_URL=judge)
     assert len(re.findall(r"^started: .*main\.py", said, re.MULTILINE)) == len(re.findall(r"bash run_\w*llama", script))

@@ -11,13 +11,16 @@ from prompt_toolkit.application import create_app_session
 from prompt_toolkit.input import create_pipe_input
 from prompt_toolkit.output import DummyOutput
 from terminal import ALT_ENTER, CTRL_C, CTRL_D, ENTER, UP, Terminal
-from toy_folders import command, lm_folder, quiet_environment, toy_tokenizer
+from toy_folders import command, lm_folder, quiet_environment, rm_folder, toy_tokenizer
 
-from utils.answering.chat.conversation import require_system_role
+from utils.answering.chat.conversation import Conversation, require_system_role
 from utils.answering.chat.lines import EditedLines
 from utils.answering.chat.streaming import AnswerStream
 from utils.answering.chat.transcript import Transcript
+from utils.answering.inference_model import InferenceModel
+from utils.arguments.inference import ReaderArguments
 from utils.errors import UserError
+from utils.generation.sampling import Sampling
 from utils.raw_datasets import records_of
 from utils.records import Answer, Message, read_records
 from utils.tokens.templates import Renderer
@@ -89,6 +92,23 @@ def test_ctrl_c_stops_an_answer_then_the_talk(folder, tmp_path):
     first, second = read_records(tmp_path / "talk.jsonl")
     assert len(first.answers[0].text) >= 15 and first.answers[0].finished is False
     assert second.prompt[1] == Message("assistant", first.answers[0].text)
+
+
+def test_an_answer_that_cannot_be_scored_stays_in_the_conversation(folder, tmp_path):
+    """The judge's template takes one question; the score of the second fails, and the talk goes on from its answer."""
+    rm_folder(tmp_path / "rm")
+    tokenizer = toy_tokenizer()
+    tokenizer.chat_template = "{% if messages|length > 2 %}{{ raise_exception('one question') }}{% endif %}" + TURNS
+    tokenizer.save_pretrained(tmp_path / "rm")
+    reader = InferenceModel(ReaderArguments(str(folder / "lm"), template="human_assistant"))
+    judge = InferenceModel(ReaderArguments(str(tmp_path / "rm")), reward=True)
+    talk = Conversation(reader, Sampling(max_new_tokens=4), max_prompt_seq_len=200, reward=judge)
+    talk.ask("hello")
+    with pytest.raises(UserError, match="one question"):
+        talk.ask("five")
+    first, second = talk.transcript.records
+    assert first.answers[0].scores and not second.answers[0].scores
+    assert talk.transcript.prompt("three")[2:4] == (second.prompt[2], Message("assistant", second.answers[0].text))
 
 
 def test_ctrl_c_clears_a_line_that_is_begun_and_history_is_in_memory():

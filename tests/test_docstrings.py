@@ -131,23 +131,23 @@ def public_functions(path):
     holders = [tree, *(node for node in ast.walk(tree) if isinstance(node, ast.ClassDef) and node.name[0] != "_")]
     for holder in holders:
         for child in holder.body:
-            if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
-                if child.name == "__init__" or not child.name.startswith("_"):
-                    yield child, holder if holder is not tree else None
+            function = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef)
+            if function and (child.name == "__init__" or not child.name.startswith("_")):
+                yield child, holder if holder is not tree else None
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_an_interface_of_more_than_three_parameters_names_each_of_them(path):
     for function, holder in public_functions(path):
+        if function.name == "forward" and "autograd" in ast.unparse(holder):
+            continue  # autograd dictates its arguments and calls it
         given = function.args
         names = [each.arg for each in (*given.posonlyargs, *given.args, *given.kwonlyargs)]
         names = [name for name in names if name not in ("self", "cls")]
         text = ast.get_docstring(function) or ""
         if function.name == "__init__":
             text += ast.get_docstring(holder) or ""
-        named = {
-            name for line in re.findall(r"^\s+([\w, *]+):", text, re.MULTILINE) for name in re.findall(r"\w+", line)
-        }
+        named = set(re.findall(r"\w+", " ".join(re.findall(r"^\s+([\w, *]+):", text, re.MULTILINE))))
         missing = set(names) - named if len(names) > 3 else set()
         assert not missing, f"{path}:{function.lineno}: Args of {function.name} lack {', '.join(sorted(missing))}"
 
@@ -157,9 +157,13 @@ QUESTIONS = {"What", "How", "Who", "Whom", "Whose", "Where", "When", "Why", "Whi
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_a_docstring_of_a_function_opens_as_a_sentence(path):
-    """With a capital letter, and not as half of a question. What `--help` prints of a kind of feedback is no sentence."""
+    """With a capital letter, and not as half of a question.
+
+    What `--help` prints of a kind of feedback is no sentence, and a constructor may say no more than what it takes.
+    """
     for function, _ in public_functions(path):
         text = ast.get_docstring(function)
-        if text and not any(ast.unparse(each).startswith("kind(") for each in function.decorator_list):
+        is_kind = any(ast.unparse(each).startswith("kind(") for each in function.decorator_list)
+        if text and function.name != "__init__" and not is_kind:
             opening = re.match(r"\w*", text).group()
             assert opening[:1].isupper() and opening not in QUESTIONS, f"{path}:{function.lineno}: {text[:60]!r}"

@@ -300,6 +300,16 @@ def luminance(colour: str) -> float:
     return sum(weight * c for weight, c in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
 
 
+def test_a_tie_of_scores_counts_half(tutor):
+    """8.5 of 10 pairs are right where two scores are equal: those are the pairs, and the interval is that of 8.5."""
+    file = tutor / "reward" / "metrics.jsonl"
+    file.write_text(file.read_text().replace('"eval/accuracy": 0.8', '"eval/accuracy": 0.85'))
+    results, _ = made(tutor)
+    # Wilson, 8.5 of 10: centre (8.5 + 1.9207) / 13.8415, half width 1.96 / 13.8415 * sqrt(1.275 + 0.9604)
+    expected = {"value": 0.85, "low": 0.5411540, "high": 0.9645731, "n": 10}
+    assert results["reward_model"]["accuracy"] == pytest.approx(expected, abs=1e-6)
+
+
 def test_accuracy_over_other_pairs_gets_no_interval(tutor):
     verdicts(tutor / "feedback" / "test.jsonl", 9)
     results, _ = made(tutor)

@@ -24,9 +24,9 @@ def test_a_bar_shows_its_title_as_it_is(monkeypatch):
     shown = io.StringIO()
     drawn = reporting.Console(file=shown, force_terminal=True, width=200, color_system=None, emoji=False)
     monkeypatch.setattr(reporting, "console", drawn)
-    with reporting.progress(TEXT, 1) as advance:
+    with reporting.progress(f"reading {TEXT}", 1) as advance:
         advance(1, answer=TEXT)
-    assert f"{TEXT} " in shown.getvalue() and f"answer {TEXT}" in shown.getvalue()
+    assert f"reading {TEXT} " in shown.getvalue() and f"answer {TEXT}" in shown.getvalue()
 
 
 @pytest.mark.parametrize(

@@ -160,18 +160,7 @@ class LogProbs(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, options: HeadOptions, hidden_LD, rows_N, targets_N, weight_VD, bias_V, lora_a, lora_b):
-        """Compute the log-probs [N] of targets and the entropies [L] of positions.
-
-        autograd dictates the order and form of these arguments: tensors that may learn stand by themselves.
-
-        Args:
-            ctx: keeps what backward needs.
-            options: of the head: soft cap, scale, entropies or none.
-            hidden_LD: hidden states of the positions whose logits are needed, or their logits.
-            rows_N: the position of each target.
-            targets_N: token ids.
-            weight_VD, bias_V, lora_a, lora_b: of the head; None where it has none.
-        """
+        # autograd dictates the order and form of these arguments: tensors that may learn stand by themselves
         weights = Weights(weight_VD, bias_V, lora_a, lora_b, options.lora_scale)
         chunks = _chunks(hidden_LD, weights.vocabulary(hidden_LD), rows_N, targets_N)
         lse_L = hidden_LD.new_empty(len(hidden_LD), dtype=torch.float32)
