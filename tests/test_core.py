@@ -29,7 +29,7 @@ CORE = (
     "utils/engine/deepspeed_engine.py",
     "utils/engine/checkpoints.py",
 )
-FILES, CORE_LINES, REACHABLE_LINES = 12, 1600, 4500
+FILES, CORE_LINES, REACHABLE_LINES = 12, 1600, 5000
 BLANK = (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER)
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef)
 

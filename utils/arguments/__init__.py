@@ -11,6 +11,7 @@ program does not take them: options that were removed, and options of a shared g
 from __future__ import annotations
 
 import difflib
+import importlib
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
@@ -20,7 +21,6 @@ from typing import Any
 from transformers import HfArgumentParser
 
 from utils.arguments.declarations import GENERAL, Help
-from utils.arguments.help import Entry, entries, of_modes, page
 from utils.errors import UserError
 
 HELP = {"--help", "-h"}
@@ -90,7 +90,7 @@ def parse_mode(
         # with a mode its options alone, else those of all modes
         pages = {name: _entries([group]) for name, group in (chosen or modes).items()}
         named = "".join(chosen) or "MODE"
-        _show(of_modes(pages, flag), argv, " ".join(filter(None, (flag, named, "[options]"))), description)
+        _show(_layout().of_modes(pages, flag), argv, " ".join(filter(None, (flag, named, "[options]"))), description)
     if not mode:
         raise UserError(f"{flag or 'the mode'} is missing; expected one of {', '.join(modes)}")
     if not chosen:
@@ -130,14 +130,19 @@ def _parser(groups: list[type]) -> _Parser:
     return parser
 
 
-def _entries(groups: list[type]) -> list[Entry]:
-    return entries(_parser(groups), groups, set(_refused(groups)))
+def _layout() -> Any:
+    """Import the layout of --help's pages, which only a program that is asked for them needs."""
+    return importlib.import_module("utils.arguments.help")
 
 
-def _show(shown: Sequence[Entry], argv: list[str], usage: str, description: str, epilog: str = "") -> None:
+def _entries(groups: list[type]) -> list[Any]:
+    return _layout().entries(_parser(groups), groups, set(_refused(groups)))
+
+
+def _show(shown: Sequence[Any], argv: list[str], usage: str, description: str, epilog: str = "") -> None:
     """Print the page of --help, or of --help all, and end the program."""
     at = min(argv.index(word) for word in HELP & set(argv))
-    sys.stdout.write(page(shown, usage, description, epilog, every=argv[at + 1 : at + 2] == ["all"]))
+    sys.stdout.write(_layout().page(shown, usage, description, epilog, every=argv[at + 1 : at + 2] == ["all"]))
     raise SystemExit(0)
 
 
