@@ -8,7 +8,7 @@ A row is chosen from a record, rendered as text, encoded as tokens, and cut to l
 """
 
 from utils.tokens.templates.choosing import Kind, Row, Tally, choose
-from utils.tokens.templates.colours import coloured
+from utils.tokens.templates.coloured_example import coloured
 from utils.tokens.templates.fitting import LengthLimits, fit
 from utils.tokens.templates.rendering import Rendered, Renderer
 from utils.tokens.templates.wording import TEMPLATES, Template
