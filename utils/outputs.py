@@ -44,7 +44,8 @@ def claim(
         overwrite: --overwrite.
     """
     if int(os.environ.get("RANK", 0)):
-        return  # rank 0 writes, and may have begun to
+        # Rank 0 writes, and may have begun to.
+        return
     reads, seen = list(reads), set()
     for flag, path in _each(outputs):
         _refuse_input(flag, path, reads)
@@ -54,7 +55,8 @@ def claim(
             raise UserError(f"{flag} {path} is another output of this command, too; give another {flag}")
         seen.add(path.resolve())
         if overwrite:
-            continue  # without reading the files: they may be large
+            # Without reading the files: they may be large.
+            continue
         why = _foreign(program, path)
         if why:
             raise UserError(f"{why}; give another {flag}, or --overwrite to replace it")
@@ -100,7 +102,8 @@ def move(partial: Path, path: Path) -> None:
     if program:
         digests = [_digest(partial)]
         old = _digest(path) if path.is_file() else None
-        if old in _digests(program, path):  # not of a file of someone else, which is written over
+        # Not the digest of a file of someone else, which is written over.
+        if old in _digests(program, path):
             digests = [old, *digests]
         _write_record(_record_of(path), {"program": program, "digests": digests})
     partial.replace(path)
@@ -144,6 +147,7 @@ def commit() -> str | None:
     """Return the checkout's commit, with + when files differ from it; None outside git."""
     root = Path(__file__).resolve().parents[1]
     try:
+        # Without tags (--exclude): git describe would name the nearest one instead of the commit.
         command = ["git", "-C", str(root), "describe", "--always", "--abbrev=12", "--dirty=+", "--exclude=*"]
         run = subprocess.run(command, capture_output=True, text=True, timeout=10)
     except (OSError, subprocess.TimeoutExpired):
@@ -160,6 +164,7 @@ def _each(outputs: Mapping[str, Any]) -> Iterator[tuple[str, Path]]:
 
 def _refuse_input(flag: str, output: Path, reads: list[str | Path]) -> None:
     for read in filter(None, map(os.path.expanduser, reads)):
+        # A hard link is the same file under a path that resolve() cannot tell.
         linked = output.exists() and os.path.exists(read) and os.path.samefile(output, read)
         if linked or output.resolve() == Path(read).resolve():
             raise UserError(f"{flag} {output} is an input of this command; give another {flag}")

@@ -183,6 +183,7 @@ class Report:
         rows = []
         if step and self.path.exists():
             lines = self.path.read_text(encoding="utf-8").splitlines()
+            # A killed run may have left half a line.
             rows = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
         write_text(self.path, "".join(row + "\n" for row in rows))
         if "tensorboard" in self._report_to:

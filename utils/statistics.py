@@ -67,6 +67,7 @@ def cluster_bootstrap(clusters: Sequence[Sequence[float]], seed: int = 0, resamp
     means = np.empty(resamples)
     for i in range(resamples):
         drawn = rng.integers(len(filled), size=len(filled))
+        # Sum over sum, not a mean of means: clusters differ in size, and every value counts the same.
         means[i] = sums_C[drawn].sum() / sizes_C[drawn].sum()
     low, high = np.percentile(means, [2.5, 97.5])
     return Estimate(value, low=float(low), high=float(high), n=len(filled))
@@ -79,6 +80,7 @@ def wilson_interval(successes: float, n: int) -> Estimate:
     share = successes / n
     centre = (successes + Z95**2 / 2) / (n + Z95**2)
     half = Z95 / (n + Z95**2) * math.sqrt(n * share * (1 - share) + Z95**2 / 4)
+    # The formula stays in [0, 1]: rounding alone leads a little beyond.
     return Estimate(share, low=max(0.0, centre - half), high=min(1.0, centre + half), n=n)
 
 
@@ -156,7 +158,8 @@ def cohens_kappa(tables: Sequence[np.ndarray], seed: int = 0, resamples: int = 2
     kappas = []
     for _ in range(resamples):
         kappa = _kappa(counts_CKK[rng.integers(clusters, size=clusters)].sum(0))
-        if not math.isnan(kappa):  # a draw in which all agree by chance alone has none
+        # A draw in which all agree by chance alone has none.
+        if not math.isnan(kappa):
             kappas.append(kappa)
     low, high = np.percentile(kappas or [math.nan], [2.5, 97.5])
     return Estimate(value, low=float(low), high=float(high), n=clusters)

@@ -140,6 +140,7 @@ def flips(ranked: Iterable[Record]) -> dict:
     for record in ranked:
         for said in record.meta.get(BY_ORDER, []):
             ab, ba = said.get("ab"), said.get("ba")
+            # These name the answers themselves, whichever was shown first: the verdict is the winner.
             twice.append([(ab, ab), (ba, ba)])
         for verdict in asked(record):
             a, b = record.answers[verdict.a].text, record.answers[verdict.b].text

@@ -155,6 +155,7 @@ def levels(losses: Sequence[float], quantiles: Sequence[float] = ()) -> list[int
 def random_levels(count: int, quantiles: Sequence[float], key: str) -> list[int]:
     """Draw groups of the same sizes at random, as the baseline."""
     order = list(range(count))
+    # A text seeds by its SHA-512, and so alike in every process; Python's hash() would not.
     random.Random(key).shuffle(order)
     return _cut(order, quantiles)
 

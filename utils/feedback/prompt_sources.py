@@ -101,6 +101,7 @@ def webgpt(row, where, num_turns):
     first_score, second_score = _number(row, "score_0", where), _number(row, "score_1", where)
     if first_score == second_score:
         raise LeftOut("ties in score")
+    # The numbers point to pages that the writers saw and a model does not.
     first = _CITATION.sub("", text(row, "answer_0", where=where)).strip()
     second = _CITATION.sub("", text(row, "answer_1", where=where)).strip()
     answers = (first, second)

@@ -158,6 +158,7 @@ def _feedback(result: CaseResult) -> dict[str, Any] | None:
     # The reply of the first order is the line's feedback, unless the second order contradicts it.
     if agreed != first:
         fields["feedback"] = DISAGREE
+        # The reply that could not be read: the first alone would pass for what both orders agree on.
         if agreed == "failed":
             fields["feedback"] = texts[1]
     return {**fields, "feedback-both": texts}

@@ -164,6 +164,7 @@ def write(name: str, path: Path | str, records: Iterable[Record], on_bad: OnBad 
     tally: Counter[str] = Counter()
     with replacing(Path(path)) as out:
         FORMATS[name].file.write(out, _rows(FORMATS[name], records, on_bad, tally))
+        # Still inside: an error here removes the new file and leaves an older one in its place.
         if not tally["rows"]:
             found = f"{path}: no rows left to write as {name}"
             for what, count in tally.items():

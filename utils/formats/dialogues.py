@@ -40,6 +40,7 @@ def records(record: Record):
 )
 def pairs(record: Record):
     for chosen, rejected in decided(record):
+        # DeepSpeed-Chat joins prompt and answer as they stand: the space behind the colon is the answer's.
         row = {"prompt": human_assistant(record), "chosen": f" {chosen}", "rejected": f" {rejected}"}
         yield with_columns(row, record)
 
@@ -126,7 +127,8 @@ def feedback_lines(record: Record):
     if len({answer.model for answer in record.answers} - {None}) < len(record.answers):
         raise RecordError(f"{record.where}: expected every answer to name its model, and all models to differ")
     feedback = _feedback(record)
-    if {"feedback", "feedback_type"} <= record.meta.keys():  # read from such a file: its further columns hold it
+    # Read from such a file: its further columns hold the feedback.
+    if {"feedback", "feedback_type"} <= record.meta.keys():
         feedback = [((), {})]
     for about, columns in feedback:
         outputs = {answer.model: answer.text for answer in about}
@@ -134,7 +136,8 @@ def feedback_lines(record: Record):
             outputs.setdefault(answer.model, answer.text)
         prompt = human_assistant(record).lstrip("\n")
         row = with_columns({"prompt": prompt, "outputs": outputs, **columns}, record)
-        row.pop("unparsed", None)  # the reason why a feedback says nothing clear follows from the feedback
+        # The reason why a feedback says nothing clear follows from the feedback.
+        row.pop("unparsed", None)
         yield row
 
 

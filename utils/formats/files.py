@@ -122,6 +122,7 @@ def csv_line(fields: Iterable[str], marks: str = SPECIAL) -> str:
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[TextIO]:
     """Open a file that takes the place of `path` at the end, and is removed when an error comes before."""
+    # Named by the process: two that write one file would else write into one another.
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

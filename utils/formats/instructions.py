@@ -11,7 +11,8 @@ from utils.raw_datasets.instructions import alpaca_prompt, instruction_of, only_
 from utils.records import Record, RecordError
 
 WORDS = {preferred: words for words, preferred in FEEDBACK.items()}  # of a decision
-LEFT_OUT = "selfinstruct"  # the part of AlpacaEval that the training instructions come from
+# The part of AlpacaEval that the training instructions come from.
+LEFT_OUT = "selfinstruct"
 
 
 @writes(

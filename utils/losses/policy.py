@@ -65,6 +65,7 @@ def generalised_advantages(
 def leave_one_out(scores_K: Tensor) -> Tensor:
     """Return an answer's score minus the mean of the prompt's others. Kool et al. 2019; Ahmadian et al. 2024,
     arXiv:2402.14740, eq. 8. [K], K ≥ 2."""
+    # s_k less the mean of the others is (s_k − mean of all) K / (K − 1).
     return (scores_K - scores_K.mean()) * (len(scores_K) / (len(scores_K) - 1))
 
 
@@ -103,6 +104,7 @@ def clipped_policy_losses(logprobs_N: Tensor, old_logprobs_N: Tensor, advantages
         clip: ε.
     """
     ratio_N = (logprobs_N - old_logprobs_N).exp()
+    # The larger of two losses is the smaller of two gains: the pessimistic bound of eq. 7.
     return torch.maximum(-advantages_N * ratio_N, -advantages_N * ratio_N.clamp(1 - clip, 1 + clip))
 
 

@@ -148,6 +148,7 @@ class RunningMoments:
         delta, total = float(values.mean()) - self.mean, self.count + count
         self.squares += float((values - values.mean()).square().sum()) + delta**2 * self.count * count / total
         self.mean, self.count = self.mean + delta * count / total, total
+        # 1e-6: all scores so far may be equal.
         return (scores_A - self.mean) / (math.sqrt(self.squares / total) + 1e-6)
 
 
@@ -162,6 +163,7 @@ def rewards_of(experience: Experience, options: PPOArguments, moments: RunningMo
     rewards_A = rewards_A * options.score_scale
     if options.score_clip:
         rewards_A = rewards_A.clamp(-options.score_clip, options.score_clip)
+    # After the clip, which would take the penalty from the lowest scores.
     if options.unfinished == "penalty":
         rewards_A = rewards_A - options.unfinished_penalty * (~experience.finished)
     return rewards_A

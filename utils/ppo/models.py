@@ -68,6 +68,7 @@ def load_critic(model_args: ModelArguments, args: TrainingArguments, options: PP
     adapted = [suffix for suffix in model_args.lora_target_modules if suffix not in LANGUAGE_HEADS]
     critic_args = dataclasses.replace(model_args, model_name_or_path=name, lora_target_modules=adapted)
     if name != model_args.model_name_or_path:
+        # --from_scratch is about the policy's weights; a critic with a folder of its own starts from that.
         critic_args = dataclasses.replace(critic_args, from_scratch=False)
     renderer = Renderer(loading.load_tokenizer(name), model_args.template)
     critic = Critic(loading.load_reward_model(critic_args, renderer.tokenizer, args.bf16, critic=True))

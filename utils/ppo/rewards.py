@@ -149,6 +149,7 @@ def of_service(url: str) -> Reward:
 
 def _post(request: urllib.request.Request, url: str) -> Any:
     local = request.host.split(":")[0] in ("127.0.0.1", "localhost")
+    # Past the proxy that the environment may name: it cannot reach the services of this machine.
     opener = urllib.request.build_opener(*([urllib.request.ProxyHandler({})] if local else []))
     for attempt in range(1, TRIES + 1):
         try:

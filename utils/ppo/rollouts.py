@@ -206,6 +206,7 @@ def slots_of(step: int, prompts: int, options: PPOArguments, seed: int) -> list[
     orders: dict[int, np.ndarray] = {}
     slots = []
     for number in numbers:
+        # Each permutation is made from its number alone: a resumed run has no generator to restore.
         epoch, place = divmod(number, prompts)
         if epoch not in orders:
             orders[epoch] = np.random.default_rng([seed, epoch]).permutation(prompts)

@@ -134,6 +134,7 @@ class RolloutSteps:
         """Learn from the minibatches of every PPO epoch; return the means of their metrics."""
         args, options = self.run.args, self.options
         groups = [rollout.group for rollout in experience.rollouts]
+        # The seed moves on with the step: otherwise every rollout would be cut into minibatches in the same way.
         division = Division(
             per_step=-(-len(groups) // options.minibatches),
             per_device=args.per_device_train_batch_size,
@@ -175,7 +176,8 @@ class RolloutSteps:
         # one way of laying rows out, unless the critic's family cannot read packed ones
         layouts = {learner.engine.module.packed for learner in active}
         for micro in minibatch.share.micro_batches:
-            if not units:  # every answer is masked
+            # Every answer is masked.
+            if not units:
                 break
             batches = {packed: minibatch.plan.batch(micro, packed).to(ranks.device()) for packed in layouts}
             for learner in active:
@@ -201,6 +203,7 @@ class RolloutSteps:
             raise UserError(
                 f"{prompts} held-out prompts for {ranks.world_size()} ranks; give more, or --eval_every never"
             )
+        # The same numbers, hence the same draws at every evaluation: between two of them only the policy differs.
         slots = shared_out([Slot(row, row) for row in range(prompts)])
         rollouts, _ = self.maker.make(slots, self.held_out, samples=1)
         self._evaluated = gathered(rollouts)

@@ -19,7 +19,8 @@ class Alpaca(RawDataset):
         alone."""
         content = text(row, "instruction", where=where)
         if row.get("input") is not None and text(row, "input", where=where).strip():
-            content += f"\n\n### Input:\n{row['input']}"  # the words of the alpaca template, which finds them again
+            # The words of the alpaca template, which finds them again.
+            content += f"\n\n### Input:\n{row['input']}"
         prompt = (Message("user", content),)
         if "chosen" in row or "rejected" in row:
             chosen, rejected = text(row, "chosen", where=where), text(row, "rejected", where=where)

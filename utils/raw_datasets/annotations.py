@@ -35,7 +35,8 @@ class Annotations(RawDataset):
         meta = rest(row, (*Annotations.columns, "generator"))
         if row["preference"] != written(preferred):
             meta["preference"] = row["preference"]
-            if row["preference"] != row["preference"]:  # NaN is no JSON
+            # NaN is no JSON, and the meta is written as JSON.
+            if row["preference"] != row["preference"]:
                 meta["preference"] = None
         verdict = Verdict(0, 1, preferred, judge=optional(row, "annotator", where) or None)
         prompt = (Message("user", text(row, "instruction", where=where)),)

@@ -50,7 +50,8 @@ def prompt_of(value: Any, where: str) -> tuple[tuple[Message, ...], bool]:
     dialogue = turns(value)
     if len(dialogue) > 1 and dialogue[-1] == Message("assistant", ""):
         return merged(dialogue[:-1]), True
-    if len(dialogue) > 1 and dialogue[-1] == Message("assistant", _SUMMARY_CUE):  # the cue belongs to the question
+    # The cue belongs to the question: the answer begins behind it.
+    if len(dialogue) > 1 and dialogue[-1] == Message("assistant", _SUMMARY_CUE):
         return merged([*dialogue[:-1], Message("user", _SUMMARY_CUE)]), True
     if dialogue and dialogue[0].role == "user":
         if dialogue[-1].role != "user":
@@ -104,6 +105,8 @@ def dialogue_pair(chosen: Sequence[Message], rejected: Sequence[Message], where:
         if not dialogue or dialogue[-1].role != "assistant":
             found = f"ends with a turn of {dialogue[-1].role}" if dialogue else "has no turns"
             raise RecordError(f"{where}: the {name} dialogue {found}; expected it to end with the assistant's")
+    # Losses compare two answers to one prompt. Where dialogues part earlier, the last turns answer different questions,
+    # and nothing says which turn was preferred.
     if list(chosen[:-1]) != list(rejected[:-1]):
         raise LeftOut(DIFFERS)
     return comparison(merged(chosen[:-1]), chosen[-1].content, rejected[-1].content, where=where, **more)

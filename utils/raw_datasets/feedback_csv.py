@@ -95,7 +95,8 @@ def compared(pairs: Iterable[tuple[str, str, str]]) -> tuple[tuple[Answer, ...],
     verdicts = []
     for first, second, preferred in pairs:
         a = _place(texts, first)
-        after = a + 1 if second == first else 0  # a text against itself: its second copy
+        # A text against itself takes a second copy: a verdict needs two answers.
+        after = a + 1 if second == first else 0
         verdicts.append(Verdict(a, _place(texts, second, after), preferred))
     return tuple(map(Answer, texts)), tuple(verdicts)
 

@@ -22,7 +22,8 @@ class FeedbackLines(RawDataset):
 
     @staticmethod
     def fits(row):
-        if {"chosen", "reject"} <= set(row):  # a critique that was followed: a pair
+        # A critique that was followed is a pair, and `pairs` reads it.
+        if {"chosen", "reject"} <= set(row):
             return False
         return {"prompt", "feedback_type", "feedback"} <= set(row) and bool({"output", "outputs"} & set(row))
 
@@ -64,7 +65,8 @@ class Improved(RawDataset):
     @staticmethod
     def record(row, where):
         column = next((name for name in NEW if name in row), NEW[0])
-        if isinstance(row.get(column), list) and row[column]:  # several were sampled: the first
+        # Of several sampled answers the first counts.
+        if isinstance(row.get(column), list) and row[column]:
             new, *_ = row[column]
             if not isinstance(new, str):
                 raise RecordError(f"{where}: column {column!r} is {str(row[column])[:60]!r}; expected text")

@@ -96,6 +96,7 @@ class Mixture:
         records = self._candidates(reader)
         if self._fraction < 1:
             records = list(records)
+            # One row at least: a small share of a small data set would be rounded to none.
             records = records[: max(1, round(self._fraction * len(records)))]
         if self._weighted:
             records = weighted(records, reader.spec, f"weight {self._seed}")
@@ -117,6 +118,8 @@ class Mixture:
             elif not low <= _unit(key) < high:
                 reader.count(OTHER_STAGES)
             # By the prompt's hash: a prompt that is in two data sets falls on the same side in both.
+            # With a salt, since --data_split cuts by the same hash: without it the held-out prompts would lie in the
+            # slice of the first stage, and the other stages would have none.
             elif holdout is not None and (_unit(_hash("holdout", key)) < holdout) != (self._split == "eval"):
                 reader.count(OTHER_SPLIT[self._split])
             else:

@@ -25,7 +25,8 @@ class PromptAnswer(RawDataset):
         if len(columns) > 1:
             raise RecordError(f"{where}: found {' and '.join(columns)}; expected one of them")
         answers = [text(row, name, where=where) for name in columns]
-        if formatted:  # "Assistant: Fig.": the space belongs to the format
+        # "Assistant: Fig.": the space belongs to the format.
+        if formatted:
             answers = list(map(str.strip, answers))
         meta = rest(row, PromptAnswer.columns)
         return Record(prompt, tuple(map(Answer, answers)), where=where, meta=meta)

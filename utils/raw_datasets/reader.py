@@ -56,7 +56,8 @@ class Reader:
         for row, where in self._rows:
             try:
                 record = self.cls.record(self._in_our_names(row), where).check()
-                if self.cls.name == "records":  # other classes read no ids: what a row calls so goes to its meta
+                # Other classes read no ids: what a row calls so goes to its meta.
+                if self.cls.name == "records":
                     ids.check(record)
                 yield record
             except LeftOut as left:

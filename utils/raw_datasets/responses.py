@@ -36,7 +36,8 @@ class _Generated(RawDataset):
             outputs = texts(row, answered, where)
         model = optional(row, "generator", where) or None
         meta = rest(row, cls.columns)
-        if meta.get("dataset") == "":  # generations without a data set are written so
+        # Generations without a data set are written so.
+        if meta.get("dataset") == "":
             del meta["dataset"]
         prompt = (Message("user", text(row, "instruction", where=where)),)
         return Record(prompt, tuple(Answer(output, model) for output in outputs), where=where, meta=meta)

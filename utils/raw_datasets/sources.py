@@ -150,11 +150,14 @@ def _is_column_dict(columns: list[Any]) -> bool:
 def csv_rows(path: Path, on_bad: OnBad | None, names: Sequence[str] | None = None) -> Rows:
     """Yield the rows of a CSV file. Every value is text and an empty one stays empty: no number, no NaN is read into
     it. `names` are the columns of a file without a header."""
+    # csv's own limit, 128 KiB, is less than one long conversation.
     csv.field_size_limit(1 << 30)  # bytes; csv's own 128 KiB are less than one long conversation
     expected = "the header"
     if names is not None:
         expected = ",".join(names)
     try:
+        # A byte-order mark, as spreadsheets write it, would become part of the first name. newline="": csv tells
+        # the ends of rows from those that a quoted text holds.
         with path.open(encoding="utf-8-sig", newline="") as lines:
             reader = csv.DictReader(lines, names, strict=True)
             for row in reader:
@@ -221,4 +224,5 @@ class Hub(Source):
             yield row, f"{self.name}[{number}]"
 
     def fingerprint(self, test):
+        # The hash that `datasets` keeps for its own cache: to hash the rows would take as long as to read them.
         return self._splits[test]._fingerprint

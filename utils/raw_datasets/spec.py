@@ -27,7 +27,8 @@ class Spec:
     @staticmethod
     def of(text: str) -> Spec:
         """Return what a value of --data_path names. Raises UserError."""
-        if text and os.path.exists(os.path.expanduser(text)):  # a name may look like a class or a weight
+        # First of all: the name of a file may look like a class or a weight.
+        if text and os.path.exists(os.path.expanduser(text)):
             return Spec(text)
         amount = _AMOUNT.fullmatch(text)
         path, weight, rows = text, 1.0, None
@@ -43,7 +44,8 @@ class Spec:
                 raise UserError(f"{text}: found the weight {amount['number']}; expected above 0")
         head, colon, tail = path.partition(":")
         cls = None
-        if colon and "/" not in head:  # a name of the hub has its slash before its colon: owner/name:config
+        # A name of the hub has its slash before its colon: owner/name:config.
+        if colon and "/" not in head:
             cls, path = named(head), tail
         own = class_of(path)
         if not path:

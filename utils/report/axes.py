@@ -38,14 +38,16 @@ class Scale:
         if self.log:
             bend = math.log
         span = bend(self.high) - bend(self.low)
-        share = 0.5  # a single value is drawn in the middle
+        # A single value has no span, and is drawn in the middle.
+        share = 0.5
         if span:
             share = (bend(value) - bend(self.low)) / span
         return round(self.start + (self.end - self.start) * share, 1)
 
     @property
     def log(self) -> bool:
-        return self.axis.log and self.low > 0  # 0 has no logarithm: such an axis becomes linear
+        # 0 has no logarithm: such an axis becomes linear.
+        return self.axis.log and self.low > 0
 
     def ticks(self) -> list[float]:
         """Return the axis's own ticks, or else about five round numbers in the range."""
@@ -62,6 +64,7 @@ class Scale:
         rough = (self.high - self.low) / 5
         power = 10.0 ** math.floor(math.log10(rough))
         step = next(multiple * power for multiple in (1, 2, 2.5, 5, 10) if multiple * power >= rough * 0.85)
+        # 1e-9: 0.3 / 0.1 is 2.9999999999999996 in floating point, and the number at the end would be lost.
         first, last = math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9)
         return [round(number * step, 12) for number in range(first, last + 1)]  # 0.3, not 0.30000000000000004
 
@@ -79,6 +82,7 @@ class Scale:
 def short(value: float) -> str:
     """Return three digits that matter, four decimals at most: 1,067, 6.97, 0.384, −0.0012, 0."""
     places = 0
+    # A smaller value is 0 in four decimals, and 0 itself has no logarithm.
     if abs(value) >= 5e-5:
         places = min(4, max(0, 2 - math.floor(math.log10(abs(value)))))
     return f"{round(value, places) + 0.0:,.{places}f}".replace("-", "−")  # + 0.0: no minus before a zero

@@ -11,7 +11,8 @@ from typing import NamedTuple
 from utils.report.axes import Axis, Scale, short, tick
 
 # Lengths are units of a drawing's viewBox; page.css decides how many pixels one of them is.
-MOST_POINTS = 60  # a page of ten charts stays below a megabyte, and more points than pixels show nothing
+# A page of ten charts stays below a megabyte, and more points than pixels show nothing.
+MOST_POINTS = 60
 WIDTH, HEIGHT, LEFT, TOP, BOTTOM = 360, 210, 46, 26, 40  # of a chart, and the margins around what it plots
 LETTER = 6.0  # width of a letter of the labels, to leave them room
 LINE = 13  # height of a label, to keep them apart
@@ -138,7 +139,8 @@ class Chart:
         # The level belongs to the chart: a reward model far below its ceiling must look so.
         if self.level:
             ys.append(self.level.value)
-        if self.diagonal:  # both axes have one range, or the line y = x would not be at 45 degrees
+        # Both axes have one range, or the line y = x would not be at 45 degrees.
+        if self.diagonal:
             xs = ys = [min(xs + ys), max(xs + ys)]
         across = Scale(self.x, low=min(xs), high=max(xs), start=LEFT + INSET, end=right - INSET)
         up = Scale(self.y, low=min(ys), high=max(ys), start=HEIGHT - BOTTOM - INSET, end=TOP + INSET)
@@ -178,6 +180,7 @@ def _marks(one: Series, across: Scale, up: Scale) -> str:
         if x - 6 - LETTER * len(name) > LEFT:
             place, anchor = Point(x - 6, y - 6), "end"
         else:  # on the left it would cover the numbers of the axis
+            # On the left it would cover the numbers of the axis.
             place, anchor = Point(x + 6, y - 6), "start"
         drawn.append(_text(place, html.escape(name), anchor=anchor, kind="value"))
     return f'<g class="{one.colour}">{"".join(drawn)}</g>'

@@ -27,4 +27,5 @@ def files_of(folder: Path) -> dict[str, list[str]]:
 
 def _by_number(path: Path) -> tuple[int, str]:
     """Sort samples-step-92 before samples-step-184."""
+    # The names differ in their number alone, and the longer number is the larger one.
     return len(path.name), path.name

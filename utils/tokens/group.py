@@ -75,6 +75,7 @@ class Group:
 
     def answer_key(self, k: int) -> bytes:
         """Return 16 bytes that name (prompt, answer k) by content: the key of a cached log-prob."""
+        # The prompt's length first: the same tokens with another end of the prompt are another answer.
         digest = hashlib.blake2b(len(self.prompt).to_bytes(4, "little"), digest_size=16)
         digest.update(np.ascontiguousarray(self.prompt, np.int32).tobytes())
         digest.update(np.ascontiguousarray(self.answers[k], np.int32).tobytes())

@@ -10,7 +10,8 @@ from utils.engine.deepspeed_engine import Engine
 from utils.errors import UserError
 from utils.training.run import Run
 
-SKIPS = 3  # a bad batch is skipped; a model whose every gradient overflows does not recover
+# A bad batch is skipped; a model whose every gradient overflows does not recover.
+SKIPS = 3
 
 
 def take_step(engine: Engine, prefix: str = "") -> dict[str, float]:

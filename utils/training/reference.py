@@ -87,7 +87,8 @@ def references(
     if other:
         release(model)
         del model, reference
-        gc.collect()  # it holds itself in circles; on a GPU its memory is needed at once
+        # It holds itself in circles, and on a GPU its memory is needed at once.
+        gc.collect()
     return found
 
 
@@ -132,7 +133,8 @@ def reference_logprobs(
         The Reference of the groups.
     """
     keys = [[g.answer_key(k) for k in range(len(g.answers))] for g in groups]
-    known = ranks.from_rank_0(lambda: _read(path))  # while another rank still writes, each would read something else
+    # By rank 0 alone: while another run still writes, each rank would read something else.
+    known = ranks.from_rank_0(lambda: _read(path))
     passes = Passes(groups, count, budget, packed=packed)
     missing = [i for i in range(len(passes)) if any(key not in known for row in passes.rows(i) for key in keys[row])]
     total = sum(map(len, keys))
@@ -180,6 +182,7 @@ def _read(path: Path) -> dict[bytes, float]:
 def _write(path: Path, rows: dict[bytes, float]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
+        # 60 seconds: another run may hold the lock, and sqlite3's own 5 would be an error.
         with sqlite3.connect(path, timeout=60) as base:
             base.execute("CREATE TABLE IF NOT EXISTS reference (key BLOB PRIMARY KEY, logprob REAL) WITHOUT ROWID")
             base.executemany("INSERT OR IGNORE INTO reference VALUES (?, ?)", rows.items())

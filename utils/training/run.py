@@ -101,6 +101,7 @@ class Run:
                 why = f"this checkpoint was made with another {what} ({facts.get(name)}, now {self.facts[name]})"
                 if self._is_another(f"{self.checkpoints}: {why}; restore it, or give another --output_dir"):
                     return 0
+        # Only a warning: the number of threads changes the order in which a CPU adds, not what is computed.
         if facts["threads"] != self.facts["threads"]:
             before, now = facts["threads"], self.facts["threads"]
             warn(f"the checkpoint was made with {before} threads, now {now}: the last bits may differ")

@@ -64,7 +64,8 @@ def _arithmetic(kind: str, symbol: str, a: int, b: int) -> Problem:
     slots |= {"fewer": a - 1, "less": (a - 1) * b}
     hints = list(language.HINTS[kind])
     if kind == "sum" and not 0 < big - small <= 2:
-        del hints[1]  # "Use the double": it helps only where the two numbers are neighbours
+        # "Use the double" helps only where the two numbers are neighbours.
+        del hints[1]
     return Problem(
         kind=kind,
         topic=f"{a} {symbol} {b}",
@@ -101,7 +102,8 @@ def _all_problems() -> Iterator[Problem]:
     for a, b in itertools.product(range(2, 5), repeat=2):
         yield _arithmetic("sum", "+", a=a, b=b)
         yield _arithmetic("product", "x", a=a, b=b)
-        if a != b:  # 8 - 4 is 4: the answer would be in every hint
+        # 8 - 4 is 4: the answer would be in every hint.
+        if a != b:
             yield _arithmetic("difference", "-", a=a + b, b=b)
     yield from map(_fact, language.FACTS)
 
@@ -117,7 +119,8 @@ def draw_exchange(rng: random.Random) -> Exchange:
     (state,) = rng.choices(language.STATES, (28, 37, 10, 18, 7))
     claim = None
     if state == "right":
-        claim = rng.choice((problem.answer,))  # a choice of one: the generator moves on as it does for a wrong claim
+        # A choice of one: the generator moves on as it does for a wrong claim.
+        claim = rng.choice((problem.answer,))
     elif state == "wrong":
         claim = rng.choice(problem.wrong)
     return Exchange(problem, state, claim)

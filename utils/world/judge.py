@@ -104,7 +104,8 @@ class Judge:
         if scale:
             low, high = map(float, scale.groups())
         rating = round(low + (utility - LOWEST) * (high - low) / (HIGHEST - LOWEST), 2)
-        if low.is_integer() and high.is_integer():  # a scale of whole numbers: halves go up
+        # On a scale of whole numbers halves go up.
+        if low.is_integer() and high.is_integer():
             rating = math.floor(rating + 0.5)
             low, high = int(low), int(high)
         return _worded(asked, min(high, max(low, rating)), "Rating: {}")

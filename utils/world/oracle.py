@@ -72,7 +72,8 @@ def assess(exchange: Exchange, answer: str, finished: bool = True) -> Assessment
         "unfinished": UNFINISHED * (not finished),
     }
     points = {aspect: value for aspect, value in points.items() if value}
-    utility = round(START + sum(points.values()), 6)  # no dust: 4.4999999 must not be rated 4
+    # Without the dust of sums: 4.4999999 must not be rated 4.
+    utility = round(START + sum(points.values()), 6)
     return Assessment(kinds, points, min(HIGHEST, max(LOWEST, utility)))
 
 
@@ -165,4 +166,6 @@ def accuracy_ceiling(probabilities: Iterable[float]) -> float:
 
 def random_of(*key: object) -> random.Random:
     """Return a generator that depends on nothing but `key`."""
+    # Not by Python's hash(), which differs from process to process. The separator keeps the keys (1, 23) and (12, 3)
+    # apart.
     return random.Random(hashlib.blake2b("\x1f".join(map(str, key)).encode(), digest_size=8).digest())

@@ -167,6 +167,7 @@ def _reproduce(results: Mapping[str, Any]) -> str:
         versions.setdefault(packages or "versions unknown", []).append(name_of(name))
     at = ""
     if len(commits) == 1 and "unknown" not in commits:
+        # The + of changed files is no part of a name that git knows.
         at = f"git checkout {html.escape(next(iter(commits)).rstrip('+'))}\n"
     changed = " (+: files differed from it)" if any(commit.endswith("+") for commit in commits) else ""
     differ = " The stages were trained at different commits: no single checkout gives these numbers."

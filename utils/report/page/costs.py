@@ -44,7 +44,8 @@ def _money(model: str, usd: float | None) -> str:
     if usd is None:
         return "0" if model == ORACLE else "price not known"
     if 0 < usd < 1:
-        return f"{usd:.2g}"  # cents, and parts of them
+        # Cents, and parts of them: two decimals would show most runs as 0.00.
+        return f"{usd:.2g}"
     return f"{usd:,.2f}"
 
 
@@ -62,6 +63,7 @@ def times(seconds: Mapping[str, int]) -> str:
     """Return the section of the wall time of every step of run.sh."""
     if not seconds:
         return NOT_RUN
+    # Whole seconds: all the steps so far may have taken 0 of them.
     longest, total = max(seconds.values()) or 1, sum(seconds.values())
     rows = []
     for name, taken in seconds.items():

@@ -65,7 +65,8 @@ def true_rewards(results: Mapping[str, Any]) -> str:
     ends = []
     for row in rewards.values():
         ends += [row["reward"][end] for end in ("low", "value", "high") if row["reward"][end] is not None]
-    scale = Bounds(math.floor(min(ends)), math.floor(max(ends)) + 1)  # whole points: they are written under it
+    # Whole points: they are written under it.
+    scale = Bounds(math.floor(min(ends)), math.floor(max(ends)) + 1)
     wins = results["against_first"].get("win_rate", {})
     rows = []
     for name, row in rewards.items():
@@ -97,7 +98,8 @@ def _by_state(rewards: Mapping[str, Any]) -> str:
         cells = []
         for row in rewards.values():
             cell = ""
-            if state in row["states"]:  # on a narrow screen four intervals side by side have no room
+            # On a narrow screen four intervals side by side have no room.
+            if state in row["states"]:
                 cell = with_interval(row["states"][state], kind="bounds optional")
             cells.append(cell)
         if any(cells):
@@ -142,7 +144,8 @@ def _against_kl(found: Mapping[str, Any], ppo: Sequence[Mapping[str, Any]], meas
     numbers = [number for number in found[measure.key] if number in found["kl_bound"]]
     series = []
     if trained:
-        label = "" if held_out else "PPO"  # once: at the dots, if there are any
+        # The label stands once: at the dots, if there are any.
+        label = "" if held_out else "PPO"
         series.append(Series(binned(trained), measure.colour, line=True, label=label))
     if held_out:
         series.append(Series(held_out, measure.colour, label="PPO"))

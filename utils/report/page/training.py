@@ -130,7 +130,7 @@ def _chart(curve: Curve, rows: Rows, ceiling: float | None) -> Chart | None:
     series = []
     for name, colour in zip(curve.names, curve.colours, strict=True):
         if (curve.stage, name) == ("dpo", "accuracy"):
-            # Before the first update every margin of DPO is 0, and no pair counts as right.
+            # Before the first update every margin of DPO is 0, and every pair counts half: nothing is measured there.
             rows = [row for row in rows if row["step"] > 1]
         trained, held_out = binned(_over_steps(rows, name)), _over_steps(rows, f"eval/{name}")
         what = ""

@@ -61,6 +61,7 @@ class TokenStore(Sequence[Group]):
         return len(self._starts) - 1
 
     def __getitem__(self, i: int) -> Group:
+        # A range raises the IndexError by which a loop over a Sequence ends, and counts negative numbers from the end.
         i = range(len(self))[i]
         (start, length, pair, _), (_, length_end, pair_end, _) = self._starts[i], self._starts[i + 1]
         parts = start + np.concatenate([[0], np.cumsum(self._lengths[length:length_end])])

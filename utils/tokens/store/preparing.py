@@ -110,7 +110,8 @@ def build(records: Iterable[Record], settings: TokenSettings, folder: Path, fing
             while batch := list(itertools.islice(rest, BATCH)):
                 columns.add(_groups(batch, settings, tally))
                 columns.records += len(batch)
-                os.utime(partial)  # the sign of life that waiting processes watch
+                # The sign of life that waiting processes watch.
+                os.utime(partial)
                 advance(len(batch))
         if not columns.ids:
             why = "; ".join(line.strip() for line in tally.lines()) or "the data set is empty"

@@ -37,7 +37,8 @@ class Encoder:
         """Return the ids of each text, many texts at once."""
         if self._bare:
             return [encoding.ids for encoding in self._bare.encode_batch_fast(list(texts), add_special_tokens=False)]
-        if not texts:  # slow tokenizers refuse an empty list
+        # Slow tokenizers refuse an empty list.
+        if not texts:
             return []
         return list(map(list, self.tokenizer(list(texts), add_special_tokens=False)["input_ids"]))
 

@@ -76,7 +76,8 @@ def fit(renderer: Renderer, row: Row, group: Group, limits: LengthLimits, tally:
     answers = tuple(answer[:room] for answer in group.answers)
     pairs = []
     for winner, loser in group.pairs:
-        if not np.array_equal(answers[winner], answers[loser]):  # equal answers have no difference to learn from
+        # Equal answers have no difference to learn from.
+        if not np.array_equal(answers[winner], answers[loser]):
             pairs.append((winner, loser))
     tally.add("pairs dropped: both answers are the same tokens", row.record, len(group.pairs) - len(pairs))
     if group.pairs and not pairs:

@@ -101,6 +101,7 @@ TEMPLATES: dict[str, Template] = {
         _turns(system="{} ", user="USER: {}", opening=" ASSISTANT:", answer=" {}<eos>", start=_VICUNA_START),
         stop_strings=("USER:",),
     ),
+    # Llama 2 opens every exchange with a begin token and not the conversation alone: <bos> stands in the turn.
     "llama2": Template(
         _turns(
             system="<<SYS>>\n{}\n<</SYS>>\n\n",

@@ -23,7 +23,8 @@ def begin(stage: Stage) -> Hooks:
     def save(saved: SavedModel) -> None:
         # PPO also saves its critic, which has no average; and while the critic warms up the policy has none
         if saved.engine is stage.engine and average.updates:
-            saved.model = None  # an average needs as much memory again
+            # An average needs as much memory again.
+            saved.model = None
             write_model(average.whole(stage.engine), stage.engine, stage.renderer, saved.folder / "ema")
 
     return Hooks(after_update=update, after_saving=save, state=average)

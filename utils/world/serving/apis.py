@@ -129,7 +129,8 @@ class Anthropic:
 
     @staticmethod
     def key(headers: Mapping[str, str]) -> str:
-        return headers.get("x-api-key") or OpenAI.key(headers)  # the header differs with the client's version
+        # The header differs with the client's version.
+        return headers.get("x-api-key") or OpenAI.key(headers)
 
     @staticmethod
     def read(body: Any) -> Call:
@@ -156,7 +157,8 @@ class Anthropic:
     def answer(cls, call: Call, said: Said) -> dict[str, Any]:
         """Return the body of a reply."""
         content = []
-        if said.text:  # an empty text is no content at all
+        # Anthropic sends no content at all for an empty text.
+        if said.text:
             content.append({"type": "text", "text": said.text})
         return {
             "id": f"msg_{next(cls.serial)}",

@@ -141,7 +141,8 @@ class BatchRoutes:
             answered = row["response"] and row["response"]["status_code"] == 200
             (good if answered else bad).append(json.dumps(row) + "\n")
         for name, kept in (("output_file_id", good), ("error_file_id", bad)):
-            if kept:  # OpenAI makes no empty file either
+            # OpenAI makes no empty file either.
+            if kept:
                 file = self.keep(f"{batch['id']}_{name}.jsonl", "batch_output", "".join(kept).encode())
                 batch[name] = file["id"]
         batch["request_counts"] |= {"completed": len(good), "failed": len(bad)}

@@ -40,7 +40,8 @@ def parse_faults(given: str | Mapping[str, Any]) -> dict[str, float]:
             raise UserError(f"the rate of {kind} is {rate!r}; expected KIND=RATE with a number from 0 to 1") from None
         if not 0 <= rates[kind] <= 1:
             raise UserError(f"the rate of {kind} is {rate}; expected 0 to 1")
-    if math.fsum(rates.values()) > 1 + 1e-9:  # 0.7 + 0.2 + 0.1 is a little more than 1 in binary
+    # 1e-9: decimal rates are not exact in binary, and those that add up to 1 may exceed it.
+    if math.fsum(rates.values()) > 1 + 1e-9:
         raise UserError(f"the rates of faults add up to {math.fsum(rates.values()):g}; expected at most 1")
     return rates
 
@@ -61,7 +62,8 @@ def draw_fault(rates: Mapping[str, float], seed: int, key: str, attempt: int) ->
         return None
     digest = hashlib.blake2b(f"{seed}\x1f{key}\x1f{attempt}".encode(), digest_size=8).digest()
     draw = int.from_bytes(digest, "big") / 2**64
-    for kind in KINDS:  # the order of KINDS, not of the rates given
+    # In the order of KINDS: the same rates draw the same faults, in whatever order they were given.
+    for kind in KINDS:
         draw -= rates.get(kind, 0.0)
         if draw < 0:
             return kind

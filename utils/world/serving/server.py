@@ -152,7 +152,8 @@ class ChatServer:
             raise ApiError(429, "too many requests; slow down")
         if fault == "500":
             raise ApiError(500, "the server had an error while processing the request")
-        if fault == "refusal":  # two ways to decline: in words, or by a filter
+        # Models decline in two ways, in words or by a filter, and a client has to know both.
+        if fault == "refusal":
             return Said("", "refusal" if int(key, 16) % 2 else "filter")
         if fault == "empty":
             return Said("")
