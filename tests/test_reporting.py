@@ -15,7 +15,7 @@ TEXT = "[bold]kind[/bold] :smile: [red] [/] c:\\\\"
 def test_texts_come_out_as_they_are(capsys):
     reporting.say(TEXT)
     reporting.warn(TEXT)
-    reporting.table([TEXT], [[TEXT]])
+    reporting.show_table([TEXT], [[TEXT]])
     out = capsys.readouterr().out
     assert out.startswith(f"{TEXT}\nwarning: {TEXT}\n") and out.count(TEXT) == 4
 
