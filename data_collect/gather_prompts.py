@@ -1,21 +1,20 @@
-"""Prompts from data sets of other people, in one file: dialogues, questions, posts to sum up, instructions.
+"""Gather prompts of public data sets in one file: dialogues, questions, posts to sum up, instructions.
 
     python data_collect/gather_prompts.py --data_path hh:hh-rlhf/train.jsonl.gz webgpt:comparisons.jsonl \\
         tldr:train.jsonl --per_task 10000 --max_words 700 --output_path data_collect/data/origin/problems.txt
     python data_collect/gather_prompts.py --data_path dolly:dolly-15k.jsonl self_instruct:user_oriented.jsonl \\
         'natural_instructions:tasks/*.json=1000rows' sharegpt:sharegpt.json --form instructions --output_path all.jsonl
 
-A prompt that stands twice is kept once, exact copies only. What became of every source's rows is printed.
+Exact copies of a prompt are kept once. A table shows how many rows of each source were used or left out, and why.
 """
 
 from __future__ import annotations
 
 import glob
-import random
 from argparse import ArgumentParser
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,7 +26,22 @@ except ImportError:
 from utils.arguments import parse
 from utils.arguments.options import expect, option, overwriting, required
 from utils.errors import UserError
-from utils.feedback.prompt_sources import RECORDS, SOURCES, Prompt, prompt_of_record, prompts_of
+from utils.feedback.gathering import (
+    DUPLICATES,
+    KEPT,
+    PROMPTS,
+    ROWS,
+    SEVERAL,
+    TOO_LONG,
+    TOO_SHORT,
+    UNWANTED,
+    Gathering,
+    all_prompts,
+    draw,
+    draw_tasks,
+)  # fmt: skip
+from utils.feedback.prompt_sources import SOURCES, prompts_of
+from utils.feedback.source_prompt import RECORDS, SourcePrompt, prompt_of_record
 from utils.model.from_scratch import token_counter
 from utils.outputs import claim, model_files
 from utils.raw_datasets.base import LeftOut, did_you_mean
@@ -36,41 +50,40 @@ from utils.raw_datasets.reader import BAD, READ, Reader
 from utils.raw_datasets.sources import Rows, open_source
 from utils.raw_datasets.spec import Spec
 from utils.records import RecordError, write_jsonl
-from utils.report.tables import table
-from utils.reporting import progress, run_program, say, warn, write_json
+from utils.reporting import aligned, progress, run_program, say, warn, write_json
 
 PROGRAM = "gather_prompts.py"
-ROWS, PROMPTS, DUPLICATES, TOO_LONG, TOO_SHORT, UNWANTED, SEVERAL, NOT_DRAWN, KEPT = (
-    "rows", "prompts", "duplicates", "too long", "too short", "unwanted words", "of several turns", "not drawn", "kept",
-)  # fmt: skip
 
 
 @dataclass
 class GatherArguments:
     data_path: list[str] = required(
-        f"SOURCE:PATH[=Nrows] …; SOURCE is one of {', '.join(SOURCES)} or records (what any class reads); PATH "
-        "is a file, a folder (its training split), a glob or a Hugging Face name; Nrows draws N of its prompts"
+        f"prompts, each SOURCE:PATH[=Nrows]; SOURCE is one of {', '.join(SOURCES)} or records (what any class reads); "
+        "PATH is a file, a folder (its training split), a glob or a Hugging Face name; Nrows draws N of its prompts",
+        title="Files",
     )
     output_path: str = required("file to write, JSON Lines")
     form: Literal["lines", "records", "instructions"] = option(
-        "lines", help="lines: prompt as one text, task, source; records: docs/data.md; instructions: instruction, input"
+        "lines",
+        help="form of a row; lines: prompt, task, source; records: docs/data.md; instructions: with input",
     )
-    per_task: int | None = option(help="draw so many prompts of each task (dialog, qa, summary); None: all")
-    max_words: int | None = option(help="longest prompt in words (white space parts them)")
+    per_task: int | None = option(help="prompts of each task (dialog, qa, summary); None: all", title="Prompts")
+    max_words: int | None = option(help="longest prompt in words; white space parts them")
     max_characters: int | None = option(help="longest prompt in characters")
     max_tokens: int | None = option(help="longest prompt in tokens of --tokenizer_name_or_path")
     min_words: int = option(1, help="shortest prompt in words")
     tokenizer_name_or_path: str | None = option(help="tokenizer that --max_tokens counts with")
-    leave_out: list[str] = option([], help="texts that no prompt may contain, as Fact-check")
-    num_turns: int = option(1, help="prompts of one ShareGPT chat: its first so many human turns")
-    keep_answers: bool = option(False, help="also write the answers that people wrote or compared: chosen, reject")
-    on_bad_row: Literal["error", "skip"] = option("error", help="what to do with a row that is not its source's")
-    seed: int = option(42, help="seed of what is drawn")
-    summary: str | None = option(help="JSON file for the counts")
+    leave_out: list[str] = option([], help="texts that no prompt may contain; e.g. Fact-check")
+    num_turns: int = option(1, help="prompts taken of one ShareGPT chat; they are its first human turns")
+    keep_answers: bool = option(False, help="also write people's answers, as chosen and reject", title="Files")
+    on_bad_row: Literal["error", "skip"] = option("error", help="a row that is not its source's: stop, or leave it out")
+    seed: int = option(42, help="seed of what is drawn", title="Prompts")
+    summary: str | None = option(help="JSON file for the counts", title="Files")
     overwrite: bool = overwriting()
 
     def __post_init__(self) -> None:
-        expect(self, "1 or more", "per_task", "max_words", "max_characters", "max_tokens", "min_words", "num_turns")
+        expect(self, "1 or more", "per_task", "max_words", "max_tokens")
+        expect(self, "1 or more", "max_characters", "min_words", "num_turns")
         if (self.max_tokens is None) != (self.tokenizer_name_or_path is None):
             raise UserError("--max_tokens and --tokenizer_name_or_path go together; give both or neither")
         if self.num_turns > 1 and not any(path.startswith("sharegpt:") for path in self.data_path):
@@ -79,39 +92,31 @@ class GatherArguments:
             raise UserError("--form instructions has no place for answers; leave --keep_answers out")
 
 
-@dataclass
-class Gathering:
-    """One source: what was found and what became of it."""
-
-    name: str
-    spec: Spec
-    prompts: list[Prompt] = field(default_factory=list)
-    tally: Counter[str] = field(default_factory=Counter)
-    seen: set[str] = field(default_factory=set)  # of its own prompts, drawn or not
-
-    def drawn(self, prompts: list[Prompt]) -> None:
-        self.tally[NOT_DRAWN] += len(self.prompts) - len(prompts)
-        self.prompts = prompts
-
-
 def main(argv: list[str] | None = None) -> None:
+    """Gather prompts."""
     (args,) = parse([GatherArguments], argv, description=__doc__)
     sources, seen = [_opened(word) for word in args.data_path], set()
-    reads = [*model_files(args.tokenizer_name_or_path, PROGRAM), *(p for s in sources for p in _paths(s.spec.path))]
+    reads = list(model_files(args.tokenizer_name_or_path, PROGRAM))
+    for source in sources:
+        reads += _paths(source.spec.path)
     outputs = {"--output_path": args.output_path, "--summary": args.summary}
     claim(PROGRAM, outputs, reads=reads, overwrite=args.overwrite)
-    tokens = _counter(args)
+    tokens = None
+    if args.tokenizer_name_or_path:
+        tokens = token_counter(args.tokenizer_name_or_path)
     for number, source in enumerate(sources):
         with progress(f"reading {source.spec.path}", None) as advance:
             for prompt in _read(source, args):
                 _take(source, prompt, args, seen, tokens)
                 advance()
         if source.spec.rows is not None:
-            source.drawn(_draw(source.prompts, source.spec.rows, f"{args.seed} {number}"))
+            source.keep(draw(source.prompts, source.spec.rows, f"{args.seed} {number}"))
+        # A prompt that one source did not draw may still be taken from the next.
         seen |= {prompt.text for prompt in source.prompts}
     if args.per_task is not None:
-        _draw_tasks(sources, args)
-    prompts = [prompt for source in sources for prompt in source.prompts]
+        draw_tasks(sources, args.per_task, args.seed)
+    # After the draws: a prompt that was not drawn is not kept.
+    prompts = all_prompts(sources)
     for source in sources:
         source.tally[KEPT] = len(source.prompts)
     _report(sources, prompts, args)
@@ -124,7 +129,9 @@ def main(argv: list[str] | None = None) -> None:
 def _opened(word: str) -> Gathering:
     name, colon, path = word.partition(":")
     if not colon or name not in (*SOURCES, RECORDS):
-        closest = did_you_mean(name, SOURCES) if colon else "; expected SOURCE:PATH"
+        closest = "; expected SOURCE:PATH"
+        if colon:
+            closest = did_you_mean(name, SOURCES)
         kinds = "; ".join(f"{known} ({source.needs})" for known, source in SOURCES.items())
         raise UserError(f"--data_path {word}: unknown source {name!r}{closest}; known: {kinds}")
     spec = Spec.of(path)
@@ -134,22 +141,28 @@ def _opened(word: str) -> Gathering:
 
 
 def _paths(path: str) -> list[str]:
-    is_glob = glob.has_magic(path) and not Path(path).exists()
-    return sorted(glob.glob(path, recursive=True)) if is_glob else [path]
+    # A file whose name holds a * or a bracket is itself, not a pattern.
+    if Path(path).exists() or not glob.has_magic(path):
+        return [path]
+    return sorted(glob.glob(path, recursive=True))
 
 
 def _rows(path: str) -> Rows:
-    """Every row of a file, a glob, or the training split of what has one."""
+    """Yield every row of a file, of a glob, or of the training split of a source that has one."""
     paths = _paths(path)
     if not paths:
         raise UserError(f"{path}: no such files")
     for one in paths:
+        # A test split is never trained on, not even its prompts.
         source = open_source(one)
         yield from source.rows(test=not source.has_train)
 
 
-def _read(source: Gathering, args: GatherArguments) -> Iterator[Prompt]:
-    for found in _of_records(source, args) if source.name == RECORDS else _of_rows(source, args):
+def _read(source: Gathering, args: GatherArguments) -> Iterator[SourcePrompt]:
+    read = _of_rows
+    if source.name == RECORDS:
+        read = _of_records
+    for found in read(source, args):
         if isinstance(found, LeftOut):
             source.tally[found.reason] += 1
         else:
@@ -157,16 +170,16 @@ def _read(source: Gathering, args: GatherArguments) -> Iterator[Prompt]:
             yield found
 
 
-def _of_records(source: Gathering, args: GatherArguments) -> Iterator[Prompt | LeftOut]:
+def _of_records(source: Gathering, args: GatherArguments) -> Iterator[SourcePrompt | LeftOut]:
     opened = open_source(source.spec.path)
-    reader = Reader(source.spec, opened, not opened.has_train, {}, args.on_bad_row)
+    reader = Reader(source.spec, opened, test=not opened.has_train, renamed={}, on_bad_row=args.on_bad_row)
     reader.open()
     yield from map(prompt_of_record, reader.records())
     source.tally[ROWS] = reader.tally.pop(READ)
     source.tally.update(reader.tally)
 
 
-def _of_rows(source: Gathering, args: GatherArguments) -> Iterator[Prompt | LeftOut]:
+def _of_rows(source: Gathering, args: GatherArguments) -> Iterator[SourcePrompt | LeftOut]:
     for row, where in _rows(source.spec.path):
         source.tally[ROWS] += 1
         try:
@@ -175,15 +188,14 @@ def _of_rows(source: Gathering, args: GatherArguments) -> Iterator[Prompt | Left
             if args.on_bad_row == "error":
                 raise RecordError(f"{error} (--on_bad_row skip leaves such rows out)") from error
             source.tally[BAD] += 1
+            # The first is enough to see what is wrong; the others are counted.
             if source.tally[BAD] == 1:
                 warn(f"first bad row: {error}")
 
 
-def _counter(args: GatherArguments) -> Callable[[str], int] | None:
-    return token_counter(args.tokenizer_name_or_path) if args.tokenizer_name_or_path else None
-
-
-def _take(source: Gathering, prompt: Prompt, args: GatherArguments, seen: set[str], tokens: Callable | None) -> None:
+def _take(
+    source: Gathering, prompt: SourcePrompt, args: GatherArguments, seen: set[str], tokens: Callable | None
+) -> None:
     """Keep the prompt, or count why not. `seen` are the prompts of the sources before."""
     words, text = len(prompt.text.split()), prompt.text
     too_long = args.max_words is not None and words > args.max_words
@@ -203,28 +215,7 @@ def _take(source: Gathering, prompt: Prompt, args: GatherArguments, seen: set[st
         source.prompts.append(prompt)
 
 
-def _draw(prompts: list[Prompt], count: int, key: str) -> list[Prompt]:
-    """`count` of them, in their own order."""
-    if len(prompts) <= count:
-        return prompts
-    numbers = sorted(random.Random(key).sample(range(len(prompts)), count))
-    return [prompts[number] for number in numbers]
-
-
-def _draw_tasks(sources: list[Gathering], args: GatherArguments) -> None:
-    """--per_task of all prompts of a task, whichever source they are of."""
-    everything = [prompt for source in sources for prompt in source.prompts]
-    kept: set[int] = set()
-    for task in dict.fromkeys(prompt.task for prompt in everything):
-        of_task = [prompt for prompt in everything if prompt.task == task]
-        if len(of_task) < args.per_task:
-            warn(f"{task}: {len(of_task)} prompts, fewer than --per_task {args.per_task}; all are kept")
-        kept |= set(map(id, _draw(of_task, args.per_task, f"{args.seed} {task}")))
-    for source in sources:
-        source.drawn([prompt for prompt in source.prompts if id(prompt) in kept])
-
-
-def _written(prompt: Prompt, args: GatherArguments) -> Any:
+def _written(prompt: SourcePrompt, args: GatherArguments) -> Any:
     if args.form == "records":
         return prompt.record(args.keep_answers)
     if args.form == "lines":
@@ -232,10 +223,15 @@ def _written(prompt: Prompt, args: GatherArguments) -> Any:
     return prompt.instruction()
 
 
-def _report(sources: list[Gathering], prompts: list[Prompt], args: GatherArguments) -> None:
-    fates = dict.fromkeys(what for source in sources for what, count in source.tally.items() if count)
-    lines = [ROWS, PROMPTS, *(fate for fate in fates if fate not in (ROWS, PROMPTS, KEPT)), KEPT]
-    say(table(["", *(source.name for source in sources)], [[w, *(s.tally[w] for s in sources)] for w in lines]))
+def _report(sources: list[Gathering], prompts: list[SourcePrompt], args: GatherArguments) -> None:
+    """Print what became of the rows of every source, and the prompts of each task."""
+    fates = []
+    for source in sources:
+        for what, count in source.tally.items():
+            if count and what not in (ROWS, PROMPTS, KEPT, *fates):
+                fates.append(what)
+    lines = [[what, *(source.tally[what] for source in sources)] for what in (ROWS, PROMPTS, *fates, KEPT)]
+    say(aligned(["", *(source.name for source in sources)], lines))
     counts = Counter(prompt.task for prompt in prompts)
     say(", ".join(f"{task} {count}" for task, count in counts.items()))
     if args.summary:

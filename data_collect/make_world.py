@@ -36,21 +36,21 @@ from utils.world.teachers import TEACHERS
 
 @dataclass
 class WorldArguments:
-    output_dir: str = option("output/tutor/world", help="folder of the world")
+    output_dir: str = option("output/tutor/world", help="folder of the world", title="World")
     num_demonstrations: int = option(12000, help="demonstrations for supervised fine-tuning")
     num_prompts: int = option(3000, help="prompts to sample answers for")
     num_pairs: int = option(1000, help="prompts with four teacher-written answers, compared")
     num_test: int = option(400, help="test rows of each kind")
     strong_share: float = option(0.5, help="share of demonstrations by the strong teacher")
     noise_temperature: float = option(
-        0.7, help="of the comparisons: P(a over b) = sigmoid(gap in utility / temperature)"
+        0.7, help="noise of the comparisons; P(a over b) = sigmoid(gap in utility / temperature)"
     )
     seed: int = option(1234, help="seed of everything drawn")
-    vocab_size: int = option(1024, help="pieces of the tokenizer")
+    vocab_size: int = option(1024, help="pieces of the tokenizer", title="Tokenizer and model")
     hidden_size: int = option(192, help="width of the model")
     num_hidden_layers: int = option(4, help="layers of the model")
     num_attention_heads: int = option(6, help="attention heads of the model")
-    overwrite: bool = overwriting()
+    overwrite: bool = overwriting(title="World")
 
     def __post_init__(self) -> None:
         for name in ("num_demonstrations", "num_prompts", "num_pairs", "num_test"):
@@ -66,14 +66,22 @@ class WorldArguments:
 
 @dataclass
 class World:
-    """Draws records; never the same prompt twice."""
+    """A source of records, which never draws the same prompt twice.
+
+    Args:
+        args: the program's options.
+        rng: the one generator of all draws.
+        seen: the prompts drawn so far.
+        probabilities: P(a over b) of each decided comparison.
+    """
 
     args: WorldArguments
     rng: random.Random
     seen: set = field(default_factory=set)
-    probabilities: list[float] = field(default_factory=list)  # P(a) of each decided comparison
+    probabilities: list[float] = field(default_factory=list)
 
     def exchange(self) -> tuple[Exchange, tuple[Message, ...]]:
+        """Draw an exchange and its prompt."""
         while True:
             exchange = draw_exchange(self.rng)
             prompt = tuple(Message(*turn) for turn in write_prompt(exchange, self.rng))
@@ -82,35 +90,47 @@ class World:
                 return exchange, prompt
 
     def demonstration(self) -> Record:
+        """Draw a prompt with an answer of the strong or the weak teacher."""
         exchange, prompt = self.exchange()
-        name = "strong" if self.rng.random() < self.args.strong_share else "weak"
+        name = "weak"
+        if self.rng.random() < self.args.strong_share:
+            name = "strong"
         return Record(prompt, (self.answer(name, exchange),))
 
     def prompt(self) -> Record:
-        return Record(self.exchange()[1])
+        """Draw a prompt without an answer."""
+        _, prompt = self.exchange()
+        return Record(prompt)
 
     def comparison(self) -> Record:
-        """Four answers, each by either teacher, every two compared."""
+        """Draw a prompt with four answers, each by either teacher, every two compared."""
         exchange, prompt = self.exchange()
         answers = tuple(self.answer(self.rng.choice(list(TEACHERS)), exchange) for _ in range(4))
-        seen, noise = [assess(exchange, answer.text) for answer in answers], self.args.noise_temperature
-        record = Record(prompt, answers)  # its id keys the noise
+        assessed, noise = [assess(exchange, answer.text) for answer in answers], self.args.noise_temperature
+        record = Record(prompt, answers)
         verdicts = []
         for a, b in itertools.combinations(range(len(answers)), 2):
-            preferred = prefer(seen[a], seen[b], noise, self.args.seed, record.id, a, b)
+            # The record's id keys the noise: a verdict depends on its prompt and answers, not on the order of draws.
+            key = (record.id, a, b)
+            preferred = prefer(assessed[a], assessed[b], noise, self.args.seed, *key)
             verdicts.append(Verdict(a, b, preferred, judge="oracle"))
             if preferred != "tie":
-                self.probabilities.append(preference_probability(seen[a].utility, seen[b].utility, noise))
+                probability = preference_probability(assessed[a].utility, assessed[b].utility, noise)
+                self.probabilities.append(probability)
         return Record(prompt, answers, tuple(verdicts))
 
     def answer(self, name: str, exchange: Exchange) -> Answer:
+        """Return a teacher's answer."""
         return Answer(TEACHERS[name](exchange, self.rng), model=name)
 
 
 def main(argv: list[str] | None = None) -> None:
+    """Write the world."""
     (args,) = parse([WorldArguments], argv, description=__doc__)
     folder, world = Path(args.output_dir), World(args, random.Random(args.seed))
-    files = [folder / name / f"{split}.jsonl" for name in ("sft", "prompts", "pairs") for split in ("train", "test")]
+    files = []
+    for name in ("sft", "prompts", "pairs"):
+        files += [folder / name / "train.jsonl", folder / name / "test.jsonl"]
     files += [folder / "world.json", *(folder / "model" / name for name in MODEL_FILES)]
     claim("make_world.py", {"--output_dir": files}, overwrite=args.overwrite)
 
@@ -121,17 +141,26 @@ def main(argv: list[str] | None = None) -> None:
         "pairs": (world.comparison, args.num_pairs),
     }
     texts: list[str] = []
-    with progress("writing the world", sum(train + args.num_test for _, train in sizes.values())) as advance:
+    total = args.num_demonstrations + args.num_prompts + args.num_pairs + len(sizes) * args.num_test
+    with progress("writing the world", total) as advance:
         for name, (draw, train) in sizes.items():
             for split, count in (("train", train), ("test", args.num_test)):
                 records = list(_drawn(draw, count, advance))
                 write_jsonl(folder / name / f"{split}.jsonl", records)
+                # The tokenizer sees no test row.
                 if split == "train":
-                    texts += [text for record in records for text in _texts(record)]
+                    for record in records:
+                        texts += _texts(record)
 
     # 2. a tokenizer of its language, and the shape of a model
-    shape = {name: getattr(args, name) for name in ("hidden_size", "num_hidden_layers", "num_attention_heads")}
-    pieces = make_model_folder(texts, folder / "model", args.vocab_size, **shape)
+    pieces = make_model_folder(
+        texts,
+        folder / "model",
+        args.vocab_size,
+        hidden_size=args.hidden_size,
+        num_hidden_layers=args.num_hidden_layers,
+        num_attention_heads=args.num_attention_heads,
+    )
 
     # 3. what was made
     ceiling = accuracy_ceiling(world.probabilities)

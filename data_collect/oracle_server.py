@@ -36,25 +36,30 @@ from utils.world.serving.server import ChatServer, Settings
 
 @dataclass
 class ServerArguments:
-    port: int = option(8008, help="port to listen on; 0: any that is free")
+    port: int = option(8008, help="port to listen on; 0: any that is free", title="Server")
     host: str = option("127.0.0.1", help="address to listen on; the default is reached from this machine alone")
     url_file: str = option("", help="file that holds the address for as long as the server listens")
     overwrite: bool = overwriting()
     parent_pid: int = option(0, help="stop when the process of this number is gone; 0: only on a signal")
-    api_key: str = option("", help="the key that clients must send; none: any will do")
-    any_model: bool = option(False, help="the oracle answers for models of any other name, too")
-    noise_temperature: float = option(0.7, help="P(a over b) = sigmoid(gap in utility / temperature); 0 never errs")
+    api_key: str = option("", help="the key that clients must send; None: any will do")
+    any_model: bool = option(False, help="answer for models of any other name, too")
+    noise_temperature: float = option(
+        0.7,
+        help="noise of comparisons; P(a over b) = sigmoid(gap in utility / temperature), 0 never errs",
+        title="Errors of judgement",
+    )
     noise: float = option(0.0, help="share of judgements that are wrong whatever the gap")
-    position_bias: float = option(0.0, help="share of comparisons won by what is shown first, whatever it is")
-    latency: float = option(0.0, help="seconds that every answer takes")
-    faults: str = option("", help="what goes wrong and how often, as 429=0.1,reset=0.05 (docs/feedback.md)")
+    position_bias: float = option(0.0, help="share of comparisons won by the answer shown first, whatever it is")
+    latency: float = option(0.0, help="seconds that every answer takes", title="Delays and faults")
+    faults: str = option("", help="faults and how often each occurs; as 429=0.1,reset=0.05 (docs/feedback.md)")
     slow: float = option(2.0, help="seconds that the fault `slow` adds")
     retry_after: float = option(1.0, help="seconds that the fault `429-retry-after` asks a client to wait")
-    seed: int = option(1234, help="seed of the noise and of the faults")
+    seed: int = option(1234, help="seed of the noise and of the faults", title="Server")
 
     def __post_init__(self) -> None:
         expect(self, "0 to 1", "noise", "position_bias")
-        expect(self, "0 or more", "noise_temperature", "latency", "slow", "retry_after", "parent_pid")
+        expect(self, "0 or more", "noise_temperature", "parent_pid")
+        expect(self, "0 or more", "latency", "slow", "retry_after")
         if not 0 <= self.port <= 65535:
             raise UserError(f"--port is {self.port}; expected 0 to 65535")
         if self.parent_pid and not _exists(self.parent_pid):
@@ -65,6 +70,7 @@ class ServerArguments:
             raise UserError(f"--faults: {error}") from None
 
     def server(self) -> ChatServer:
+        """Return a server with these settings."""
         judge = Judge(self.noise_temperature, self.noise, self.position_bias, self.seed)
         names = ("any_model", "api_key", "latency", "slow", "retry_after", "seed")
         settings = Settings(MODELS, faults=parse_faults(self.faults), **{name: getattr(self, name) for name in names})
@@ -85,6 +91,7 @@ async def serve(args: ServerArguments) -> None:
         url = await _listen(runner, args)
         with _address(args.url_file, url):
             say(f"listening on {url}")
+            # The parent sends no signal when it is killed, so it is looked for once a second.
             while has_parent() and not stop.is_set():
                 with contextlib.suppress(asyncio.TimeoutError):
                     await asyncio.wait_for(stop.wait(), timeout=1.0)
@@ -93,21 +100,26 @@ async def serve(args: ServerArguments) -> None:
 
 
 async def _listen(runner: web.AppRunner, args: ServerArguments) -> str:
-    """The address that clients are given as base_url."""
+    """Start to listen, and return the address that clients use as base_url."""
     try:
         await web.TCPSite(runner, args.host, args.port).start()
     except OSError as error:
         raise UserError(f"--host {args.host} --port {args.port}: cannot listen there: {error.strerror}") from error
-    host = f"[{args.host}]" if ":" in args.host else args.host
-    return f"http://{host}:{runner.addresses[0][1]}/v1"
+    host = args.host
+    # An IPv6 address stands in brackets in front of a port.
+    if ":" in host:
+        host = f"[{host}]"
+    (_, port, *_), *_ = runner.addresses
+    return f"http://{host}:{port}/v1"
 
 
 @contextlib.contextmanager
 def _address(path: str, url: str) -> Iterator[None]:
-    """The file that holds the address meanwhile; written beside and renamed: who waits for it reads all of it."""
+    """Keep the address in a file while the server listens."""
     if not path:
         yield
         return
+    # Written beside and renamed: a program that waits for the file reads all of it.
     file, partial = Path(path), Path(f"{path}.{os.getpid()}.partial")
     try:
         partial.write_text(url + "\n", encoding="utf-8")
@@ -122,7 +134,8 @@ def _address(path: str, url: str) -> Iterator[None]:
 
 
 def _watch(process: int) -> Callable[[], bool]:
-    """Is it still there? One's own parent is gone as soon as somebody else takes its place, reaped or not."""
+    """Return a function that tells whether the process still lives."""
+    # A parent is gone as soon as another process takes its place, even while it is not reaped yet.
     if process == os.getppid():
         return lambda: os.getppid() == process
     return lambda: not process or _exists(process)
@@ -133,12 +146,13 @@ def _exists(process: int) -> bool:
         os.kill(process, 0)  # signal 0 asks and does nothing
     except ProcessLookupError:
         return False
-    except PermissionError:  # it is somebody else's
+    except PermissionError:  # it belongs to another user
         return True
     return True
 
 
 def main(argv: list[str] | None = None) -> None:
+    """Serve until a signal."""
     (args,) = parse([ServerArguments], argv, description=__doc__)
     claim("oracle_server.py", {"--url_file": args.url_file}, overwrite=args.overwrite)
     asyncio.run(serve(args))

@@ -1,11 +1,11 @@
-"""Feedback as sets of pairs to train on.
+"""Make sets of pairs to train on from feedback.
 
     python data_collect/pairs.py --data_path feedback.jsonl --output_dir data_collect/data/feedback/sets --stats
     python data_collect/pairs.py --data_path feedback.jsonl --critique_path critique.jsonl
     python data_collect/pairs.py --data_path feedback.jsonl improved.jsonl --output_dir sets --form lines
 
-Verdicts, ratings, ranks, thumbs, critiques and refinements each say that one answer is better than another. A critique
-says so once its answer has been rewritten: the second command writes what a model is asked for that,
+Verdicts, ratings, ranks, thumbs, critiques and refinements each imply that one answer is better than another. A
+critique does so once its answer has been rewritten: the second command writes the prompts for that,
 inference/chatbot.py --mode generate answers it, and the third reads the answers. A prompt goes to train.jsonl or to
 valid.jsonl, never to both.
 """
@@ -29,36 +29,41 @@ from utils.errors import UserError
 from utils.feedback.forms import FORMS, MATERIAL, NOUNS
 from utils.feedback.pairs import KINDS, PAIRS, WAITING, Collected, collect, divided, measured, prompt_key, rows
 from utils.feedback.pairs.sets import without_duplicates, without_prompts
-from utils.feedback.prompts import TASKS, Prompts, conversation_text, material
+from utils.feedback.prompts import TASKS, PromptTemplates, conversation_text, material
 from utils.outputs import claim, is_own, remove
 from utils.raw_datasets.reader import USED, Reader
 from utils.raw_datasets.sources import open_source
 from utils.raw_datasets.spec import Spec
 from utils.records import Answer, Record, write_jsonl
-from utils.report.tables import table
-from utils.reporting import progress, run_program, say, warn, write_json
+from utils.reporting import aligned, progress, run_program, say, warn, write_json
 
 
 @dataclass
 class PairsArguments:
     data_path: list[str] = required(
-        "feedback, each [CLASS:]PATH (docs/data.md); of a folder with a test split the training split is read"
+        "feedback, each [CLASS:]PATH (docs/data.md); of a folder with a test split the training split is read",
+        title="Files",
     )
     output_dir: str | None = option(help="folder for train.jsonl, valid.jsonl and stats.json")
     critique_path: str | None = option(help="file for the requests to rewrite the answers that were criticised")
     form: Literal["pairs", "sets", "lines"] = option(
-        "pairs", help="pairs: a record of two answers each; sets: a record a prompt; lines: prompt, chosen, reject"
+        "pairs",
+        help="form of a row; pairs: a record of two answers; sets: a record a prompt; lines: prompt, chosen, reject",
     )
-    kinds: list[str] = option(list(KINDS), help="kinds of feedback to use")
+    kinds: list[str] = option(list(KINDS), help="kinds of feedback to use", title="Pairs")
     min_gap: float = option(1.0, help="smallest gap of two ratings that makes a pair, in units of the rating")
     valid_share: float = option(0.1, help="share of the prompts for valid.jsonl")
-    test_path: list[str] = option([], help="test sets: pairs of their prompts are left out")
-    on_bad_row: Literal["error", "skip"] = option("error", help="what to do with a row that cannot be read")
+    test_path: list[str] = option([], help="test sets; pairs of their prompts are left out")
+    on_bad_row: Literal["error", "skip"] = option(
+        "error", help="a row that cannot be read stops the program, or is left out"
+    )
     stats: bool = option(
-        False, help="measure lengths, length bias, wins by model, conflicts, cycles; to stats.json as well"
+        False,
+        help="measure lengths, length bias, wins by model, conflicts, cycles; to stats.json as well",
+        title="Files",
     )
     overwrite: bool = overwriting()
-    seed: int = option(42, help="seed of the division into training and validation")
+    seed: int = option(42, help="seed of the division into training and validation", title="Pairs")
 
     def __post_init__(self) -> None:
         expect(self, "above 0", "min_gap")
@@ -73,11 +78,18 @@ class PairsArguments:
 
 
 def main(argv: list[str] | None = None) -> None:
+    """Write sets of pairs, or the prompts that rewrite criticised answers."""
     (args,) = parse([PairsArguments], argv, description=__doc__)
-    names = {"train.jsonl": True, "valid.jsonl": args.valid_share > 0, "stats.json": args.stats}
-    files = [Path(args.output_dir, name) for name, written in names.items() if args.output_dir and written]
+    files = []
+    if args.output_dir:
+        files.append(Path(args.output_dir, "train.jsonl"))
+        if args.valid_share > 0:
+            files.append(Path(args.output_dir, "valid.jsonl"))
+        if args.stats:
+            files.append(Path(args.output_dir, "stats.json"))
     outputs = {"--output_dir": files, "--critique_path": args.critique_path}
     reads = [Spec.of(path).path for path in (*args.data_path, *args.test_path)]
+    # Data beside a model would be taken for a part of it.
     if args.output_dir and Path(args.output_dir, "config.json").exists():
         raise UserError(f"--output_dir {args.output_dir} holds a model; give the data a folder of its own")
     claim("pairs.py", outputs, reads=reads, overwrite=args.overwrite)
@@ -94,7 +106,8 @@ def _records(paths: list[str], on_bad_row: str, advance: Any) -> Iterator[Record
     for path in paths:
         spec = Spec.of(path)
         source = open_source(spec.path)
-        reader = Reader(spec, source, not source.has_train, {}, on_bad_row)
+        # Of a set with a test split only the training split is read.
+        reader = Reader(spec, source, test=not source.has_train, renamed={}, on_bad_row=on_bad_row)
         reader.open()
         for record in reader.records():
             reader.tally[USED] += 1
@@ -105,22 +118,29 @@ def _records(paths: list[str], on_bad_row: str, advance: Any) -> Iterator[Record
 
 
 def _say_what_became(found: Collected) -> None:
-    """A table: kinds of feedback by what became of them."""
-    whats = [PAIRS, *dict.fromkeys(what for _, what in found.tally if what != PAIRS)]
-    kinds = [kind for kind in KINDS if any(found.tally[kind, what] for what in whats)]
-    say(table(["", *kinds], [[what, *(found.tally[kind, what] for kind in kinds)] for what in whats]))
+    """Print a table of the kinds of feedback by what became of them."""
+    whats, present = {PAIRS: None}, set()
+    for (kind, what), count in found.tally.items():
+        whats[what] = None
+        if count:
+            present.add(kind)
+    kinds = [kind for kind in KINDS if kind in present]
+    rows_shown = []
+    for what in whats:
+        rows_shown.append([what, *(found.tally[kind, what] for kind in kinds)])
+    say(aligned(["", *kinds], rows_shown))
 
 
 def _write_critiques(found: Collected, args: PairsArguments) -> None:
     if not found.waiting:
         raise UserError(f"--critique_path {args.critique_path}: no critique waits for its answer to be rewritten")
-    prompts = Prompts([], MATERIAL)
+    prompts = PromptTemplates([], MATERIAL)
     write_jsonl(Path(args.critique_path), [_request(prompts, record, answer) for record, answer in found.waiting])
     say(f"{args.critique_path}: {len(found.waiting)} answers to rewrite")
 
 
-def _request(prompts: Prompts, record: Record, answer: Answer) -> dict[str, Any]:
-    """A row for chatbot.py: what the model is asked, and what its answer will be an improvement of."""
+def _request(prompts: PromptTemplates, record: Record, answer: Answer) -> dict[str, Any]:
+    """Return a row for chatbot.py: the prompt, and the answer that the model's answer will improve."""
     task = TASKS.get(record.meta.get("task"), "dialogue")
     request = prompts.of("improve", task).messages(
         conversation=conversation_text(record.prompt),
@@ -128,6 +148,7 @@ def _request(prompts: Prompts, record: Record, answer: Answer) -> dict[str, Any]
         comment=material(answer.critique),
         reply=FORMS["improve"].reply(structured=False, noun=NOUNS[task]),
     )
+    # The answer comes back with these columns, from which the pair is made.
     origin = [{"role": message.role, "content": message.content} for message in record.prompt]
     known = {"reject": answer.text, "critique": answer.critique, "model": answer.model}
     return {**record.meta, "prompt": request, "origin_prompt": origin, **known}
@@ -137,6 +158,7 @@ def _write_sets(found: Collected, args: PairsArguments) -> None:
     if found.tally["critique", WAITING] and not args.critique_path:
         warn(f"{found.tally['critique', WAITING]} critiques wait for their answers to be rewritten: request.py --kind "
              f"improve asks a model to, --critique_path writes what a model of your own is asked")  # fmt: skip
+    # A pair that comes twice would count twice in the loss.
     pairs = without_duplicates(found.pairs)
     tested = {prompt_key(record.prompt) for record in _records(args.test_path, args.on_bad_row, lambda: None)}
     kept = without_prompts(pairs, tested)
@@ -155,15 +177,19 @@ def _write_sets(found: Collected, args: PairsArguments) -> None:
             write_jsonl(file, rows(part, args.form))
             continue
         warn(f"{file} would be empty and is not written")
-        if is_own("pairs.py", file):  # of another division: its prompts may be among those of train.jsonl now
+        # An earlier file is of another division: its prompts may be among those of train.jsonl now.
+        if is_own("pairs.py", file):
             remove(file)
     if args.stats:
+        feedback: dict[str, dict[str, int]] = {kind: {} for kind in args.kinds}
+        for (kind, what), count in found.tally.items():
+            feedback[kind][what] = count
         stats = {
             "duplicates": duplicates,
             "of_test_prompts": of_test_prompts,
             "train": len(train),
             "valid": len(valid),
-            "feedback": {kind: {w: n for (k, w), n in found.tally.items() if k == kind} for kind in args.kinds},
+            "feedback": feedback,
             **measured(kept, found.pairs),
         }
         write_json(folder / "stats.json", stats)
@@ -172,21 +198,28 @@ def _write_sets(found: Collected, args: PairsArguments) -> None:
 
 def _say_stats(stats: dict[str, Any]) -> None:
     words = stats["words"]
-    say(table(["words", *next(iter(words.values()))], [[name, *spread.values()] for name, spread in words.items()]))
+    header = ["words", *words["prompt"]]
+    say(aligned(header, [[name, *spread.values()] for name, spread in words.items()]))
     length, cycles, conflicts = stats["length"], stats["cycles"], stats["conflicts"]
     longer, gap = length["chosen_longer"], length["difference"]
     say(f"chosen is longer: {_interval(longer)} of {longer['n']}, {length['same_length']} pairs of one length; "
         f"chosen minus rejected: {_interval(gap)} words")  # fmt: skip
     if stats["models"]:
-        header = ["model", "won", "lost", "share won"]
-        say(table(header, [[m, n["won"], n["lost"], _interval(n["share"])] for m, n in stats["models"].items()]))
+        lines = []
+        for model, counts in stats["models"].items():
+            lines.append([model, counts["won"], counts["lost"], _interval(counts["share"])])
+        say(aligned(["model", "won", "lost", "share won"], lines))
     say(f"{conflicts['pairs']} pairs of answers with both preferences, in {conflicts['prompts']} prompts; "
         f"{cycles['prompts']} prompts whose preferences go in a circle")  # fmt: skip
 
 
 def _interval(estimate: dict[str, float | None]) -> str:
-    value, low, high = (estimate[name] for name in ("value", "low", "high"))
-    return "-" if value is None else f"{value:.3f}" if low is None else f"{value:.3f} [{low:.3f}, {high:.3f}]"
+    value, low, high = estimate["value"], estimate["low"], estimate["high"]
+    if value is None:
+        return "-"
+    if low is None:
+        return f"{value:.3f}"
+    return f"{value:.3f} [{low:.3f}, {high:.3f}]"
 
 
 if __name__ == "__main__":

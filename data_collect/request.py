@@ -12,9 +12,7 @@ from __future__ import annotations
 
 from argparse import ArgumentParser
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 try:
     import utils.errors  # noqa: F401
@@ -22,133 +20,47 @@ except ImportError:
     ArgumentParser().exit(2, "error: no environment is active; at the project's root: source training/environment.sh\n")
 
 from utils.arguments import parse
-from utils.arguments.options import BELOW_ONE, NOT_NEGATIVE, expect, option, overwriting
 from utils.errors import UserError
-from utils.feedback import KINDS, Asker, Case, Choice, Prompts, follow, questions_of
-from utils.feedback.cases import expect_questions, unknown_kind
-from utils.feedback.forms import MATERIAL, STRUCTURED, scale_of
-from utils.feedback.generators import files_of, matched
-from utils.feedback.results import Summary, check_output, write_results
+from utils.feedback import KINDS, Asker, Case, Choice, PromptTemplates, follow, questions_of
+from utils.feedback.cases import expect_questions
+from utils.feedback.forms import MATERIAL, scale_of
+from utils.feedback.generators import generators_of, matched
+from utils.feedback.options import LabelArguments, RequestArguments, RequestLimits
+from utils.feedback.results import check_output, write_results
 from utils.feedback.rows import completions_wanted, read_cases, read_objectives, slice_of
-from utils.llm.asking import Limits, Outcome, Question, ask
+from utils.feedback.summary import ResultsSummary
+from utils.llm.asking import Outcome, Question, ask
 from utils.llm.ledger import Ledger
 from utils.llm.providers import open_provider
 from utils.outputs import claim
 from utils.raw_datasets.spec import renaming
 from utils.reporting import progress, run_program, say, warn
 
-LONGEST_REPLY = 4096  # tokens where money is limited: what the oldest listed models can write at most
+# Tokens of the longest reply where money is limited: what the oldest listed models can write at most.
+LONGEST_REPLY = 4096
 SOME_FAILED, LIMIT_REACHED = 3, 4
 EXIT_CODES = """\
 exit codes: 0 all is asked; 2 an error in what was given; 3 some requests failed, run the same command again;
 4 --max_usd or --max_requests was reached before all was asked; 130 interrupted"""
-ALIASES = {"gpt4": "gpt-4o", "chatgpt": "gpt-4o-mini", "claude": "claude-sonnet-4-20250514"}
-
-
-@dataclass
-class RequestArguments:
-    input_files: list[str] = option(
-        [], help="rows to ask about; for --kind label two generators'", aliases=["--input_csv"]
-    )
-    output_file: str | None = option(help="file to write: .jsonl, .txt, .csv, .json", aliases=["--save_feedback_csv"])
-    api_type: str = option(
-        "gpt4",
-        help="model to ask; gpt4, chatgpt and claude are short names",
-        aliases=["--gpt_version", "--llm", "--ai_model"],
-    )
-    provider: Literal["openai", "anthropic", "replay"] | None = option(help="None: by the model's name")
-    base_url: str | None = option(help="another server of the same API; for replay the file of saved answers")
-    kind: str | None = option(
-        help="; ".join(f"{k.name}: {k.about}" for k in KINDS.values()) + "; None: by feedback_type"
-    )
-    base_models: str | None = option(help="models whose answers are asked about, as a,b", aliases=["--base_model"])
-    nums: str | None = option(help="rows to take: n, the first n; a,b, row a up to b, from 0")
-    start_index: int = option(0, help="rows to leave out at the start")
-    columns: list[str] = option([], help="names of columns, as prompt=question")
-    prompt_file: list[str] = option([], help="prompts of your own in place of those in data_collect/prompts")
-    overwrite: bool = overwriting()
-    ledger: str | None = option(help="where replies are kept; None: <output_file>.ledger")
-    temperature: float = option(0.0, help="sampling temperature")
-    max_tokens: int | None = option(help="longest reply in tokens; None: the provider's own limit, with --max_usd 4096")
-    structured: bool = option(False, help="JSON replies by a schema, where the server has them (not for free texts)")
-    scale: str | None = option(help="rating: lowest and highest; None: 1,7")
-    orders: Literal["both", "random", "fixed"] | None = option(
-        help="comparisons: which answer is shown first; None: both, for label and --listwise random"
-    )
-    listwise: bool = option(False, help="ranking: one order of all answers instead of pairs")
-    objectives: str | None = option(help="conversation: file of learning objectives, one a line")
-    data_fraction: float | None = option(help="completion: share of the rows to take, from the first; None: all")
-    ff: int | None = option(help="completion: rows of that share to skip")
-
-    def __post_init__(self) -> None:
-        if self.kind is not None and self.kind not in KINDS:
-            raise unknown_kind(self.kind)
-        expect(self, NOT_NEGATIVE, "temperature", "start_index", "ff")
-        expect(self, "1 or more", "max_tokens")
-        expect(self, "above 0 and at most 1", "data_fraction")
-        self.model = ALIASES.get(self.api_type, self.api_type)
-        self.provider = self.provider or ("anthropic" if self.model.startswith("claude") else "openai")
-        if not self.input_files and self.kind != "label" and not self.objectives:
-            raise UserError("--input_files is missing; name the file of rows to ask about")
-        if self.output_file is None and self.kind != "label":
-            raise UserError("--output_file is missing; name the file to write")
-        for name, kinds in KINDS_OF_OPTION.items():
-            if getattr(self, name) not in (None, False, []) and (self.kind or "by row") not in kinds:
-                raise UserError(f"--{name} is for --kind {', '.join(sorted(kinds - {'by row'}))}; leave it out")
-
-
-KINDS_OF_OPTION = {
-    "scale": {"rating"},
-    "orders": {"preference", "ranking", "label", "by row"},
-    "listwise": {"ranking"},
-    "objectives": {"conversation"},
-    "data_fraction": {"completion"},
-    "ff": {"completion"},
-    "base_models": {name for name, kind in KINDS.items() if kind.answers} - {"label"} | {"by row"},
-    "structured": {name for name, kind in KINDS.items() if set(kind.forms) & set(STRUCTURED)} | {"by row"},
-    "columns": set(KINDS) - {"label"} | {"by row"},
-}
-
-
-@dataclass
-class LabelArguments:
-    """Two generators compared, in <base_dir>/comparisons_LLM/M1_vs_M2/annotations.json."""
-
-    model1_name: str | None = option(help="label: generator in question, output_2 of the annotations; None: temp1.0")
-    model2_name: str | None = option(help="label: generator it is compared with, output_1; None: chatgpt")
-    base_dir: str | None = option(help="label: folder of both generators' answers, and of the annotations")
-    max_num_comparisons: int | None = option(help="label: comparisons at most; None: 200")
-    filter_out_fraction: float | None = option(help="label: share of the prompts to leave out, from the first")
-
-    def __post_init__(self) -> None:
-        expect(self, "1 or more", "max_num_comparisons")
-        expect(self, BELOW_ONE, "filter_out_fraction")
-
-    @property
-    def names(self) -> tuple[str, str]:
-        return self.model1_name or "temp1.0", self.model2_name or "chatgpt"
-
-
-@dataclass
-class RequestLimits(Limits):
-    concurrency: int = option(32, help="requests in flight at once", aliases=["--n_workers"])
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The exit code."""
+    """Ask for feedback, and return the exit code."""
     args, label, limits = parse([RequestArguments, LabelArguments, RequestLimits], argv, __doc__, epilog=EXIT_CODES)
     if limits.max_usd is not None and args.max_tokens is None:
-        args.max_tokens = LONGEST_REPLY  # a reply without a limit may cost anything
+        # A reply without a limit may cost anything.
+        args.max_tokens = LONGEST_REPLY
     cases, output = cases_of(args, label), output_of(args, label)
     kept_in = args.ledger or f"{output}.ledger"
     reads = [*args.input_files, *args.prompt_file, args.objectives or "", args.base_url or "", kept_in]
-    reads += [path for paths in files_of_both(args, label) for path in paths] if args.kind == "label" else []
+    if args.kind == "label":
+        for generator in generators_of(label.names, args.input_files, label.base_dir):
+            reads += generator.files
     claim("request.py", {"--output_file": output}, reads=reads, overwrite=args.overwrite)
     check_output(output, cases)
-    asker = Asker(
-        args.provider, args.model, Prompts(map(Path, args.prompt_file), MATERIAL), scale_of(args.scale or "1,7"),
-        args.orders, args.listwise, args.structured, args.temperature, args.max_tokens,
-    )  # fmt: skip
+    prompts, scale = PromptTemplates(map(Path, args.prompt_file), MATERIAL), scale_of(args.scale or "1,7")
+    settings = {name: getattr(args, name) for name in ("orders", "listwise", "structured", "temperature", "max_tokens")}
+    asker = Asker(args.provider, args.model, prompts, scale=scale, **settings)
     expect_questions(cases, asker)
     provider = open_provider(args.provider, args.base_url, asks=not limits.dry_run)
     with Ledger(kept_in) as ledger:
@@ -156,6 +68,7 @@ def main(argv: list[str] | None = None) -> int:
         def outcome_of(question: Question) -> Outcome:
             return ledger.outcome(question.request.key, question.parser, question.parser_args)
 
+        # Questions that build on answers are asked in a further round.
         steps, stopped = max(KINDS[case.kind].steps for case in cases), None
         for _ in range(steps):
             asked = ask(questions_of(shown("questions", cases), asker, outcome_of), ledger, provider, limits)
@@ -164,14 +77,15 @@ def main(argv: list[str] | None = None) -> int:
                     say("not counted: the questions that build on these answers")
                 return 0
             stopped = stopped or asked.stopped
-        told = (follow(case, asker, outcome_of) for case in shown("results", cases))
-        summary = Summary()
+        results = (follow(case, asker, outcome_of) for case in shown("results", cases))
+        summary = ResultsSummary()
         try:
-            tally = write_results(output, cases[0].kind, summary.watch(told))
+            tally = write_results(output, cases[0].kind, summary.watch(results))
         except UserError as error:
             if summary.states["parsed"] or not exit_code(stopped, summary):
                 raise
-            warn(str(error))  # the limit, or the failures, left nothing to write: that is no error in what was given
+            # A limit or failures left nothing to write, which is no error in the command.
+            warn(str(error))
             return exit_code(stopped, summary)
         finally:
             for line in summary.lines():
@@ -181,9 +95,13 @@ def main(argv: list[str] | None = None) -> int:
     return exit_code(stopped, summary)
 
 
-def exit_code(stopped: str | None, summary: Summary) -> int:
-    """What EXIT_CODES says of a run that `stopped` at a limit, or did not."""
-    return LIMIT_REACHED if stopped else SOME_FAILED if summary.states["failed"] else 0
+def exit_code(stopped: str | None, summary: ResultsSummary) -> int:
+    """Return the exit code of a run; `stopped` is the limit that it reached, or None."""
+    if stopped:
+        return LIMIT_REACHED
+    if summary.states["failed"]:
+        return SOME_FAILED
+    return 0
 
 
 def shown(title: str, cases: list[Case]) -> Iterator[Case]:
@@ -194,7 +112,7 @@ def shown(title: str, cases: list[Case]) -> Iterator[Case]:
 
 
 def cases_of(args: RequestArguments, label: LabelArguments) -> list[Case]:
-    """The rows to be asked about, and a line on what was left out."""
+    """Read the rows to be asked about, and print a line on those left out."""
     if args.kind == "label":
         return label_cases(args, label)
     for name, value in vars(label).items():
@@ -204,7 +122,8 @@ def cases_of(args: RequestArguments, label: LabelArguments) -> list[Case]:
         return read_objectives(Path(args.objectives))
     models = tuple(name.strip() for name in (args.base_models or "").split(",") if name.strip())
     first, last = slice_of(args.nums, args.start_index)
-    cases = read_cases(args.input_files, Choice(args.kind, models, first, last, renaming(args.columns)))
+    choice = Choice(args.kind, base_models=models, first=first, last=last, renamed=renaming(args.columns))
+    cases = read_cases(args.input_files, choice)
     if args.kind != "completion":
         return cases
     wanted, long = completions_wanted(cases, args.data_fraction or 1.0, args.ff or 0)
@@ -215,23 +134,20 @@ def cases_of(args: RequestArguments, label: LabelArguments) -> list[Case]:
 
 
 def label_cases(args: RequestArguments, label: LabelArguments) -> list[Case]:
+    """Read the comparisons of two generators."""
     if label.base_dir is None and args.output_file is None:
         raise UserError("--base_dir is missing; name the folder of both generators' answers")
     if args.input_files and len(args.input_files) != 2:
         raise UserError("--input_files: expected the files of --model1_name and --model2_name, two")
-    most, both = label.max_num_comparisons or 200, files_of_both(args, label)
-    cases, tally = matched(*zip(label.names, both, strict=True), label.filter_out_fraction or 0.0, most)
+    ours, reference = generators_of(label.names, args.input_files, label.base_dir)
+    left_out, most = label.filter_out_fraction or 0.0, label.max_num_comparisons or 200
+    cases, tally = matched(ours, reference, left_out=left_out, most=most)
     say(f"{len(cases)} comparisons" + "".join(f"; {count} {what}" for what, count in tally.items() if count))
     return cases
 
 
-def files_of_both(args: RequestArguments, label: LabelArguments) -> list[list[Path]]:
-    """The files of either generator."""
-    named = [[Path(path)] for path in args.input_files]
-    return named or [files_of(name, Path(label.base_dir or ".")) for name in label.names]
-
-
 def output_of(args: RequestArguments, label: LabelArguments) -> Path:
+    """Return the file to write."""
     if args.output_file is not None:
         return Path(args.output_file)
     judge = args.api_type.replace("/", "_")

@@ -27,27 +27,33 @@ from utils.raw_datasets.sources import Files, OnBad, Rows, file_rows, open_sourc
 from utils.raw_datasets.spec import Spec
 from utils.reporting import progress, run_program, say
 
-NAMES = {"id", "role", "from", "model", "judge", "order", "preferred"}  # fields that hold no text
+# Fields of a row that hold names, not text: pieces for them would be wasted.
+NAMES = {"id", "role", "from", "model", "judge", "order", "preferred"}
 
 
 @dataclass
 class TokenizerArguments:
     data_path: list[str] = required(
-        "data sets, each [CLASS:]PATH_OR_NAME (docs/data.md): every string of a row is text; or .txt, a text a line"
+        "texts; data sets, each [CLASS:]PATH_OR_NAME (docs/data.md): every string is text; or .txt, a text a line",
+        title="Files",
     )
     output_dir: str = required("folder for the tokenizer and the config.json")
-    vocab_size: int = option(8192, help="pieces, of which 263 are bytes, special tokens and punctuation")
+    vocab_size: int = option(
+        8192, help="pieces of the tokenizer; 263 are bytes, special tokens and punctuation", title="Tokenizer and model"
+    )
     hidden_size: int = option(256, help="width of the model")
     num_hidden_layers: int = option(4, help="layers of the model")
     num_attention_heads: int = option(4, help="attention heads of the model")
     max_position_embeddings: int = option(1024, help="longest row in tokens")
-    overwrite: bool = overwriting()
+    overwrite: bool = overwriting(title="Files")
 
 
 def main(argv: list[str] | None = None) -> None:
+    """Train a tokenizer."""
     (args,) = parse([TokenizerArguments], argv, description=__doc__)
     folder = Path(args.output_dir)
-    weights = [file for kind in ("*.safetensors", "pytorch_model*.bin") for file in folder.glob(kind)]
+    # Weights are tied to the pieces of their tokenizer: another one would make them useless.
+    weights = [*folder.glob("*.safetensors"), *folder.glob("pytorch_model*.bin")]
     if weights:
         raise UserError(f"{weights[0]}: a model was trained with the tokenizer beside it; give another --output_dir")
     files = [folder / name for name in MODEL_FILES]
@@ -68,12 +74,15 @@ SIZES = ("hidden_size", "num_hidden_layers", "num_attention_heads", "max_positio
 
 
 def read_texts(data_path: str) -> list[str]:
-    """The texts of one [CLASS:]PATH_OR_NAME: the strings of its rows, or the lines of a file of plain text. Of a data
-    set with a test split the training split alone. Raises UserError."""
+    """Read the texts of one [CLASS:]PATH_OR_NAME: the strings of its rows, or the lines of a file of plain text. Of a
+    data set with a test split the training split alone is read. Raises UserError."""
     spec = Spec.unweighted(data_path)
     source = open_source(spec.path)
     read = (spec.cls and spec.cls.read) or _file_rows
-    rows = source.rows(not source.has_train, read=read if isinstance(source, Files) else None)
+    # Only files have a reader of their own; a Hugging Face data set comes as rows.
+    if not isinstance(source, Files):
+        read = None
+    rows = source.rows(not source.has_train, read=read)
     return [text for row, _ in rows for text in _strings(row) if text.strip()]
 
 

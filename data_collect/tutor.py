@@ -11,10 +11,8 @@ pairs   responses.csv (prompt, response, gpt) -> columns: prompt, chosen (the te
 
 from __future__ import annotations
 
-import contextlib
 import random
 import re
-import sys
 from argparse import ArgumentParser
 from collections import Counter
 from dataclasses import dataclass
@@ -26,7 +24,7 @@ try:
 except ImportError:
     ArgumentParser().exit(2, "error: no environment is active; at the project's root: source training/environment.sh\n")
 
-from utils.arguments import parse
+from utils.arguments import parse_mode
 from utils.arguments.options import NOT_NEGATIVE, expect, option, overwriting, required
 from utils.errors import UserError
 from utils.feedback.tutor_turns import INSTRUCTION, REASONS, cleaned, is_valid_reference, prompts_and_turns, why_worse
@@ -43,7 +41,9 @@ class SplitArguments:
     num_sft: int = option(200, help="conversations of each file for supervised fine-tuning")
     num_dpo: int = option(200, help="conversations of each file for preference data")
     num_test: int = option(150, help="conversations of each file for testing, at most")
-    instruction_file: str | None = option(help="text that replaces every conversation's instruction; none: built in")
+    instruction_file: str | None = option(
+        help="file of the text that replaces every conversation's instruction; None: built in"
+    )
     seed: int = option(42, help="seed of the draw")
     overwrite: bool = overwriting()
 
@@ -52,27 +52,21 @@ class SplitArguments:
 
 
 @dataclass
-class PairsArguments:
-    response_file: str = required("responses.csv: prompt, response (the model's turn), gpt (the teacher's)")
+class TutorPairsArguments:
+    response_file: str = required(
+        "file of responses.csv; its columns are prompt, response (the model's turn), gpt (the teacher's)",
+    )
     data_file: str = required("JSON file of columns to write")
     use_all: bool = option(False, help="keep every row whose reference is valid, whatever the model answered")
     overwrite: bool = overwriting()
 
 
-MODES = {"split": SplitArguments, "pairs": PairsArguments}
+MODES = {"split": SplitArguments, "pairs": TutorPairsArguments}
 
 
 def main(argv: list[str] | None = None) -> None:
-    argv = list(sys.argv[1:] if argv is None else argv)
-    mode = argv[0] if argv else ""
-    if mode in ("--help", "-h"):
-        for group in MODES.values():
-            with contextlib.suppress(SystemExit):
-                parse([group], ["--help"], description=__doc__)
-        return
-    if mode not in MODES:
-        raise UserError(f"tutor.py {mode or 'without a mode'}: expected tutor.py split or tutor.py pairs")
-    (args,) = parse([MODES[mode]], argv[1:], description=__doc__)
+    """Run one of MODES."""
+    mode, args = parse_mode(MODES, argv, __doc__)
     {"split": split, "pairs": pairs}[mode](args)
 
 
@@ -80,7 +74,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def split(args: SplitArguments) -> None:
-    """Draws from each file, cuts the draw in three, cleans and writes."""
+    """Draw from each file, divide the draw in three, clean it and write it."""
     folder, instruction = Path(args.data_dir), _instruction(args.instruction_file)
     data_sets = _data_sets(folder)
     files = [folder / f"bio-{name}.json" for name in ("sft", "dpo", "test", "dpo_formatted", "test_formatted")]
@@ -88,25 +82,37 @@ def split(args: SplitArguments) -> None:
     claim("tutor.py", {"--data_dir": files}, reads=reads, overwrite=args.overwrite)
     sets: dict[str, list[tuple[dict, str]]] = {"sft": [], "dpo": [], "test": []}
     sizes = [args.num_sft, args.num_dpo, args.num_test]
-    draw = random.Random(args.seed)  # one for all files, in their order
+    # One generator for all files, in their order.
+    draw = random.Random(args.seed)
     for path in data_sets:
         rows = [_checked(row, where) for row, where in read_jsonl(path)]
+        # Two turns are a question and its answer, without a history to react to.
         long = [(row, where) for row, where in rows if len(row["conversations"]) > 2]
         drawn = draw.sample(long, min(sum(sizes), len(long)))
         say(f"{path}: {len(rows)} conversations, {len(rows) - len(long)} of at most two turns, {len(drawn)} drawn")
-        for name, low, size in zip(sets, (0, sizes[0], sum(sizes[:2])), sizes, strict=True):
-            sets[name] += drawn[low : low + size]
+        for name, size in zip(sets, sizes, strict=True):
+            sets[name] += drawn[:size]
+            drawn = drawn[size:]
     dialogues = {name: _cleaned(rows, instruction) for name, rows in sets.items()}
     _report_overlap(dialogues)
     for name, found in dialogues.items():
-        write_json(folder / f"bio-{name}.json", [_conversation(key, dialogue) for key, dialogue in found])
-        cut = sum(len(row["conversations"]) for row, _ in sets[name]) - sum(len(dialogue) for _, dialogue in found)
+        rows, cut = [], 0
+        for row, _ in sets[name]:
+            cut += len(row["conversations"])
+        for key, dialogue in found:
+            rows.append(_conversation(key, dialogue))
+            cut -= len(dialogue)
+        write_json(folder / f"bio-{name}.json", rows)
         say(f"bio-{name}.json: {len(found)} of {len(sets[name])} conversations; {cut} turns cut away")
     for name in ("dpo", "test"):
-        rows = [row for _, dialogue in dialogues[name] if len(dialogue) > 2 for row in prompts_and_turns(dialogue)]
-        columns = {"prompt": [prompt for prompt, _ in rows], "chosen": [turn for _, turn in rows]}
+        columns: dict[str, list[str]] = {"prompt": [], "chosen": []}
+        for _, dialogue in dialogues[name]:
+            if len(dialogue) > 2:
+                for prompt, turn in prompts_and_turns(dialogue):
+                    columns["prompt"].append(prompt)
+                    columns["chosen"].append(turn)
         write_json(folder / f"bio-{name}_formatted.json", columns)
-        say(f"bio-{name}_formatted.json: {len(rows)} prompts, each with the teacher's turn")
+        say(f"bio-{name}_formatted.json: {len(columns['prompt'])} prompts, each with the teacher's turn")
 
 
 def _instruction(file: str | None) -> str:
@@ -119,11 +125,16 @@ def _instruction(file: str | None) -> str:
 
 
 def _data_sets(folder: Path) -> list[Path]:
-    numbered = {path: re.fullmatch(r"bio-dataset-(\d+)\.json", path.name) for path in folder.glob("bio-dataset-*.json")}
-    found = sorted((path for path, match in numbered.items() if match), key=lambda path: int(numbered[path][1]))
+    """Return the files bio-dataset-N.json in the order of their numbers."""
+    found = {}
+    for path in folder.glob("bio-dataset-*.json"):
+        match = re.fullmatch(r"bio-dataset-(\d+)\.json", path.name)
+        if match:
+            found[path] = int(match[1])
     if not found:
         raise UserError(f"--data_dir {folder}: no bio-dataset-1.json, -2.json, … there; expected at least one")
-    return found
+    # By number: by name, 10 would come before 2, and the seed would draw other conversations.
+    return sorted(found, key=found.get)
 
 
 def _checked(row: Any, where: str) -> tuple[dict, str]:
@@ -133,8 +144,12 @@ def _checked(row: Any, where: str) -> tuple[dict, str]:
 
 
 def _cleaned(rows: list[tuple[dict, str]], instruction: str) -> list[tuple[Any, list[Message]]]:
-    dialogues = [(row.get("id"), cleaned(row["conversations"], instruction, where)) for row, where in rows]
-    return [(key, dialogue) for key, dialogue in dialogues if dialogue]
+    dialogues = []
+    for row, where in rows:
+        dialogue = cleaned(row["conversations"], instruction, where)
+        if dialogue:
+            dialogues.append((row.get("id"), dialogue))
+    return dialogues
 
 
 def _conversation(key: Any, dialogue: list[Message]) -> dict[str, Any]:
@@ -143,19 +158,22 @@ def _conversation(key: Any, dialogue: list[Message]) -> dict[str, Any]:
 
 
 def _report_overlap(dialogues: dict[str, list[tuple[Any, list[Message]]]]) -> None:
-    """The split is by conversation: two of them may open with the same question."""
-    opening = {name: [dialogue[0].content for _, dialogue in found] for name, found in dialogues.items()}
-    known = {*opening["sft"], *opening["dpo"]}
-    both = sum(question in known for question in opening["test"])
+    """Warn of test conversations that open with a question that is also trained on."""
+    # The split is by conversation, and two of them may open with the same question.
+    known, both = set(), 0
+    for _, (opening, *_) in (*dialogues["sft"], *dialogues["dpo"]):
+        known.add(opening.content)
+    for _, (opening, *_) in dialogues["test"]:
+        both += opening.content in known
     if both:
-        warn(f"{both} of {len(opening['test'])} test conversations open with a question that is also trained on")
+        warn(f"{both} of {len(dialogues['test'])} test conversations open with a question that is also trained on")
 
 
 # ---- pairs
 
 
-def pairs(args: PairsArguments) -> None:
-    """Keeps the rows in which the model's turn is worse than the teacher's, with the reason."""
+def pairs(args: TutorPairsArguments) -> None:
+    """Keep the rows in which the model's turn is worse than the teacher's, with the reason."""
     columns: dict[str, list[str]] = {"prompt": [], "chosen": [], "rejected": [], "reason": []}
     tally: Counter[str] = Counter()
     path = Path(args.response_file)
@@ -172,10 +190,13 @@ def pairs(args: PairsArguments) -> None:
         reason = why_worse(response, reference)
         tally[reason or "the same codes"] += 1
         if reason or args.use_all:
-            turn = None if args.use_all or reason == "unparsable" else literal(response)
-            kept = (prompt, str(reference), response if turn is None else str(turn), reason or "none")
-            for column, value in zip(columns.values(), kept, strict=True):
-                column.append(value)
+            # In Python's spelling, as the references are: the spelling must not tell chosen from rejected.
+            if not args.use_all and reason != "unparsable":
+                response = str(literal(response))
+            columns["prompt"].append(prompt)
+            columns["chosen"].append(str(reference))
+            columns["rejected"].append(response)
+            columns["reason"].append(reason or "none")
     retained, rows = len(columns["prompt"]), tally["rows"]
     if not retained:
         raise UserError(f"{args.response_file}: none of {rows} rows gives a pair: {dict(tally)}")
@@ -187,9 +208,11 @@ def pairs(args: PairsArguments) -> None:
 def _texts(row: Any, where: str) -> tuple[str, str, str]:
     names = ("prompt", "response", "gpt")
     if not isinstance(row, dict) or not all(isinstance(row.get(name), str) for name in names):
-        found = ", ".join(map(str, row)) if isinstance(row, dict) else str(row)[:60]
+        found = str(row)[:60]
+        if isinstance(row, dict):
+            found = ", ".join(map(str, row))
         raise RecordError(f"{where}: found {found}; expected the columns {', '.join(names)}, each a text")
-    return tuple(row[name] for name in names)
+    return row["prompt"], row["response"], row["gpt"]
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Answer prompts, measure answers, or talk.
+"""Generate answers, measure their perplexity, score them by a reward model, or chat.
 
     python inference/chatbot.py --mode generate --model_name_or_path output/tutor/sft --data_path prompts.jsonl
     python inference/chatbot.py --mode ppl      --model_name_or_path output/tutor/sft --data_path prompts.jsonl
@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import math
 from argparse import ArgumentParser
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -23,21 +24,26 @@ try:
 except ImportError:
     ArgumentParser().exit(2, "error: no environment is active; at the project's root: source training/environment.sh\n")
 
-from utils.answering.chat import Talk
+from utils.answering.chat.conversation import Conversation
+from utils.answering.files import open_files
+from utils.answering.inference_model import InferenceModel, signature
+from utils.answering.jobs import RowJob, generation_job, model_facts, run_job, sampling_of, score_rows
 from utils.answering.output import MADE_BY, Shards, join_ranks
-from utils.answering.reader import Reader, answering, model_facts, open_files, samplings, score_rows, signature, work_on
-from utils.answering.rows import answer_row, numbers_in
+from utils.answering.rows import AnswerRow, answer_row, numbers_in
+from utils.arguments import parse_mode
 from utils.arguments.inference import (
+    MODES,
     ChatArguments,
     GenerateArguments,
     PplArguments,
     ReaderArguments,
     RmArguments,
-    parse_mode,
 )  # fmt: skip
 from utils.engine import ranks
 from utils.errors import UserError
+from utils.generation.sampling import Sampling
 from utils.model.loading import load_tokenizer
+from utils.records import Answer
 from utils.reporting import run_program, say
 from utils.statistics import mean_interval
 from utils.training.run import ROOT
@@ -46,86 +52,120 @@ PROGRAM = "chatbot.py"
 
 
 def main(argv: list[str] | None = None) -> None:
-    args = parse_mode(argv, __doc__)
+    _, args = parse_mode(MODES, argv, __doc__, flag="--mode")
     join_ranks()
     {"generate": generate, "ppl": ppl, "rm": rm, "chat": chat}[args.mode](args)
 
 
 def generate(args: GenerateArguments) -> None:
-    """Adds answers to every row: one greedy, or num_samples at each temperature."""
-    drawn = {"top_p": args.top_p, "top_k": args.top_k, "seed": args.seed}
-    how = samplings(args, args.temperature, args.num_samples, **drawn) if args.num_samples else samplings(args, [0.0])
+    """Add answers to every row: one greedy, or num_samples at each temperature."""
+    if args.num_samples:
+        samplings = [sampling_of(args, temperature, args.num_samples, draw=args) for temperature in args.temperature]
+    else:
+        samplings = [sampling_of(args, temperature=0.0)]
     rows, output = open_files(args, args.mode, PROGRAM)
 
-    def make():
-        finish = lambda row, answers: row.with_answers(answers, greedy=not args.num_samples)  # noqa: E731
-        return answering(Reader(args), rows, how, args.max_prompt_seq_len, finish)
+    def finish(row: AnswerRow, answers: list[Answer]) -> dict[str, Any]:
+        return row.with_answers(answers, greedy=not args.num_samples)
 
-    work_on(rows, args, output, {"what": "generating", **settings(how, args), **model_facts(args)}, make)
+    def load() -> RowJob:
+        model, longest = InferenceModel(args), args.max_prompt_seq_len
+        return generation_job(model, rows, samplings, max_prompt_seq_len=longest, finish=finish)
+
+    facts = {"what": "generating", **settings(samplings, args.max_prompt_seq_len), **model_facts(args)}
+    run_job(rows, args, output, facts=facts, load=load)
 
 
 def ppl(args: PplArguments) -> None:
-    """Measures the answers of every row; a row without any is answered greedily first."""
-    how = samplings(args, [0.0])
+    """Measure the perplexity of every row's answers; a row without any is answered greedily first."""
+    samplings = [sampling_of(args, temperature=0.0)]
     rows, output = open_files(args, args.mode, PROGRAM)
-    unanswered = [n for n, row in enumerate(rows) if not row.record.answers]
+    unanswered = [number for number, row in enumerate(rows) if not row.record.answers]
 
-    def make():
-        reader = Reader(args)
-        finish = lambda row, answers: answer_row(row.with_answers(answers, greedy=True), row.record.where)  # noqa: E731
-        answer, sizes = answering(reader, rows, how, args.max_prompt_seq_len, finish, unanswered)
+    def finish(row: AnswerRow, answers: list[Answer]) -> AnswerRow:
+        # Read back as from a file, so that a new answer is measured exactly as one of the input.
+        return answer_row(row.with_answers(answers, greedy=True), row.record.where)
 
-        def work(batch):
-            new = [n for n in batch if sizes[n]]
-            answered = dict(zip(new, answer(new), strict=True)) if new else {}
-            full = [answered.get(n, rows[n]) for n in batch]
-            limits = (args.max_seq_len, args.max_prompt_seq_len)
-            nlls = reader.scores([row.record for row in full], *limits, budget=args.tokens_per_batch)
-            return [row.with_likelihood(nll) for row, nll in zip(full, nlls, strict=True)]
+    def load() -> RowJob:
+        model = InferenceModel(args)
+        longest = args.max_prompt_seq_len
+        generation = generation_job(model, rows, samplings, max_prompt_seq_len=longest, finish=finish, only=unanswered)
 
-        return work, sizes
+        def work(batch: Sequence[int]) -> list[dict[str, Any]]:
+            full, new = {}, []
+            for number in batch:
+                full[number] = rows[number]
+                if generation.sizes[number]:
+                    new.append(number)
+            if new:
+                full.update(zip(new, generation.work(new), strict=True))
+            records = [row.record for row in full.values()]
+            nlls = model.scores(records, args.max_seq_len, longest, budget=args.tokens_per_batch)
+            return [row.with_likelihood(nll) for row, nll in zip(full.values(), nlls, strict=True)]
 
-    facts = {"what": "measuring", "max_seq_len": args.max_seq_len, **settings(how, args), **model_facts(args)}
-    shards = work_on(rows, args, output, facts, make)
-    mean = summarise(shards, "nll_per_token", "nll_per_token", "negative log-likelihood of a token")
+        return RowJob(work, generation.sizes)
+
+    settings_of = settings(samplings, args.max_prompt_seq_len)
+    facts = {"what": "measuring", "max_seq_len": args.max_seq_len, **settings_of, **model_facts(args)}
+    shards = run_job(rows, args, output, facts=facts, load=load)
+    mean = summarise(shards, "nll_per_token", scorer="nll_per_token", title="negative log-likelihood of a token")
     say(f"perplexity, the exponential of this mean: {math.exp(mean):.4g}")
 
 
 def rm(args: RmArguments) -> None:
-    """Scores every answer by a reward model."""
+    """Score every answer by a reward model."""
     if not args.model_name_or_path:
         args.model_name_or_path = str(ranks.from_rank_0(newest_reward_model))
     if not args.data_path:
         args.data_path = [str(ranks.from_rank_0(newest_answers))]
     rows, output = open_files(args, args.mode, PROGRAM)
-    summarise(score_rows(rows, args, output), "score", signature(args.model_name_or_path), "score")
+    shards = score_rows(rows, args, output)
+    summarise(shards, "score", scorer=signature(args.model_name_or_path), title="score")
 
 
 def chat(args: ChatArguments) -> None:
-    """A conversation in the terminal."""
+    """Hold a conversation in the terminal."""
     if ranks.world_size() > 1:
         raise UserError(f"--mode chat talks to one process; {ranks.world_size()} were started")
-    (how,) = samplings(args, [args.temperature], top_p=args.top_p, top_k=args.top_k, seed=args.seed)
-    reader, judge = Reader(args), None
-    if args.reward_model_name_or_path:
-        name = args.reward_model_name_or_path
-        own = load_tokenizer(name).chat_template  # what it was trained with, before what the language model needs
-        judge = Reader(ReaderArguments(name, template=None if own else args.template, bf16=args.bf16), reward=True)
-    Talk(reader, how, max_prompt_seq_len=args.max_prompt_seq_len, system=args.system, judge=judge).run()
+    sampling = sampling_of(args, args.temperature, draw=args)
+    model, reward = InferenceModel(args), None
+    name = args.reward_model_name_or_path
+    if name:
+        # A reward model is given the template that it was trained with; --template is only for one without its own.
+        template = args.template
+        if load_tokenizer(name).chat_template:
+            template = None
+        reward = InferenceModel(ReaderArguments(name, template=template, bf16=args.bf16), reward=True)
+    limit = args.max_prompt_seq_len
+    Conversation(model, sampling, max_prompt_seq_len=limit, system=args.system, reward=reward).run()
 
 
-def settings(how, args) -> dict[str, Any]:
-    """What decides the answers, for the output's args.json."""
-    together = {**asdict(how[0]), "temperature": [sampling.temperature for sampling in how]}
-    return {**together, "max_prompt_seq_len": args.max_prompt_seq_len}
+def settings(samplings: list[Sampling], max_prompt_seq_len: int) -> dict[str, Any]:
+    """Return what decides the answers, for the output's args.json."""
+    # The settings differ in their temperature alone.
+    together = {**asdict(samplings[0]), "temperature": [sampling.temperature for sampling in samplings]}
+    return {**together, "max_prompt_seq_len": max_prompt_seq_len}
 
 
 def summarise(shards: Shards, column: str, scorer: str, title: str) -> float:
-    """Say the mean over prompts of the mean over a prompt's answers, and its 95 % interval. Plain rows hold the numbers
-    in `column`, records in the scores of their answers, as `scorer`."""
+    """Print the mean over prompts of the mean over a prompt's answers, and its 95 % interval.
+
+    Args:
+        shards: the output.
+        column: where plain rows hold the numbers.
+        scorer: the name of the numbers among the scores of a record's answers.
+        title: of the numbers.
+
+    Returns:
+        The mean.
+    """
     means, answers = [], 0
     for row in shards.read():
-        numbers = list(numbers_in(row[column])) if column in row else [a["scores"][scorer] for a in row["answers"]]
+        if column in row:
+            numbers = list(numbers_in(row[column]))
+        else:
+            numbers = [answer["scores"][scorer] for answer in row["answers"]]
+        # By prompt first, so that a prompt with many answers does not count more.
         means.append(sum(numbers) / len(numbers))
         answers += len(numbers)
     found = mean_interval(means)
@@ -135,28 +175,34 @@ def summarise(shards: Shards, column: str, scorer: str, title: str) -> float:
 
 
 def newest_reward_model() -> Path:
-    """The newest folder of a reward model; PPO's critic, which lies in critic/ of its run, is none."""
-    configs = [
-        file
-        for file in _under_output("config.json")
-        if "SequenceClassification" in str(_json(file).get("architectures"))
-        and not (_json(file).get("is_critic") or file.parent.name == "critic")
-    ]
-    return _newest(configs, "reward model", "--model_name_or_path", "output/tutor/reward").parent
+    """Return the newest folder of a reward model under output/."""
+    configs = []
+    for file in _under_output("config.json"):
+        config = _json(file)
+        # PPO's critic, in critic/ of its run, has the architecture of a reward model, but predicts values.
+        critic = config.get("is_critic") or file.parent.name == "critic"
+        if "SequenceClassification" in str(config.get("architectures")) and not critic:
+            configs.append(file)
+    return _newest(configs, "reward model", flag="--model_name_or_path", example="output/tutor/reward").parent
 
 
 def newest_answers() -> Path:
-    """The newest file that --mode generate finished."""
-    made = [f for f in _under_output(f"*{MADE_BY}") if _json(f).get("what") == "generating"]
-    files = [f.with_name(f.name.removesuffix(MADE_BY)) for f in made]
-    return _newest([f for f in files if f.is_file()], "generated answers", "--data_path", "output/tutor/answers.jsonl")
+    """Return the newest file that --mode generate finished under output/."""
+    files = []
+    for made in _under_output(f"*{MADE_BY}"):
+        answers = made.with_name(made.name.removesuffix(MADE_BY))
+        if _json(made).get("what") == "generating" and answers.is_file():
+            files.append(answers)
+    return _newest(files, "generated answers", flag="--data_path", example="output/tutor/answers.jsonl")
 
 
 def _under_output(pattern: str) -> list[Path]:
-    return [f for f in (ROOT / "output").rglob(pattern) if not {"cache", "checkpoints"} & set(f.parts)]
+    # Models in checkpoints and copies in caches are no results.
+    return [file for file in (ROOT / "output").rglob(pattern) if not {"cache", "checkpoints"} & set(file.parts)]
 
 
 def _json(file: Path) -> dict[str, Any]:
+    """Return the object in a file, or {} if it cannot be read."""
     try:
         return json.loads(file.read_text(encoding="utf-8"))
     except (OSError, json.JSONDecodeError):
@@ -164,6 +210,7 @@ def _json(file: Path) -> dict[str, Any]:
 
 
 def _newest(found: list[Path], what: str, flag: str, example: str) -> Path:
+    """Return the newest file, and print its name. Raises UserError that asks for `flag` when there is none."""
     if not found:
         raise UserError(f"no {what} under {ROOT / 'output'}; name one with {flag}, as in "
                         f"python inference/chatbot.py --mode rm {flag} {example}")  # fmt: skip

@@ -4,7 +4,7 @@
         --results output/tutor/results.json
 
 Every file holds records with sampled answers, of the same prompts if the names are to be compared. The oracle judges
-from the words alone. `true_reward` in the results keeps the names that this run does not give. Where one reward model
+by the text alone. `true_reward` in the results keeps the names that this run does not give. Where one reward model
 has scored all answers of a file, its row also has the true reward of the best of n by those scores.
 """
 
@@ -36,7 +36,7 @@ from utils.world.truth import utilities
 
 @dataclass
 class EvaluationArguments:
-    answers: list[str] = required("answer files, each NAME=FILE")
+    answers: list[str] = required("answer files, each NAME=FILE", title="Evaluation")
     results: str = option("output/tutor/results.json", help="JSON file to merge the numbers into")
     overwrite: bool = overwriting()
     seed: int = option(1234, help="seed of the bootstrap over prompts")
@@ -44,7 +44,7 @@ class EvaluationArguments:
 
 def main(argv: list[str] | None = None) -> None:
     (args,) = parse([EvaluationArguments], argv, description=__doc__)
-    files = dict(_name_and_file(text) for text in args.answers)
+    files = dict(map(_name_and_file, args.answers))
     if len(files) < len(args.answers):
         raise UserError("--answers gives a name twice; expected NAME=FILE with different names")
     claim("evaluate_world.py", {"--results": args.results}, reads=files.values(), overwrite=args.overwrite)
@@ -59,6 +59,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _name_and_file(text: str) -> tuple[str, Path]:
+    """Return the parts of NAME=FILE. Raises UserError."""
     name, separator, file = text.partition("=")
     if not (name and separator and file):
         raise UserError(f"--answers {text!r}: expected NAME=FILE, as in sft=output/tutor/sft.jsonl")
@@ -66,9 +67,22 @@ def _name_and_file(text: str) -> tuple[str, Path]:
 
 
 def evaluate(name: str, file: Path, seed: int) -> dict:
-    """Mean utility (1 to 7) with a bootstrap over prompts, length in words, share finished, and the mean per state of
-    the student's turn. Raises UserError."""
+    """Evaluate the answers of a file.
+
+    Args:
+        name: of the answers, for the progress bar.
+        file: records with answers.
+        seed: of the bootstrap over prompts.
+
+    Returns:
+        Mean utility (1 to 7) with its interval, length in words, share finished, and the mean utility by the state of
+        the student's turn.
+
+    Raises:
+        UserError: a record has no answers, or is not of the built-in world.
+    """
     records = list(read_records(file))
+    # For each record the utility of every answer; for each answer its length and whether it ended.
     worth, states, words, finished = [], defaultdict(list), [], []
     with progress(f"judging {name}", len(records)) as advance:
         for record in records:
@@ -76,37 +90,59 @@ def evaluate(name: str, file: Path, seed: int) -> dict:
                 raise UserError(f"{record.where}: no answers; expected records that chatbot.py --mode generate wrote")
             worth.append(utilities(record))
             states[read_prompt(record.prompt).state].append(worth[-1])
-            words += [len(answer.text.split()) for answer in record.answers]
-            finished += [answer.finished for answer in record.answers]
+            for answer in record.answers:
+                words.append(len(answer.text.split()))
+                finished.append(answer.finished)
             advance()
+    of_states = {}
+    # In the order of STATES, which is that of the printed columns.
+    for state in STATES:
+        if state in states:
+            of_states[state] = cluster_bootstrap(states[state], seed).to_json()
     return {
         "reward": cluster_bootstrap(worth, seed).to_json(),
         "answers": len(words),
         "mean_words": sum(words) / len(words),
         "finished": wilson_interval(sum(finished), len(finished)).to_json(),
-        "states": {s: cluster_bootstrap(states[s], seed).to_json() for s in STATES if s in states},
+        "states": of_states,
         "file": str(file),
         **best_of(records, worth, seed),
     }
 
 
 def best_of(records: Sequence[Record], worth: Sequence[Sequence[float]], seed: int) -> dict:
-    """{"best_of": {"scorer", "reward": {n: true reward of the best of n}}} for n = 1, 2, 4, … up to the fewest answers
-    of a prompt, chosen by the answers' scores; {} unless one model scored them all and every prompt has two or more."""
-    scorers = set.intersection(*({*answer.scores} for record in records for answer in record.answers)) - {*LIKELIHOODS}
+    """Return the true reward of the best of n = 1, 2, 4, … answers, chosen by the scores of a reward model.
+
+    Args:
+        records: with answers.
+        worth: for each record the utility of every answer.
+        seed: of the bootstrap over prompts.
+
+    Returns:
+        {"best_of": {"scorer", "reward": {n: estimate}}}, n up to the fewest answers of a prompt; {} unless exactly one
+        model scored every answer, and every prompt has two or more.
+    """
     most = min(len(record.answers) for record in records)
+    scorers = set(records[0].answers[0].scores)
+    for record in records:
+        for answer in record.answers:
+            scorers &= set(answer.scores)
+    scorers -= set(LIKELIHOODS)
     if len(scorers) != 1 or most < 2:
         return {}
-    scorer = scorers.pop()
-    scores = [[answer.scores[scorer] for answer in record.answers[:most]] for record in records]
-    rewards = {
-        n: cluster_bootstrap([[best_of_n(s, w[:most], n)] for s, w in zip(scores, worth, strict=True)], seed).to_json()
-        for n in doublings(most)
-    }
+    scorer, rewards = scorers.pop(), {}
+    for n in doublings(most):
+        expected = []
+        for record, utilities_of_record in zip(records, worth, strict=True):
+            scores = [answer.scores[scorer] for answer in record.answers[:most]]
+            # A cluster of one value: the interval is over prompts.
+            expected.append([best_of_n(scores, utilities_of_record[:most], n)])
+        rewards[n] = cluster_bootstrap(expected, seed).to_json()
     return {"best_of": {"scorer": scorer, "reward": rewards}}
 
 
 def _read_results(path: Path) -> dict:
+    """Return the results so far, {} without a file. Raises UserError for anything but a JSON object."""
     if not path.exists():
         return {}
     try:
@@ -119,16 +155,23 @@ def _read_results(path: Path) -> dict:
 
 
 def table(rows: dict[str, dict]) -> list[str]:
-    """One line a name, and what the columns mean above them."""
+    """Return the lines of a table: a header, and a line for each name."""
     width = max(map(len, rows), default=0)
     lines = [f"{'':{width}}  true reward  95 % interval   prompts  answers  words  finished  " + "  ".join(STATES)]
     for name, row in rows.items():
         reward, states = row["reward"], row["states"]
-        interval = "-" if reward["low"] is None else f"{reward['low']:.3f} - {reward['high']:.3f}"
+        interval, of_states = "-", []
+        if reward["low"] is not None:
+            interval = f"{reward['low']:.3f} - {reward['high']:.3f}"
+        for state in STATES:
+            # A column is as wide as its name.
+            if state in states:
+                of_states.append(f"{states[state]['value']:{len(state)}.2f}")
+            else:
+                of_states.append(f"{'-':>{len(state)}}")
         lines.append(
             f"{name:{width}}  {reward['value']:11.3f}  {interval:14}  {reward['n']:7}  {row['answers']:7}"
-            f"  {row['mean_words']:5.1f}  {row['finished']['value']:8.1%}  "
-            + "  ".join(f"{states[s]['value']:{len(s)}.2f}" if s in states else f"{'-':>{len(s)}}" for s in STATES)
+            f"  {row['mean_words']:5.1f}  {row['finished']['value']:8.1%}  " + "  ".join(of_states)
         )
     return lines
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from judging import cases, request
 
-from utils.llm.asking import Limits, Question, ask
+from utils.llm.asking import Question, RateLimits, ask
 from utils.llm.ledger import Ledger
 from utils.llm.providers import open_provider, request_of
 from utils.records import write_jsonl
@@ -29,7 +29,7 @@ def questions(count, size=0):
 def main():
     path, url, count, concurrency, output, *size = sys.argv[1:]
     wanted = int(count), *map(int, size)
-    limits = Limits(concurrency=int(concurrency), timeout=1.5, backoff=0.02, max_retries=12)
+    limits = RateLimits(concurrency=int(concurrency), timeout=1.5, backoff=0.02, max_retries=12)
     with Ledger(path) as ledger:
         ask(questions(*wanted), ledger, open_provider("openai", url), limits)
         found = (ledger.outcome(q.request.key, q.parser, q.parser_args) for q in questions(*wanted))

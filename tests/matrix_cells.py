@@ -63,7 +63,7 @@ FACTORS = {
 ALWAYS = ("--num_train_epochs", "1", "--max_eval_samples", "5", "--per_device_eval_batch_size", "2")
 PPO = (
     "--max_answer_seq_len", "6", "--prompts_per_rollout", "8", "--samples_per_prompt", "2", "--minibatches", "2",
-    "--ppo_epochs", "1", "--generation_batch_size", "2", "--table_every", "1",
+    "--ppo_epochs", "1", "--generation_batch_size", "2",
 )  # fmt: skip
 STEPS = 3
 TOLERANCE = 1e-4  # of metrics in float32 between layouts: sums in another order, three updates of Adam

@@ -16,12 +16,14 @@ from toys import tiny_lm, tiny_rm
 from utils.arguments.options import TrainingArguments
 from utils.engine import deepspeed_engine as engines
 from utils.engine import ranks
-from utils.losses.preference import LOSSES, Pairs
+from utils.losses.preference import LOSSES, LogRatios
 from utils.losses.reward import bradley_terry
 from utils.model.scoring import Policy, RewardModel
 from utils.tokens.group import group
 from utils.training.run import Run
-from utils.training.trainer import Trainer, make_plan
+from utils.training.setup import make_plan
+from utils.training.stage import Stage
+from utils.training.steps import OfflineSteps
 
 
 def toy_groups(count):
@@ -40,11 +42,11 @@ def learner(stage):
 
     def reward(model, batch):
         scores = model(batch)
-        return bradley_terry(scores[batch.winners], scores[batch.losers]), {}
+        return bradley_terry(scores[batch.chosen], scores[batch.rejected]), {}
 
     def dpo(model, batch):
         ratio = batch.sum_per_answer(model(batch))
-        pairs = Pairs(ratio[batch.winners], ratio[batch.losers], None, None, beta=0.1)
+        pairs = LogRatios(ratio[batch.chosen], ratio[batch.rejected], None, None, beta=0.1)
         return LOSSES["sigmoid"].losses(pairs), {"margin": pairs.delta}
 
     return {"sft": sft, "reward": reward, "dpo": dpo}[stage]
@@ -82,10 +84,9 @@ def main():
     plan = make_plan(groups, args, unit="token" if options.stage == "sft" else "pair")
     engine = engines.Engine(scorer, args, plan.total_steps)
     before = engine.full_state_dict()
-    trainer = Trainer(Run(args, [args]), engine, plan, groups, learner(options.stage), None, None)
-    trainer.ema = None
+    trainer = OfflineSteps(Stage(Run(args, [args]), engine, None), plan, learner(options.stage), lambda: None)
     engine.module.train()
-    rows = [trainer._step(n) for n in range(1, plan.total_steps + 1)]
+    rows = [trainer.update(n) for n in range(1, plan.total_steps + 1)]
     after = engine.full_state_dict()
     if ranks.rank() == 0:
         torch.save({"rows": rows, "before": before, "after": after}, options.out)

@@ -11,7 +11,7 @@ from aiohttp import web
 from model_server import completion, error, model_server, ok
 
 from utils.errors import UserError
-from utils.llm.asking import Limits, Question, ask
+from utils.llm.asking import Question, RateLimits, ask
 from utils.llm.ledger import Ledger
 from utils.llm.providers import open_provider, request_of
 
@@ -32,7 +32,7 @@ def start(tmp_path, monkeypatch):
         questions = list(questions)
         limits = {"backoff": 0.01, "timeout": 5.0, **limits}
         with Ledger(path) as ledger:
-            summary = ask(questions, ledger, open_provider("openai", server.url), Limits(**limits))
+            summary = ask(questions, ledger, open_provider("openai", server.url), RateLimits(**limits))
             outcomes = [ledger.outcome(q.request.key, q.parser, q.parser_args) for q in questions]
             return summary, outcomes, ledger.report()
 
@@ -122,7 +122,7 @@ def test_a_lasting_fault_fails_and_the_next_run_tries_again(start, fault):
 def test_a_failure_is_not_asked_again_by_the_same_command(tmp_path):
     with model_server(lambda asked, number: error(500)) as server, Ledger(tmp_path / "ledger") as ledger:
         for _ in range(2):
-            ask([question()], ledger, open_provider("openai", server.url), Limits(max_retries=1, backoff=0.01))
+            ask([question()], ledger, open_provider("openai", server.url), RateLimits(max_retries=1, backoff=0.01))
         assert len(server.asked) == 2
 
 
@@ -190,7 +190,7 @@ def test_retry_after_is_honoured(start, form):
 
 
 def test_a_wait_of_an_hour_ends_the_run(start):
-    told = pytest.raises(UserError, match="asks to come back in 3600 s; the same command continues then")
+    told = pytest.raises(UserError, match="asks to wait 3600 s; run the same command again then")
     with model_server(lambda asked, number: error(429, headers={"Retry-After": "3600"})) as server, told:
         start(server, [question()])
 

@@ -14,7 +14,7 @@ from processes import environment
 from toys import ROOT
 
 from utils.errors import UserError
-from utils.llm.asking import Limits, Question, ask
+from utils.llm.asking import Question, RateLimits, ask
 from utils.llm.ledger import Ledger
 from utils.llm.providers import open_provider, request_of
 
@@ -26,7 +26,7 @@ def start(tmp_path):
     def run(url, count, **limits):
         limits = {"batch": True, "timeout": 5.0, "backoff": 0.01, **limits}
         with Ledger(tmp_path / "ledger") as ledger:
-            summary = ask(questions(count), ledger, open_provider("openai", url), Limits(**limits))
+            summary = ask(questions(count), ledger, open_provider("openai", url), RateLimits(**limits))
             found = [ledger.outcome(q.request.key, q.parser, q.parser_args) for q in questions(count)]
             return summary, found, ledger.report()
 
@@ -51,7 +51,7 @@ def test_a_batch(start, tmp_path):
     with oracle() as url:  # the same answers as one by one
         other = tmp_path / "other"
         with Ledger(other) as ledger:
-            ask(questions(30), ledger, open_provider("openai", url), Limits())
+            ask(questions(30), ledger, open_provider("openai", url), RateLimits())
             assert [ledger.outcome(q.request.key, q.parser, q.parser_args) for q in questions(30)] == found
 
 
@@ -112,20 +112,20 @@ def test_who_has_no_batches(tmp_path):
     asked = Question(request_of("anthropic", "oracle", [{"role": "user", "content": "x"}]), "completion")
     provider = open_provider("anthropic", "http://localhost:1")
     with Ledger(tmp_path / "ledger") as ledger, pytest.raises(UserError, match="--batch: anthropic has no batch API"):
-        ask([asked], ledger, provider, Limits(batch=True))
+        ask([asked], ledger, provider, RateLimits(batch=True))
 
 
 DYING = """
 import os, signal, sys
 import utils.llm.asking.batch
 from asking_worker import questions
-from utils.llm.asking import Limits, ask
+from utils.llm.asking import RateLimits, ask
 from utils.llm.ledger import Ledger
 from utils.llm.providers import open_provider
-from utils.llm.providers.batches import Batches
+from utils.llm.providers.batches import BatchSession
 
 moment, path, url = sys.argv[1:]
-submit, outcomes = Batches.submit, Batches.outcomes
+submit, outcomes = BatchSession.submit, BatchSession.outcomes
 utils.llm.asking.batch.AT_ONCE = 5
 
 def die():
@@ -146,13 +146,13 @@ async def read_and_die(self, file):
     for_each = enumerate(await outcomes(self, file))
     return (row if number < 10 else die() for number, row in for_each)
 
-Batches.submit = submit_and_die
+BatchSession.submit = submit_and_die
 if moment == "waiting":
-    Batches.look = look_and_die
+    BatchSession.look = look_and_die
 if moment == "reading":
-    Batches.outcomes = read_and_die
+    BatchSession.outcomes = read_and_die
 with Ledger(path) as ledger:
-    ask(questions(20), ledger, open_provider("openai", url), Limits(batch=True))
+    ask(questions(20), ledger, open_provider("openai", url), RateLimits(batch=True))
 """
 
 

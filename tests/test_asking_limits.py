@@ -11,7 +11,7 @@ from model_server import error, model_server, ok
 from test_asking import KEY, question, start  # noqa: F401 (start is a fixture)
 
 from utils.errors import UserError
-from utils.llm.asking import Limits, ask
+from utils.llm.asking import RateLimits, ask
 from utils.llm.ledger import Ledger
 from utils.llm.providers import open_provider
 
@@ -285,6 +285,6 @@ def test_a_server_on_this_machine_is_reached_past_any_proxy(start, monkeypatch):
 def test_inside_an_event_loop_as_in_a_notebook(tmp_path):
     async def cell():
         with model_server() as server, Ledger(tmp_path / "ledger") as ledger:
-            return ask([question()], ledger, open_provider("openai", server.url), Limits())
+            return ask([question()], ledger, open_provider("openai", server.url), RateLimits())
 
     assert asyncio.run(cell()).answered == 1

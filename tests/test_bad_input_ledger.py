@@ -17,7 +17,7 @@ from test_asking import question
 from toys import ROOT
 
 from utils.errors import UserError
-from utils.llm.asking import Limits, ask
+from utils.llm.asking import RateLimits, ask
 from utils.llm.ledger import Ledger
 from utils.llm.providers import open_provider
 
@@ -58,12 +58,12 @@ def worker(path, url, count=20, **options):
 
 
 def test_programs(refuse, path, tmp_path):
-    assert "ledger.py without a mode: expected one of report, list, reparse" in refuse()
-    assert "ledger.py repot: expected one of report, list, reparse" in refuse("repot")
+    assert "the mode is missing; expected one of report, list, reparse" in refuse()
+    assert "mode repot: no such mode; expected one of report, list, reparse" in refuse("repot")
     assert "--ledger" in refuse("report")
     assert f"{tmp_path / 'none'}: no such ledger" in refuse("report", "--ledger", tmp_path / "none")
     assert "--state is 'lost'; expected one of planned" in refuse("list", "--ledger", path, "--state", "lost")
-    assert "unknown option --state" in refuse("report", "--ledger", path, "--state", "failed")
+    assert "--state is used by list, not by report" in refuse("report", "--ledger", path, "--state", "failed")
     assert "cannot be written" in refuse("report", "--ledger", path, "--json", path / "report.json")
     assert "cannot be written" in refuse("list", "--ledger", path, "--json", "/proc/rows.jsonl")
     assert sorted(each.name for each in tmp_path.iterdir()) == ["ledger"]
@@ -117,7 +117,7 @@ def test_the_lock_is_lost_while_asking(path, monkeypatch):
 
     with model_server(answer) as server, Ledger(path) as ledger:
         with pytest.raises(UserError, match="another program holds the ledger's lock"):
-            ask(map(question, range(50)), ledger, open_provider("openai", server.url), Limits(concurrency=2))
+            ask(map(question, range(50)), ledger, open_provider("openai", server.url), RateLimits(concurrency=2))
         other.execute("ROLLBACK")
     with Ledger(path) as ledger:
         report = ledger.report()
@@ -190,7 +190,7 @@ def test_a_place_where_nothing_can_be_made():
 )
 def test_limits(flags, words):
     with pytest.raises(UserError, match=words):
-        Limits(**flags)
+        RateLimits(**flags)
 
 
 def test_ctrl_c_of_a_program(path):
@@ -208,7 +208,7 @@ def test_ctrl_c_of_a_program(path):
         started.append(subprocess.Popen([*map(str, words)], env=paths, stderr=subprocess.PIPE, text=True))
         told = started[0].communicate(timeout=60)[1]
         sent = len(server.asked)
-    assert started[0].returncode == 130 and told == "interrupted; the same command continues\n"
+    assert started[0].returncode == 130 and told == "interrupted; run the same command again to continue\n"
     with Ledger(path) as ledger:
         report = ledger.report()
     assert report["answered"] == sent < 3000 and report["possibly_billed"] == 0

@@ -104,8 +104,8 @@ def test_pairs(refuse, tmp_path):
 
 
 def test_tutor_split(refuse, tmp_path):
-    assert "tutor.py without a mode: expected tutor.py split or tutor.py pairs" in refuse("tutor")
-    assert "tutor.py splt: expected tutor.py split" in refuse("tutor", "splt")
+    assert "the mode is missing; expected one of split, pairs" in refuse("tutor")
+    assert "mode splt: no such mode; expected one of split, pairs" in refuse("tutor", "splt")
     run = lambda *words: refuse("tutor", "split", "--data_dir", tmp_path / "d", *words)  # noqa: E731
     assert "no bio-dataset-1.json, -2.json, … there; expected at least one" in run()
     path = tmp_path / "d" / "bio-dataset-1.json"
@@ -116,7 +116,7 @@ def test_tutor_split(refuse, tmp_path):
     write(path, [json.dumps([CONVERSATION])])
     assert "--num_sft is -1; expected 0 or more" in run("--num_sft", "-1")
     assert "--instruction_file none: cannot be read" in run("--instruction_file", "none")
-    assert "unknown option --use_all" in run("--use_all")
+    assert "--use_all is used by pairs, not by split" in run("--use_all")
     assert [found.name for found in (tmp_path / "d").iterdir()] == ["bio-dataset-1.json"]
 
 

@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 from utils.arguments.options import ModelArguments
 from utils.model import loading
 from utils.tokens.templates import Renderer
-from utils.training import model_card
+from utils.training.extras import model_card
 
 LORA = ("--lora_dim", "4", "--max_steps", "4")
 KINDS = {DPO: AutoModelForCausalLM, REWARD: AutoModelForSequenceClassification}
@@ -138,7 +138,7 @@ def test_cards(home):
         code = told.split("```python\n")[1].split("```")[0].replace("OUTPUT", str(home / stage))
         scope = {}
         exec(code.replace("…", "say yes"), scope)
-        assert isinstance(scope["model"], kind._model_mapping[type(scope["model"].config)])
+        assert type(scope["model"]) is type(kind.from_config(scope["model"].config))
 
 
 def test_a_card_of_somebody_else_stays_and_ours_is_the_same_again(home, tmp_path, monkeypatch):

@@ -4,7 +4,8 @@ from html.parser import HTMLParser
 
 import pytest
 
-from utils.report.charts import Axis, Chart, Scale, Series, binned, interval, short, tick
+from utils.report.axes import Axis, Scale, short, tick
+from utils.report.charts import Bounds, Chart, Level, Series, binned, interval
 
 X, Y = Axis("steps"), Axis("nats & bits")
 
@@ -14,14 +15,14 @@ def drawn(*series, **more):
 
 
 def test_an_interval_is_drawn_to_scale():
-    row = interval(4.0, 3.0, 5.5, (2, 6), width=212)  # 50 a unit, from 6
-    assert 'cx="106.0"' in row and 'x1="56.0" x2="181.0"' in row
-    assert "band" not in interval(4.0, None, None, (2, 6))
+    row = interval(4.0, low=3.0, high=5.5, scale=Bounds(2, 6))  # 57 a unit, from 6
+    assert 'cx="120.0"' in row and 'x1="63.0" x2="205.5"' in row
+    assert "band" not in interval(4.0, low=None, high=None, scale=Bounds(2, 6))
 
 
 def test_a_line_runs_from_corner_to_corner():
     """The plot is 348 - 46 = 302 wide and 144 high; points keep 8 from its edges."""
-    svg = drawn(Series([(0, 1.0), (10, 3.0)], line=True), level=(2.0, "half"))
+    svg = drawn(Series([(0, 1.0), (10, 3.0)], line=True), level=Level(2.0, "half"))
     assert 'points="54.0,162.0 340.0,34.0"' in svg and "half 2.00" in svg
     assert '<line class="level" x1="46.0" x2="348.0" y1="98.0" y2="98.0"/>' in svg
     assert ">steps</text>" in svg and ">nats &amp; bits</text>" in svg and 'aria-label="a &amp; b"' in svg
@@ -77,7 +78,7 @@ def test_perfect_calibration_is_the_diagonal():
     ],
 )
 def test_ticks_are_round(axis, low, high, expected):
-    assert Scale(axis, low, high, 0, 100).ticks() == pytest.approx(expected)
+    assert Scale(axis, low, high, start=0, end=100).ticks() == pytest.approx(expected)
 
 
 def test_long_runs_are_binned():

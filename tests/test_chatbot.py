@@ -14,10 +14,13 @@ from toy_folders import command, quiet_environment, read_rows, run, write_rows
 
 from inference import chatbot
 from utils.answering.chat.streaming import AnswerStream
+from utils.answering.files import open_files
+from utils.answering.inference_model import InferenceModel
 from utils.answering.output import Shards
 from utils.arguments.inference import MODES
 from utils.errors import UserError
-from utils.generation import generate
+from utils.generation.generate import generate
+from utils.generation.request import GenerationRequest
 from utils.generation.sampling import Sampling
 from utils.records import Message, read_records
 
@@ -27,9 +30,9 @@ def test_greedy_answers_of_plain_rows_are_those_of_generate(folder, here):
     lm(folder, "generate", "--data_path", here / "plain.txt", "--max_new_tokens", 7, "--batch_size", 4)
     rows = read_rows(here / "plain-generate.jsonl")
     assert [{k: row[k] for k in PLAIN[0]} for row in rows] == PLAIN
-    reader = chatbot.Reader(chatbot.ReaderArguments(str(folder / "lm"), template="human_assistant"))
+    reader = InferenceModel(chatbot.ReaderArguments(str(folder / "lm"), template="human_assistant"))
     prompts = [reader.renderer.prompt_ids([Message("user", text)]) for text in TEXTS]
-    expected = generate(reader.model, reader.renderer, prompts, Sampling(7, temperature=0), 6)
+    expected = generate(reader.model, GenerationRequest(reader.renderer, prompts, Sampling(7, temperature=0)), 6)
     assert [row["greedy"] for row in rows] == [c.text for (c,) in expected]
     assert [row["greedy_finished"] for row in rows] == [c.finished for (c,) in expected]
 
@@ -80,7 +83,7 @@ def test_ppl_answers_what_has_no_answer_and_scores_the_rest(folder, here):
     assert scored["ppl"] == scored["nll_per_token"] and scored["perplexity"] == pytest.approx(math.exp(scored["ppl"]))
     lm(folder, "generate", "--data_path", here / "mixed.txt", "--max_new_tokens", 6)
     assert answered["greedy"] == read_rows(here / "mixed-generate.jsonl")[1]["greedy"]
-    reader = chatbot.Reader(chatbot.ReaderArguments(str(folder / "lm"), template="human_assistant"))
+    reader = InferenceModel(chatbot.ReaderArguments(str(folder / "lm"), template="human_assistant"))
     for row, text, finished in ((scored, TEXTS[0], True), (answered, TEXTS[1], answered["greedy_finished"])):
         messages = [Message("user", text)]
         prompt = reader.renderer.prompt_ids(messages)
@@ -316,8 +319,9 @@ def test_long_prompts_lose_their_start_and_are_counted(folder, here, capsys):
     write_rows(here / "long.jsonl", [{"prompt": "be kind " * 100 + "hello"}, {"prompt": "hello"}])
     lm(folder, "generate", "--data_path", here / "long.jsonl", "--max_new_tokens", 4, "--max_prompt_seq_len", 40)
     assert "1  prompts cut at their start" in capsys.readouterr().out
-    reader = chatbot.Reader(chatbot.ReaderArguments(str(folder / "lm"), template="human_assistant"))
-    (record,) = (r.record for r in chatbot.open_files(_files(here / "long.jsonl"), "x", "chatbot.py")[0][:1])
+    reader = InferenceModel(chatbot.ReaderArguments(str(folder / "lm"), template="human_assistant"))
+    rows, _ = open_files(_files(here / "long.jsonl"), "x", "chatbot.py")
+    record = rows[0].record
     prompt = reader.prompt(record, 40)
     assert len(prompt) == 40 and prompt == reader.renderer.prompt_ids(record.prompt)[-40:]
 
@@ -351,7 +355,7 @@ def test_chat_is_a_conversation(folder, tmp_path):
 
 
 def test_what_may_become_a_stop_string_waits(folder):
-    renderer = chatbot.Reader(chatbot.ReaderArguments(str(folder / "lm"), template="human_assistant")).renderer
+    renderer = InferenceModel(chatbot.ReaderArguments(str(folder / "lm"), template="human_assistant")).renderer
     stream, shown = AnswerStream(renderer, ["\n\nHuman:"]), []
     ids = renderer.encoder.ids([" five is\n\nHum\n\nHuman: hello"])[0]
     for n in range(1, len(ids) + 1):

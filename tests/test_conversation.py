@@ -1,6 +1,8 @@
 """chatbot.py --mode chat at a real terminal: its keys, its commands, and what it saves."""
 
 import io
+import re
+import subprocess
 import sys
 
 import pytest
@@ -9,13 +11,16 @@ from prompt_toolkit.application import create_app_session
 from prompt_toolkit.input import create_pipe_input
 from prompt_toolkit.output import DummyOutput
 from terminal import ALT_ENTER, CTRL_C, CTRL_D, ENTER, UP, Terminal
-from toy_folders import command, lm_folder, quiet_environment, toy_tokenizer
+from toy_folders import command, lm_folder, quiet_environment, rm_folder, toy_tokenizer
 
+from utils.answering.chat.conversation import Conversation, require_system_role
 from utils.answering.chat.lines import EditedLines
 from utils.answering.chat.streaming import AnswerStream
-from utils.answering.chat.talk import require_system_role
 from utils.answering.chat.transcript import Transcript
+from utils.answering.inference_model import InferenceModel
+from utils.arguments.inference import ReaderArguments
 from utils.errors import UserError
+from utils.generation.sampling import Sampling
 from utils.raw_datasets import records_of
 from utils.records import Answer, Message, read_records
 from utils.tokens.templates import Renderer
@@ -89,6 +94,23 @@ def test_ctrl_c_stops_an_answer_then_the_talk(folder, tmp_path):
     assert second.prompt[1] == Message("assistant", first.answers[0].text)
 
 
+def test_an_answer_that_cannot_be_scored_stays_in_the_conversation(folder, tmp_path):
+    """The judge's template takes one question; the score of the second fails, and the talk goes on from its answer."""
+    rm_folder(tmp_path / "rm")
+    tokenizer = toy_tokenizer()
+    tokenizer.chat_template = "{% if messages|length > 2 %}{{ raise_exception('one question') }}{% endif %}" + TURNS
+    tokenizer.save_pretrained(tmp_path / "rm")
+    reader = InferenceModel(ReaderArguments(str(folder / "lm"), template="human_assistant"))
+    judge = InferenceModel(ReaderArguments(str(tmp_path / "rm")), reward=True)
+    talk = Conversation(reader, Sampling(max_new_tokens=4), max_prompt_seq_len=200, reward=judge)
+    talk.ask("hello")
+    with pytest.raises(UserError, match="one question"):
+        talk.ask("five")
+    first, second = talk.transcript.records
+    assert first.answers[0].scores and not second.answers[0].scores
+    assert talk.transcript.prompt("three")[2:4] == (second.prompt[2], Message("assistant", second.answers[0].text))
+
+
 def test_ctrl_c_clears_a_line_that_is_begun_and_history_is_in_memory():
     with create_pipe_input() as keys, create_app_session(input=keys, output=DummyOutput()):
         lines = EditedLines()
@@ -145,6 +167,20 @@ def test_from_a_pipe_a_mistake_ends_the_run(folder, monkeypatch, capsys, typed, 
     with pytest.raises(UserError, match=message):
         chat("--mode", "chat", "--model_name_or_path", folder / "lm", *HUMAN, "--max_new_tokens", 6)
     assert capsys.readouterr().out.count("model ›") <= 1
+
+
+def test_a_transcript_from_a_pipe_shows_the_questions(folder, tmp_path):
+    """As they are typed, with no markup or picture in them, each before its answer."""
+    typed = "hello [bold]there[/bold] :smile:\n\n/reset\nfive\n"
+    words = command("inference/chatbot.py", "--mode", "chat", "--model_name_or_path", folder / "lm", *HUMAN)
+    done = subprocess.run(
+        [*words, "--max_new_tokens", "3"], input=typed, capture_output=True, text=True, env=quiet_environment()
+    )
+    assert done.returncode == 0, done.stderr
+    asked = (
+        r"you › hello \[bold\]there\[/bold\] :smile:\nmodel › .*\nyou › \nyou › /reset\na new .*\nyou › five\nmodel › "
+    )
+    assert re.search(asked, done.stdout), done.stdout
 
 
 def test_a_model_cannot_steer_the_terminal(capsys):

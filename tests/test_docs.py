@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from checkout import fences
 from toys import ROOT
 
 from utils.errors import UserError
@@ -20,11 +21,11 @@ from utils.tokens.templates import wording
 
 STAGES = ("step1_sft", "step2_reward", "step3_dpo", "step3_ppo")
 READMES = [ROOT / f"{top}README.md" for top in ("", "inference/", "ds_configs/")] + [*ROOT.glob("training/*/README.md")]
-DOCUMENTS = sorted([*READMES, *(ROOT / "docs").glob("*.md")])
+DOCUMENTS = sorted([*READMES, *(ROOT / "docs").rglob("*.md"), ROOT / "CONTRIBUTING.md"])
 PROGRAMS = [p for top in ("training", "inference", "data_collect") for p in sorted((ROOT / top).rglob("*.py"))]
 TOPS = "training|inference|data_collect|utils|ds_configs|docs|tests"
 STARTERS = {"python", "python3", "torchrun", "deepspeed", "accelerate"}
-OTHER_TOOLS = {"pip", "git", "source", "tensorboard", "cp", "export"}
+OTHER_TOOLS = {"pip", "ruff", "git", "source", "tensorboard", "cp", "export"}
 ENVIRONMENT = {"OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "HF_HUB_OFFLINE", "HF_HOME", "WORKERS"}
 
 
@@ -71,7 +72,7 @@ def all_flags() -> frozenset[str]:
     for program in PROGRAMS:
         for mode in modes if program.name == "chatbot.py" else [[]]:
             with contextlib.redirect_stdout(found), contextlib.suppress(SystemExit):
-                module_of(program).main([*mode, "--help"])
+                module_of(program).main([*mode, "--help", "all"])
     return frozenset(re.findall(r"--\w+", found.getvalue()))
 
 
@@ -84,10 +85,6 @@ def source() -> str:
 
 
 # ---- what a document says
-
-
-def fences(text: str, language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
 
 
 def spans(text: str) -> list[str]:
@@ -113,9 +110,18 @@ def complaints(text: str, home: Path = ROOT) -> list[str]:
     told = re.sub(r"^```json.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
     for path in re.findall(rf"(?<![\w/.-])(?:{TOPS})/[\w./*{{}},-]*\w", told):
         said += [] if exists(path, ROOT) else [f"no {path}"]
-    for target in re.findall(r"\]\(([^)#:]+)\)", text):
-        said += [] if exists(target, home) else [f"no {target}"]
+    for target, anchor in re.findall(r"\]\(([^)#:]*)(?:#([^)]*))?\)", text):
+        if target and not exists(target, home):
+            said.append(f"no {target}")
+        elif anchor and anchor not in anchors((home / target).read_text(encoding="utf-8") if target else text):
+            said.append(f"no heading #{anchor} in {target or 'this document'}")
     return said
+
+
+def anchors(text: str) -> set[str]:
+    """The headings as GitHub links to them."""
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def exists(path: str, folder: Path) -> bool:
@@ -210,6 +216,8 @@ def test_every_stage_has_a_document():
         ("see utils/nowhere.py", "no utils/nowhere.py"),
         ("see `ds_configs/{zero0,zero9}.json`", "no ds_configs/{zero0,zero9}.json"),
         ("[here](docs/nowhere.md)", "no docs/nowhere.md"),
+        ("[here](docs/adding.md#a-horse)", "no heading #a-horse in docs/adding.md"),
+        ("# Here\n\n[there](#there)", "no heading #there in this document"),
         ("run `nowhere.sh`", "no nowhere.sh"),
         ("give `--nowhere 3`", "no program has --nowhere"),
         ("set `NOWHERE_AT_ALL`", "nothing is called NOWHERE_AT_ALL"),
@@ -236,6 +244,7 @@ def test_a_lie_is_found(lie, complaint):
         "```bash\ncd training/step1_sft\nGPUS=2 ZERO_STAGE=2 bash run_llama.sh --seed 1   # two\n```",
         "```bash\ntorchrun --nproc_per_node 2 inference/chatbot.py --mode generate \\\n  --data_path d\n```",
         "`torchrun --nproc_per_node 4 inference/chatbot.py …` and `accelerate launch`",
+        "# A place, here\n\n[there](docs/adding.md#a-model-family) and [here](#a-place-here)",
     ],
 )
 def test_the_truth_is_left_alone(truth):
@@ -269,7 +278,7 @@ def test_the_loss_works():
     try:
         exec(example("A preference loss"), dict(vars(preference)))
         loss, one = preference.LOSSES["hinge"], torch.ones(1)
-        pairs = preference.Pairs(one, -0.5 * one, 4 * one, 2 * one, beta=0.1)
+        pairs = preference.LogRatios(one, -0.5 * one, 4 * one, 2 * one, beta=0.1)
         assert loss.losses(pairs).tolist() == pytest.approx([0.85]) and loss.at_start(0.1, 0.0) == 1.0
     finally:
         preference.LOSSES.pop("hinge", None)

@@ -90,7 +90,7 @@ def test_bfloat16_averages_the_float32_master_weights(world, tmp_path):
         assert tensor.dtype == torch.bfloat16
         torch.testing.assert_close(tensor.double(), average_by_hand(out)[name], atol=2e-3, rtol=2**-7)
     kept = [torch.load(out / "checkpoints" / "step-00000003" / f"rank-{r}.pt", weights_only=False) for r in (0, 1)]
-    parts = [rank["extra"]["parts"] for rank in kept]
+    parts = [rank["extra"]["ema"]["parts"] for rank in kept]
     assert all(t.dtype == torch.float32 for part in parts for t in part.values())
     assert any((t != t.bfloat16().float()).any() for part in parts for t in part.values())
     sizes = [sum(t.numel() for t in part.values()) for part in parts]

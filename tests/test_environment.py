@@ -1,10 +1,13 @@
 """A program that cannot run ends with one line: no environment, a missing package, no hub, Ctrl-C at any moment."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import sysconfig
 import time
+import venv
 
 import pytest
 from processes import environment
@@ -70,6 +73,58 @@ def test_the_environment_is_noted_only_when_it_was_installed(tmp_path):
     for ends, words in ((1, "pip install\nended 1\n"), (0, "pip install\nended 0\n")):
         assert ended("bash", "-c", source, PIP_ENDS=ends, **settings)[1].endswith(words)
     assert ended("bash", "-c", source, **settings)[1] == "ended 0\n"
+
+
+def checkout(folder):
+    """A second checkout of the project, so far as its programs for data need it."""
+    for name in ("utils", "data_collect"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    (folder / "training").mkdir()
+    for name in ("training/environment.sh", "training/launch.sh", "requirements.txt", "pyproject.toml"):
+        shutil.copy(ROOT / name, folder / name)
+    return folder
+
+
+@pytest.mark.slow
+def test_two_checkouts_share_an_environment(tmp_path):
+    """The second says so and leaves the first's install alone; each runs its own programs, REINSTALL=1 moves it."""
+    first, second, env = checkout(tmp_path / "first"), checkout(tmp_path / "the second"), tmp_path / "env"
+    venv.create(env)
+    (site,) = env.glob("lib/python*/site-packages")
+    (site / "packages.pth").write_text(f"{first}\n{sysconfig.get_path('purelib')}\n")
+    about = site / "plumbline-0.1.0.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Name: plumbline\nVersion: 0.1.0\n")
+    noted = '{"url": "file://%s", "dir_info": {"editable": true}}'
+    pip = f"""#!/bin/bash
+        last="${{@: -1}}"
+        printf '{noted}' "${{last// /%20}}" >'{about}/direct_url.json'
+        echo "${{last}}" >>'{tmp_path}/installs'"""
+    (env / "bin/pip").write_text(pip)
+    (env / "bin/pip").chmod(0o755)
+    path = f"{env / 'bin'}:{os.environ['PATH']}"
+    kept = {**environment(), "VIRTUAL_ENV": str(env), "PATH": path}
+    del kept["PYTHONPATH"]
+
+    def typed(script):
+        done = subprocess.run(["bash", "-euc", script], capture_output=True, text=True, env=kept, cwd=tmp_path)
+        return done.returncode, done.stdout, done.stderr
+
+    installs = lambda: (tmp_path / "installs").read_text().splitlines()  # noqa: E731
+    here, there = f"source '{first}/training/environment.sh'", f"source '{second}/training/environment.sh'"
+    program = "data_collect/make_world.py --help"
+    assert typed(here)[0] == 0 and installs() == [str(first)]
+    code, out, err = typed(f"{there}\npython {program}")
+    assert code == 0, err
+    assert out.startswith(f"{env} belongs to the checkout {first} and keeps it; this shell uses {second}")
+    assert out.splitlines()[1].startswith("usage:") and installs() == [str(first)]
+    for command in (here, f"python '{first}'/{program}"):  # the first is as it was, with its environment.sh and without
+        assert typed(command)[0] == 0 and installs() == [str(first)]
+    code, _, err = typed(f"python '{second}'/{program}")
+    assert (code, err.count("\n")) == (2, 1) and f"set PYTHONPATH={second}" in err
+    code, out, _ = typed(f"REINSTALL=1 {there}")
+    assert code == 0 and "belongs" not in out and installs() == [str(first), str(second)]
+    assert f"belongs to the checkout {second} and keeps it" in typed(here)[1] and len(installs()) == 2
 
 
 def test_ctrl_c_while_a_program_imports(tmp_path):

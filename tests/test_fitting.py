@@ -7,7 +7,7 @@ from small_tokenizers import RECORD, byte_level, llama
 from utils.errors import UserError
 from utils.records import Answer, Message, Record, Verdict, comparison
 from utils.tokens.group import Group
-from utils.tokens.templates import Limits, Renderer, Row, Tally, choose, coloured, fit
+from utils.tokens.templates import LengthLimits, Renderer, Row, Tally, choose, coloured, fit
 
 LONG = Record(
     (Message("system", "Be kind."), *[Message(role, f"{role} {n}") for n in range(3) for role in ("user", "assistant")],
@@ -24,20 +24,20 @@ def cut(limits, record=LONG, name="human_assistant", tokenizer=None, train_on="l
 
 
 def test_what_fits_is_left_alone():
-    _, whole, group, counts = cut(Limits(500, 500, 1000, "keep_end"))
+    _, whole, group, counts = cut(LengthLimits(500, 500, 1000, "keep_end"))
     assert group.prompt.tolist() == whole.prompt.tolist() and counts == {}
     assert [a.tolist() for a in group.answers] == [a.tolist() for a in whole.answers]
 
 
 def test_keep_end_keeps_the_begin_token():
-    renderer, whole, group, counts = cut(Limits(60, 500, 1000, "keep_end"), train_on="all")
+    renderer, whole, group, counts = cut(LengthLimits(60, 500, 1000, "keep_end"), train_on="all")
     assert group.prompt.tolist() == [renderer.tokenizer.bos_token_id, *whole.prompt[-59:].tolist()]
     assert group.prompt_trained.tolist() == [False, *whole.prompt_trained[-59:].tolist()]
     assert counts == {"prompts cut at their start": 1}
 
 
 def test_keep_start_keeps_the_words_that_open_the_answer():
-    renderer, whole, group, counts = cut(Limits(60, 500, 1000, "keep_start"))
+    renderer, whole, group, counts = cut(LengthLimits(60, 500, 1000, "keep_start"))
     header = renderer.encoder.ids(["\n\nAssistant:"])[0][-renderer.header :]
     assert len(group.prompt) == 60 and group.prompt[-len(header) + 1 :].tolist() == header[1:]
     assert group.prompt[: 60 - renderer.header].tolist() == whole.prompt[: 60 - renderer.header].tolist()
@@ -45,24 +45,24 @@ def test_keep_start_keeps_the_words_that_open_the_answer():
 
 
 def test_drop_turns_drops_the_oldest_exchange_and_keeps_the_system_message():
-    renderer, whole, _, _ = cut(Limits(500, 500, 1000, "drop_turns"))
-    _, _, group, counts = cut(Limits(len(whole.prompt) - 1, 500, 1000, "drop_turns"))
+    renderer, whole, _, _ = cut(LengthLimits(500, 500, 1000, "drop_turns"))
+    _, _, group, counts = cut(LengthLimits(len(whole.prompt) - 1, 500, 1000, "drop_turns"))
     expected = renderer.prompt_ids([LONG.prompt[0], *LONG.prompt[3:]])
     assert group.prompt.tolist() == expected and counts == {"prompts that lost their oldest turns": 1}
     last = renderer.prompt_ids([LONG.prompt[0], LONG.prompt[-1]])
-    _, _, group, _ = cut(Limits(len(last), 500, 1000, "drop_turns"))
+    _, _, group, _ = cut(LengthLimits(len(last), 500, 1000, "drop_turns"))
     assert group.prompt.tolist() == last
-    _, _, group, counts = cut(Limits(len(last) - 1, 500, 1000, "drop_turns"))  # then the start goes, <s> aside
+    _, _, group, counts = cut(LengthLimits(len(last) - 1, 500, 1000, "drop_turns"))  # then the start goes, <s> aside
     assert group.prompt.tolist() == [last[0], *last[2:]] and len(counts) == 2
 
 
 def test_drop_drops():
-    _, _, group, counts = cut(Limits(60, 500, 1000, "drop"))
+    _, _, group, counts = cut(LengthLimits(60, 500, 1000, "drop"))
     assert group is None and counts == {"records dropped: prompt too long": 1}
 
 
 def test_a_cut_answer_has_no_stop_token():
-    renderer, whole, group, counts = cut(Limits(500, 3, 1000, "keep_end"))
+    renderer, whole, group, counts = cut(LengthLimits(500, 3, 1000, "keep_end"))
     assert group.answers[0].tolist() == whole.answers[0][:3].tolist()
     assert renderer.tokenizer.eos_token_id not in group.answers[0]
     assert (
@@ -73,23 +73,23 @@ def test_a_cut_answer_has_no_stop_token():
 
 
 def test_together_the_prompt_gives_way_then_the_answers():
-    renderer, whole, group, _ = cut(Limits(500, 500, 80, "keep_end"))
+    renderer, whole, group, _ = cut(LengthLimits(500, 500, 80, "keep_end"))
     assert len(group.prompt) == 80 - len(whole.answers[0]) and len(group.answers[0]) == len(whole.answers[0])
     record = Record((Message("user", "a " * 50),), (Answer("b " * 50),))
-    _, _, group, _ = cut(Limits(500, 500, 61, "keep_end"), record, answers=(0,), pairs=())
+    _, _, group, _ = cut(LengthLimits(500, 500, 61, "keep_end"), record, answers=(0,), pairs=())
     assert (len(group.prompt), len(group.answers[0])) == (30, 31)
 
 
 def test_pairs_that_become_equal_are_dropped():
     record = comparison((Message("user", "why?"),), "because yes", "because no")
-    assert cut(Limits(500, 500, 1000, "keep_end"), record)[2] is not None
-    _, _, group, counts = cut(Limits(500, 1, 1000, "keep_end"), record)
+    assert cut(LengthLimits(500, 500, 1000, "keep_end"), record)[2] is not None
+    _, _, group, counts = cut(LengthLimits(500, 1, 1000, "keep_end"), record)
     assert group is None and counts["pairs dropped: both answers are the same tokens"] == 1
 
 
 def test_a_limit_below_the_templates_own_words_is_an_error():
     with pytest.raises(UserError, match="has to fit in 5, and the words around it take 9; raise --max_prompt_seq_len"):
-        cut(Limits(5, 500, 1000, "keep_end"))
+        cut(LengthLimits(5, 500, 1000, "keep_end"))
 
 
 # --- choosing and showing ---

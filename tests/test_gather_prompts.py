@@ -9,7 +9,8 @@ from toy_rows import DATA, real_data, write
 
 from data_collect import gather_prompts
 from utils.errors import UserError
-from utils.feedback.prompt_sources import MARKS_INSIDE, SOURCES, SUMMARY, Prompt, prompts_of
+from utils.feedback.prompt_sources import SOURCES, SUMMARY, prompts_of
+from utils.feedback.source_prompt import MARKS_INSIDE, SourcePrompt
 from utils.raw_datasets import records_of
 from utils.raw_datasets.base import LeftOut
 from utils.raw_datasets.dialogue import DIFFERS
@@ -91,7 +92,7 @@ def test_a_row_of_no_use_is_left_out(name, row, reason):
 def test_one_prompt_of_no_use_leaves_the_others_of_its_row():
     row = {"Definition": "Say it.", "Instances": [{"input": "x\n\nHuman: y"}, {"input": "z"}]}
     left, kept = prompts_of("natural_instructions", row, "a:1")
-    assert isinstance(left, LeftOut) and isinstance(kept, Prompt)
+    assert isinstance(left, LeftOut) and isinstance(kept, SourcePrompt)
 
 
 @pytest.mark.parametrize(

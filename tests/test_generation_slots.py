@@ -9,12 +9,13 @@ import torch
 from toy_folders import peaked, toy_tokenizer
 from toys import tiny_lm
 
-from utils.generation import generate, generating, graphs, hf, shared
+from utils.generation import graphs, hf, shared
+from utils.generation.generate import generate, generating
 from utils.generation.graphs import CannotRecord
-from utils.generation.request import Request
+from utils.generation.request import GenerationRequest
 from utils.generation.sampling import Sampling
-from utils.generation.shared_attention import rounded
-from utils.generation.slots import Arena, Slots, reach_of, why_not_slots
+from utils.generation.shared_cache import rounded
+from utils.generation.slots import Buffers, Slots, reach_of, why_not_slots
 from utils.tokens.templates import Renderer
 
 LENGTHS = (40, 7, 38, 25, 9, 31)  # mistral's and gemma2's window is 24
@@ -22,7 +23,7 @@ STOPS = tuple(range(3, 30))  # so many that answers end at many places
 
 
 class Remembers:
-    """A Record. `recorded` counts over all that were made."""
+    """A Recorder. `recorded` counts over all that were made."""
 
     recorded = 0
 
@@ -73,7 +74,7 @@ def sizes(function, most):
 
 
 def bound(prompts, copies, room):
-    """Of Shape's docstring."""
+    """Of the docstring of StepShape."""
     return sizes(rounded, prompts) + sizes(rounded, copies) + sizes(lambda n: reach_of(n - 1, room), room) - 2
 
 
@@ -96,7 +97,7 @@ def test_slots_keep_what_an_answer_wrote_through_every_shape(seed):
     draw = np.random.default_rng(seed)
     number, copies, room = int(draw.integers(1, 20)), int(draw.integers(1, 12)), 200
     lengths = draw.integers(1, 150, number).tolist()
-    slots = Slots(lengths, copies, room, torch.device("cpu"), Arena(torch.device("cpu")))
+    slots = Slots(lengths, copies, room, torch.device("cpu"), Buffers(torch.device("cpu")))
     prompts = [torch.randn(2, n, 3) for n in lengths]
     slots.read = {0: [(torch.cat(prompts, 1), -torch.cat(prompts, 1))]}
     slots.fill()
@@ -126,11 +127,11 @@ def test_slots_keep_what_an_answer_wrote_through_every_shape(seed):
 
 
 def test_a_buffer_stays_where_it_is_until_it_is_too_small():
-    arena = Arena(torch.device("cpu"))
-    large = arena.view("x", (4, 6))
-    small = arena.view("x", (3, 2))
-    assert small.data_ptr() == large.data_ptr() and arena.moved == 1 and arena.bytes == 24 * 8
-    assert arena.view("x", (5, 6)).data_ptr() != large.data_ptr() and arena.moved == 2
+    buffers = Buffers(torch.device("cpu"))
+    large = buffers.view("x", (4, 6))
+    small = buffers.view("x", (3, 2))
+    assert small.data_ptr() == large.data_ptr() and buffers.moved == 1 and buffers.bytes == 24 * 8
+    assert buffers.view("x", (5, 6)).data_ptr() != large.data_ptr() and buffers.moved == 2
 
 
 # --------------------------------------------------------------------------------------------------------- answers
@@ -141,17 +142,17 @@ def test_answers_in_slots_are_those_of_hf(family, renderer, prompts):
     """Several shapes, then other prompts in the buffers of the first: what was recorded is used again."""
     model = model_of(renderer, family)
     for how in (Sampling(100, num_samples=5, seed=5, stop_token_ids=STOPS), Sampling(30, temperature=0)):
-        equal_to_hf(model, Request(renderer, prompts, how, range(len(prompts))))
+        equal_to_hf(model, GenerationRequest(renderer, prompts, how, range(len(prompts))))
     first = Remembers.recorded
     assert first > 3
     how = Sampling(100, num_samples=5, seed=8, stop_token_ids=STOPS)
-    equal_to_hf(model, Request(renderer, prompts[::-1], how, range(len(prompts))))
+    equal_to_hf(model, GenerationRequest(renderer, prompts[::-1], how, range(len(prompts))))
     assert Remembers.recorded - first <= bound(len(prompts), 5, 100)
 
 
 def test_few_steps_are_recorded(renderer, prompts):
     model, how = model_of(renderer), Sampling(90, num_samples=6, seed=3, stop_token_ids=STOPS)
-    request = Request(renderer, prompts, how, range(len(prompts)))
+    request = GenerationRequest(renderer, prompts, how, range(len(prompts)))
     assert len({len(c.tokens) for c in equal_to_hf(model, request)}) > 3
     assert 1 < Remembers.recorded <= bound(len(prompts), 6, 90)
     before = Remembers.recorded
@@ -164,15 +165,15 @@ def test_larger_prompts_after_smaller_ones(renderer, prompts):
     model, how = model_of(renderer), Sampling(20, num_samples=3, seed=4, stop_token_ids=STOPS)
     longer = [p * 4 for p in prompts]
     for some in (prompts[1:2], prompts, longer, prompts[1:2], prompts):
-        equal_to_hf(model, Request(renderer, some, how, range(len(some))))
+        equal_to_hf(model, GenerationRequest(renderer, some, how, range(len(some))))
 
 
 def test_numbers_left_in_the_buffers_reach_no_answer(renderer, prompts):
     """Hidden places are multiplied by weights of 0, which does not help against NaN: they are cleared first."""
     model, how = model_of(renderer), Sampling(70, num_samples=3, seed=4, stop_token_ids=STOPS)
-    request = Request(renderer, prompts[:5], how, range(5))
+    request = GenerationRequest(renderer, prompts[:5], how, range(5))
     equal_to_hf(model, request)
-    for flat in graphs._kept[model].arena.flat.values():
+    for flat in graphs._kept[model].buffers.flat.values():
         if flat.is_floating_point():
             flat.fill_(float("nan"))
     equal_to_hf(model, request)
@@ -181,7 +182,7 @@ def test_numbers_left_in_the_buffers_reach_no_answer(renderer, prompts):
 def test_other_weights_are_read_anew(renderer, prompts):
     """Changed in place they stay recorded; moved to other memory, as ZeRO-3 does, they do not."""
     model, how = model_of(renderer), Sampling(8, temperature=0)
-    request = Request(renderer, prompts[:2], how, range(2))
+    request = GenerationRequest(renderer, prompts[:2], how, range(2))
     equal_to_hf(model, request)
     before = Remembers.recorded
     with torch.no_grad():
@@ -203,7 +204,7 @@ def test_an_adapter_switched_off_is_another_computation(renderer, prompts):
 
 def test_what_cannot_be_recorded_is_computed_with_the_reason(renderer, prompts, capsys, monkeypatch):
     model, how = model_of(renderer), Sampling(70, num_samples=6, seed=3, stop_token_ids=STOPS)
-    request = Request(renderer, prompts, how, range(len(prompts)))
+    request = GenerationRequest(renderer, prompts, how, range(len(prompts)))
 
     class Refuses(Remembers):
         def __call__(self, run):
@@ -220,12 +221,12 @@ def test_one_long_prompt_among_short_ones_is_not_padded(renderer, prompts, capsy
     assert why_not_slots(LENGTHS) is None
     model, how = model_of(renderer, max_position_embeddings=1024), Sampling(4, temperature=0)
     some = [prompts[0] * 20, *(prompts[1:2] * 12)]
-    assert equal_to_hf(model, Request(renderer, some, how, range(len(some)))) and Remembers.recorded == 0
+    assert equal_to_hf(model, GenerationRequest(renderer, some, how, range(len(some)))) and Remembers.recorded == 0
     assert "prompts of 7 to 800 tokens would take 10.4 times their places" in " ".join(capsys.readouterr().out.split())
 
 
 def test_large_buffers_are_let_go_after_a_call(renderer, prompts, monkeypatch):
-    model, request = model_of(renderer), Request(renderer, prompts[:1], Sampling(3, temperature=0), [0])
+    model, request = model_of(renderer), GenerationRequest(renderer, prompts[:1], Sampling(3, temperature=0), [0])
     equal_to_hf(model, request)
     assert model in graphs._kept
     monkeypatch.setattr(graphs, "KEPT_BYTES", 100)
@@ -238,8 +239,8 @@ def test_cuda_graphs_give_the_same_answers(renderer, prompts):
     model = model_of(renderer).cuda()
     how = Sampling(100, num_samples=5, seed=5, stop_token_ids=STOPS)
     for _ in range(2):
-        answers = generate(model, renderer, prompts, how, len(prompts))
-        reference = generate(model, renderer, prompts, how, len(prompts), backend="hf")
+        answers = generate(model, GenerationRequest(renderer, prompts, how), len(prompts))
+        reference = generate(model, GenerationRequest(renderer, prompts, how), len(prompts), backend="hf")
         assert [[c.tokens for c in s] for s in answers] == [[c.tokens for c in s] for s in reference]
     assert 0 < len(graphs._kept[model].replays) <= bound(len(prompts), 5, 100)
     assert graphs._kept[model].works
@@ -252,18 +253,18 @@ def test_answers_that_end_early_take_little_room(renderer, prompts, monkeypatch)
     """The store of an eager generation grows with the longest answer, in the sizes of `rounded`."""
     model, sizes_met = model_of(renderer, max_position_embeddings=4096), set()
 
-    class Watched(shared.Cascade):
+    class Watched(shared.SharedCache):
         def append(self, layer, key, value):
             found = super().append(layer, key, value)
             stored = sum(x.nbytes for cache in (self.keys, self.values) for x in cache.values())
             sizes_met.add((stored, len(self.order), self.keys[layer].shape[2]))
             return found
 
-    monkeypatch.setattr(shared, "Cascade", Watched)
+    monkeypatch.setattr(shared, "SharedCache", Watched)
     layers, heads, size = 3, 2, 16
     with generating(model):
         how = Sampling(2000, num_samples=4, seed=5, stop_token_ids=tuple(range(3, 8)))
-        found = shared.complete(model, Request(renderer, prompts, how, range(len(prompts))))
+        found = shared.complete(model, GenerationRequest(renderer, prompts, how, range(len(prompts))))
     longest = max(len(c.tokens) for several in found for c in several)
     assert 130 < longest < 600
     assert max(places for _, _, places in sizes_met) == rounded(longest - 1, 64)

@@ -12,8 +12,9 @@ from world_examples import GOOD, RIGHT, WRONG
 from utils.parsing import PARSERS
 from utils.parsing.base import Unparsed
 from utils.world.exchanges import Turn, read_prompt
-from utils.world.judge import CANNOT, CANNOT_TUTOR, Judge, read_request
+from utils.world.judge import CANNOT, CANNOT_TUTOR, Judge
 from utils.world.oracle import assess, prefer, preference_probability
+from utils.world.requests import read_request
 from utils.world.tasks import critique, improve, lesson, mock_conversation
 from utils.world.teachers import TEACHERS
 

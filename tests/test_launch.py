@@ -109,7 +109,8 @@ def test_the_exit_code_of_the_ranks(tmp_path, code, words):
     assert found == code and err.startswith(words) and err.count("\n") == bool(words)
 
 
-def test_ctrl_c_ends_every_rank_with_one_line(tmp_path):
+@pytest.mark.parametrize("begun", [True, False])
+def test_ctrl_c_ends_every_rank_with_one_line(tmp_path, begun):
     """deepspeed's launcher dies of Ctrl-C without ending its ranks; this one does not hear it at all."""
     program(tmp_path / "bin", "deepspeed", "trap '' INT\nsleep 60 &\necho rank $!\nwait")
     path = f"{tmp_path / 'bin'}:{os.path.dirname(sys.executable)}:{os.environ['PATH']}"
@@ -119,12 +120,40 @@ def test_ctrl_c_ends_every_rank_with_one_line(tmp_path):
         stderr=subprocess.PIPE, text=True, start_new_session=True,
     )  # fmt: skip
     rank = int(script.stdout.readline().split()[1])
+    if begun:
+        (tmp_path / "out/args.json").write_text("{}")
     os.killpg(script.pid, signal.SIGINT)
-    assert script.communicate(timeout=20)[1] == "interrupted; the same command continues\n"
+    assert script.communicate(timeout=20)[1] == f"interrupted{'; run the same command again to continue' * begun}\n"
     assert script.returncode == 130
     time.sleep(0.2)
     status = Path(f"/proc/{rank}/stat")  # Z: ended, and not yet asked how
     assert not status.exists() or status.read_text().split()[2] == "Z"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "flags, words", [("--lerning_rate 1", "did you mean --learning_rate?"), ("--overwrite", "bad.jsonl:1: ")]
+)
+def test_a_refused_start_leaves_nothing(tmp_path, flags, words):
+    """One rank; a folder that was there before is left, with the line in its log."""
+    toy_model(tmp_path / "model")
+    (tmp_path / "bad.jsonl").write_text('{"a": 1}\n')
+    for there in (False, True):
+        settings = {"MODEL": "model", "DATA": "bad.jsonl", "OUTPUT": "out"}
+        if there:
+            (tmp_path / "out").mkdir()
+        code, out, _ = launch(tmp_path, "step2_reward/run_tiny.sh", "--cache_dir", "cache", *flags.split(), **settings)
+        assert code == 2 and words in out
+        assert (tmp_path / "out").exists() == there
+    assert words in (tmp_path / "out/train.log").read_text()
+
+
+@pytest.mark.parametrize("written, left", [("", False), ("touch $out/args.json;", True)])
+def test_ranks_that_refuse_leave_nothing(tmp_path, written, left):
+    program(tmp_path / "bin", "deepspeed", f"out={tmp_path}/out; {written} echo error: no; exit 2")
+    settings = {"MODEL": "gpt2", "GPUS": "2", "DS_ACCELERATOR": "cpu", "OUTPUT": "out"}
+    assert launch(tmp_path, DPO_LLAMA, **settings)[:2] == (2, "error: no\n")
+    assert (tmp_path / "out").exists() == left
 
 
 @pytest.mark.full

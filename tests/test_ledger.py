@@ -22,7 +22,8 @@ def question(text, model="m", parser="rating", args=SCALE):
 
 
 def reply(text="Rating: 6", refused=False, tokens=(10, 3), raw='{"raw": 1}'):
-    return Reply(text, "stop", refused, *tokens, "req-1", raw)
+    return Reply(text=text, finish_reason="stop", refused=refused, input_tokens=tokens[0], output_tokens=tokens[1],
+                 request_id="req-1", raw=raw)  # fmt: skip
 
 
 @pytest.fixture
@@ -97,7 +98,7 @@ def test_values_come_back_as_they_were(ledger):
 def test_raw_answers_are_kept_of_every_attempt(ledger):
     asked = question("a")
     attempt = send(ledger, asked)
-    do(ledger, steps.end, attempt, asked.request.key, "empty answer", reply("", raw="first"), None, False)
+    do(ledger, steps.end, attempt, "empty answer", reply("", raw="first"), None, False)
     assert outcome(ledger, asked).state == "planned"
     attempt = do(ledger, steps.send, ledger.process, asked.request.key, None, None)
     do(ledger, steps.store, attempt, asked.request.key, reply(raw="second"), None)
@@ -198,7 +199,7 @@ def test_the_first_answer_stands(ledger):
     with Ledger(ledger.path) as other:
         settle(other, asked, reply("Rating: 2"))
     for end in ((steps.store, late, asked.request.key, reply("Rating: 3"), None),
-                (steps.end, late, asked.request.key, "no answer", None, None, False),
+                (steps.end, late, "no answer", None, None, False),
                 (steps.settle, asked.request.key, "failed", "no answer", None)):  # fmt: skip
         do(ledger, *end)
         assert outcome(ledger, asked).value == 2
@@ -225,10 +226,10 @@ def test_the_budget_holds_what_is_in_flight_at_its_worst(ledger):
     do(ledger, steps.free, [ledger.process])
     second = send(ledger, b, 0.5, 1.0)
     assert second and scalar(ledger, "SELECT usd FROM budget") == pytest.approx(0.7)
-    do(ledger, steps.end, second, b.request.key, "HTTP 500", None, price, True)  # free
+    do(ledger, steps.end, second, "HTTP 500", None, price, True)  # free
     assert scalar(ledger, "SELECT usd FROM budget") == pytest.approx(0.2)
     third = send(ledger, c, 0.8, 1.0)
-    do(ledger, steps.end, third, c.request.key, "no answer", None, price, False)  # possibly billed: stays at its worst
+    do(ledger, steps.end, third, "no answer", None, price, False)  # possibly billed: stays at its worst
     assert scalar(ledger, "SELECT usd FROM budget") == pytest.approx(1.0)
     assert do(ledger, steps.count_budget) == 0 and scalar(ledger, "SELECT usd FROM budget") == pytest.approx(1.0)
 
@@ -291,9 +292,9 @@ def test_the_report_adds_up(ledger):
     settle(ledger, question("c"), reply("No.", refused=True, tokens=(10, 5)), price)  # $0.00002
     failed = question("d")
     attempt = send(ledger, failed, 0.25)
-    do(ledger, steps.end, attempt, failed.request.key, "HTTP 500", None, price, True)
+    do(ledger, steps.end, attempt, "HTTP 500", None, price, True)
     attempt = do(ledger, steps.send, ledger.process, failed.request.key, 0.25, None)
-    do(ledger, steps.end, attempt, failed.request.key, "no answer within 9 s", None, price, False)
+    do(ledger, steps.end, attempt, "no answer within 9 s", None, price, False)
     do(ledger, steps.settle, failed.request.key, "failed", "no answer within 9 s", None)
     ledger.plan([question("e")])
     settle(ledger, question("a", "n"), reply(tokens=(None, None)), None)

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 from toy_folders import lm_folder, rm_folder
-from transformers.integrations import HfDeepSpeedConfig
 
 from utils.arguments.options import ModelArguments
+from utils.engine import internals
 from utils.errors import UserError
 from utils.model import loading
 
@@ -26,9 +26,11 @@ def test_weights_go_straight_to_the_ranks_gpu(second_gpu):
 
 
 def test_at_zero_3_they_are_sharded_as_they_load(second_gpu):
-    config = HfDeepSpeedConfig({"zero_optimization": {"stage": 3}})
-    assert config.is_zero3() and loading._placement(offload=False) == {}
-    del config
+    internals.shard_while_loading({"zero_optimization": {"stage": 3}})
+    try:
+        assert loading._placement(offload=False) == {}
+    finally:
+        internals.shard_while_loading(None)
     assert loading._placement(offload=False) != {}
 
 
@@ -68,6 +70,18 @@ def test_a_new_head_has_the_numbers_of_the_cpu(tmp_path):
     loading._draw_on_cpu(model, ["score.weight"])
     assert torch.equal(model.score.weight, drawn) and drawn.std() > 0
     assert torch.equal(torch.rand(3), following)
+
+
+def test_a_model_of_the_hub_is_known_by_its_commit(tmp_path):
+    """In a cache as the hub's client keeps it: another commit is another model."""
+    config = Path(lm_folder(tmp_path / "model")) / "config.json"
+    repository, found = tmp_path / "cache/models--a--b", set()
+    for commit in ("0" * 40, "1" * 40):
+        for file, text in (("refs/main", commit), (f"snapshots/{commit}/config.json", config.read_text())):
+            (repository / file).parent.mkdir(parents=True, exist_ok=True)
+            (repository / file).write_text(text)
+        found |= {loading.fingerprint("a/b", str(tmp_path / "cache")) for _ in range(2)}
+    assert len(found) == 2
 
 
 def test_no_report_of_a_head_that_is_always_new(tmp_path):

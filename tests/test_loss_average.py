@@ -13,10 +13,12 @@ from utils.arguments.ppo import PPOArguments
 from utils.engine import deepspeed_engine as engines
 from utils.model.batch import collate
 from utils.model.scoring import Policy
-from utils.ppo.experience import Experience, Rollout, weights_of
-from utils.ppo.trainer import Learner, OnlineTrainer
+from utils.ppo.experience import Rollout, Targets, experience_of, weights_of
+from utils.ppo.learning import Learner
+from utils.ppo.steps import RolloutSteps
 from utils.tokens.group import group
 from utils.training.run import Run
+from utils.training.stage import Stage
 
 # two prompts, two answers to each: a number of every token
 NUMBERS = [[[6.0], [1.0, 2.0, 3.0]], [[4.0, 4.0], [0.0, 2.0]]]
@@ -35,25 +37,39 @@ def rollout(number, answers):
     return Rollout(number, number, group(draw.integers(3, 60, 4), ids), ["", ""], [len(a) < 3 for a in answers], old)
 
 
+def rollout_steps(run, options, learner):
+    """RolloutSteps whose update() is tried: they answer no prompts."""
+    prompts = range(4 * options.prompts_per_rollout)
+    return RolloutSteps(
+        Stage(run, learner.engine, None),
+        options,
+        maker=None,
+        train=prompts,
+        held_out=(),
+        targets_of=None,
+        learners=[learner],
+        after_update=lambda: None,
+    )
+
+
 def one_update(folder, average, unfinished, learn, per_device):
     """(the row of metrics of one update, the experience, the policy as it was before)."""
     args = TrainingArguments(output_dir=str(folder), per_device_train_batch_size=per_device, max_steps=4,
                              zero_stage=1, gradient_clipping=0.0, report_to=["none"])  # fmt: skip
     options = PPOArguments(reward_fn="a:b", loss_average=average, unfinished=unfinished, ppo_epochs=1, minibatches=1)
-    experience = Experience([rollout(n, answers) for n, answers in enumerate(NUMBERS)])
-    experience.weights = weights_of(experience, options)
+    experience = experience_of([rollout(n, answers) for n, answers in enumerate(NUMBERS)])
+    targets = Targets(weights_of(experience, options), advantages=experience.old_logprobs)
     engines.start(args)
     engine = engines.Engine(Policy(tiny_lm(vocab_size=64)), args, 4)
-    trainer = OnlineTrainer(Run(args, [args]), options, [Learner(engine, learn)], *[None] * 5, state={})
-    trainer.ema = None
-    return trainer._update(1, experience), experience, Policy(tiny_lm(vocab_size=64))
+    steps = rollout_steps(Run(args, [args]), options, Learner(engine, learn))
+    return steps.update(1, experience, targets), experience, Policy(tiny_lm(vocab_size=64))
 
 
 @pytest.mark.parametrize("per_device", [1, 2])
 @pytest.mark.parametrize("average, unfinished", BY_HAND)
 def test_the_loss_worked_by_hand(tmp_path, average, unfinished, per_device):
-    def learn(model, batch, x):
-        numbers_N = x.of(batch, x.old)
+    def learn(model, batch, experience, targets):
+        numbers_N = experience.in_batch(batch, experience.old_logprobs)
         return model(batch) * 0 + numbers_N, {"number": numbers_N}
 
     row, _, _ = one_update(tmp_path, average, unfinished, learn, per_device)
@@ -65,7 +81,7 @@ def test_the_loss_worked_by_hand(tmp_path, average, unfinished, per_device):
 @pytest.mark.parametrize("average, unfinished", BY_HAND)
 def test_the_gradient_is_that_of_the_average(tmp_path, average, unfinished, per_device):
     row, experience, policy = one_update(
-        tmp_path, average, unfinished, lambda model, batch, x: (-model(batch), {}), per_device
+        tmp_path, average, unfinished, lambda model, batch, experience, targets: (-model(batch), {}), per_device
     )
     losses_N = -policy(collate([r.group for r in experience.rollouts], packed=policy.packed))
     answers = [a for a in losses_N.split(experience.lengths) if unfinished == "keep" or len(a) < 3]

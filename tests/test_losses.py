@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from utils.losses import accuracy
-from utils.losses.preference import LOSSES, Pairs
+from utils.losses.preference import LOSSES, LogRatios
 from utils.losses.reward import bradley_terry
 
 # log π(chosen) − log ρ(chosen) = −10 − (−11) = 1, rejected −12 − (−11.5) = −0.5: Δ = 1.5; β = 0.1: βΔ = 0.15
-HAND = Pairs(torch.tensor([1.0]), torch.tensor([-0.5]), torch.tensor([4]), torch.tensor([2]), beta=0.1)
+HAND = LogRatios(torch.tensor([1.0]), torch.tensor([-0.5]), torch.tensor([4]), torch.tensor([2]), beta=0.1)
 
 
 @pytest.mark.parametrize(
@@ -24,19 +24,19 @@ HAND = Pairs(torch.tensor([1.0]), torch.tensor([-0.5]), torch.tensor([4]), torch
     ],
 )
 def test_by_hand(name, smoothing, expected):
-    pairs = Pairs(HAND.chosen, HAND.rejected, HAND.chosen_tokens, HAND.rejected_tokens, 0.1, smoothing)
+    pairs = LogRatios(HAND.chosen, HAND.rejected, HAND.chosen_tokens, HAND.rejected_tokens, 0.1, smoothing)
     assert LOSSES[name].losses(pairs).tolist() == pytest.approx([expected], abs=1e-6)
 
 
 @pytest.mark.parametrize("name", sorted(LOSSES))
 def test_the_value_at_the_start(name):
     zero = torch.zeros(1)
-    pairs = Pairs(zero, zero, torch.tensor([3]), torch.tensor([5]), 0.25, 0.1 if LOSSES[name].smooths else 0.0)
+    pairs = LogRatios(zero, zero, torch.tensor([3]), torch.tensor([5]), 0.25, 0.1 if LOSSES[name].smooths else 0.0)
     assert LOSSES[name].losses(pairs).item() == pytest.approx(LOSSES[name].at_start(0.25, 0.1), abs=1e-6)
 
 
 def test_extreme_margins_stay_finite():
-    far = Pairs(torch.tensor([-1e4, 1e4]), torch.tensor([1e4, -1e4]), torch.ones(2), torch.ones(2), 1.0, 0.1)
+    far = LogRatios(torch.tensor([-1e4, 1e4]), torch.tensor([1e4, -1e4]), torch.ones(2), torch.ones(2), 1.0, 0.1)
     for loss in LOSSES.values():
         assert loss.losses(far).isfinite().all()
 

@@ -89,7 +89,7 @@ def kl_by_hand(world, folder):
 
 
 def test_a_lossy_merge_is_measured_and_warned_of(train, world, capsys, monkeypatch):
-    monkeypatch.setattr("utils.training.saving.LARGEST_KL", 1e-5)  # a toy of two layers loses 1e-4
+    monkeypatch.setattr("utils.training.extras.merging.LARGEST_KL", 1e-5)  # a toy of two layers loses 1e-4
     lossy = train("lossy", "--merge_dtype", "bf16")
     told = " ".join(capsys.readouterr().out.split())
     assert "warning" in told and "--merge_dtype fp32 keeps them" in told and "nats a token" in told

@@ -22,7 +22,7 @@ from utils.model.scoring import Policy
 
 torch.distributed.init_process_group("gloo")
 groups = random_groups()
-found = reference_logprobs(Policy(tiny_lm()), True, groups, Path(sys.argv[1]), "toy", count=1, budget=0)
+found = reference_logprobs(Policy(tiny_lm()), groups, Path(sys.argv[1]) / "toy.sqlite", packed=True, count=1, budget=0)
 torch.save(found.of(collate(groups, range(len(groups)))), sys.argv[2])
 """
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from in_process import PPO
 from stages import demonstrations, toy_data, toy_model, weights
-from test_loss_average import rollout
+from test_loss_average import rollout, rollout_steps
 from test_ppo import later_wins
 from toy_folders import toy_tokenizer
 from toys import tiny_lm
@@ -18,19 +18,24 @@ from utils.arguments.options import TrainingArguments
 from utils.arguments.ppo import PPOArguments
 from utils.engine import deepspeed_engine as engines
 from utils.errors import UserError
-from utils.generation import generate
+from utils.generation.generate import generate
+from utils.generation.request import GenerationRequest
 from utils.generation.sampling import Sampling
 from utils.losses.policy import clipped_policy_losses
 from utils.model import loading
 from utils.model.batch import collate
 from utils.model.scoring import Policy
-from utils.ppo.experience import Experience, weights_of
-from utils.ppo.trainer import Learner, OnlineTrainer
+from utils.ppo.experience import Targets, experience_of, weights_of
+from utils.ppo.learning import Learner
 from utils.tokens.group import group
 from utils.tokens.templates import Renderer
+from utils.training.extras import Extras
 from utils.training.nonfinite import refuse_nonfinite
 from utils.training.run import Run
-from utils.training.trainer import Trainer, averages, make_plan
+from utils.training.setup import make_plan
+from utils.training.stage import Stage
+from utils.training.steps import OfflineSteps, averages
+from utils.training.trainer import Trainer
 
 REWARD = "def yes(record):\n    return [float(a.text.split().count('yes')) for a in record.answers]\n"
 
@@ -101,7 +106,7 @@ def test_an_infinite_ratio_in_an_unfinished_answer_teaches_nothing(world, tmp_pa
     rollouts = torch.load(kept, weights_only=False)
     changed = 0
     for r in rollouts["rollouts"]:
-        of_answers = torch.from_numpy(r.old).split([len(answer) for answer in r.group.answers])
+        of_answers = torch.from_numpy(r.old_logprobs).split([len(answer) for answer in r.group.answers])
         for finished, old in zip(r.finished, of_answers, strict=True):
             if not finished:
                 old.fill_(-200.0)  # e^200 is infinite in float32
@@ -119,19 +124,18 @@ def test_an_infinite_ratio_in_an_unfinished_answer_teaches_nothing(world, tmp_pa
 
 @pytest.fixture
 def trainer(tmp_path):
-    """make(learn) -> (a trainer of one learner, its experience: of four answers the longest is not learned from)."""
+    """make(learn, advantages) -> (steps of one learner, experience and targets: of four answers, the longest of each
+    prompt is not learned from)."""
 
-    def make(learn):
+    def make(learn, advantages_N=None):
         args = TrainingArguments(output_dir=str(tmp_path), per_device_train_batch_size=2, max_steps=4,
                                  zero_stage=1, learning_rate=1e-2, report_to=["none"])  # fmt: skip
         options = PPOArguments(reward_fn="a:b", unfinished="mask", ppo_epochs=1, minibatches=1)
-        x = Experience([rollout(n, [[0.0], [0.0, 0.0, 0.0]]) for n in range(2)])
-        x.weights = weights_of(x, options)
+        experience = experience_of([rollout(n, [[0.0], [0.0, 0.0, 0.0]]) for n in range(2)])
+        targets = Targets(weights_of(experience, options), torch.ones(8) if advantages_N is None else advantages_N)
         engines.start(args)
         engine = engines.Engine(Policy(tiny_lm(vocab_size=64)), args, 4)
-        made = OnlineTrainer(Run(args, [args]), options, [Learner(engine, learn)], *[None] * 5, state={})
-        made.ema = None
-        return made, x
+        return rollout_steps(Run(args, [args]), options, Learner(engine, learn)), experience, targets
 
     return make
 
@@ -140,60 +144,56 @@ def is_finite(model):
     return all(bool(p.isfinite().all()) for p in model.parameters())
 
 
-def actor_of(numbers_N):
-    """A loss with these advantages, as the program's."""
-
-    def learn(model, batch, x):
-        old_N = x.of(batch, x.old)
-        logprobs_N = x.where_learned(batch, model(batch), old_N)
-        losses_N = clipped_policy_losses(logprobs_N, old_N, x.of(batch, numbers_N), 0.2)
-        return losses_N, {"policy_loss": losses_N}
-
-    return learn
+def learn_policy(model, batch, experience, targets):
+    """The policy loss, as the program has it."""
+    old_N = experience.in_batch(batch, experience.old_logprobs)
+    logprobs_N = torch.where(experience.in_batch(batch, targets.learned), model(batch), old_N)
+    losses_N = clipped_policy_losses(logprobs_N, old_N, experience.in_batch(batch, targets.advantages), 0.2)
+    return losses_N, {"policy_loss": losses_N}
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_a_masked_number_reaches_neither_metrics_nor_gradient(trainer, bad):
     numbers_N = torch.tensor([1.0, bad, bad, bad, 1.0, bad, bad, bad])
-    made, x = trainer(actor_of(numbers_N))
-    x.old[~x.learned] = -bad  # an infinite ratio: its gradient is NaN even where its loss counts nothing
-    x.old[x.learned] = -4.0
-    row = made._update(1, x)
+    steps, experience, targets = trainer(learn_policy, numbers_N)
+    # an infinite ratio: its gradient is NaN even where its loss counts nothing
+    experience.old_logprobs[~targets.learned] = -bad
+    experience.old_logprobs[targets.learned] = -4.0
+    row = steps.update(1, experience, targets)
     assert all(map(math.isfinite, row.values())) and row["gradient_norm"] > 0 and row["skipped_update"] == 0
-    assert is_finite(made.learners[0].engine.module)
+    assert is_finite(steps.learners[0].engine.module)
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_a_number_that_is_learned_from_shows(trainer, bad, tmp_path):
-    made, x = trainer(actor_of(torch.tensor([1.0, 0, 0, 0, bad, 0, 0, 0])))
+    steps, experience, targets = trainer(learn_policy, torch.tensor([1.0, 0, 0, 0, bad, 0, 0, 0]))
     with pytest.raises(UserError, match=r"step 1: policy_loss is (nan|-inf|inf), not a finite number.*--learning_rate"):
-        made._update(1, x)
+        steps.update(1, experience, targets)
     kept = json.loads((tmp_path / "nonfinite.json").read_text())
     assert kept["step"] == 1 and len(kept["rollouts"]) == 2 and "inf" in kept["metrics"]["loss"] + "inf" * (bad != bad)
 
 
-def broken_gradient(model, batch, x=None):
+def broken_gradient(model, batch, *_):
     """A loss that is finite with a gradient that is not: the slope of a square root at 0."""
     losses_N = (model(batch) * 0).clamp(min=0).sqrt()
     return losses_N, {}
 
 
 def test_skipped_updates_end_the_run_when_they_follow_each_other(trainer):
-    made, x = trainer(broken_gradient)
+    steps, experience, targets = trainer(broken_gradient)
     for step in (1, 2):
-        row = made._update(step, x)
+        row = steps.update(step, experience, targets)
         assert row["skipped_update"] == 1 and "gradient_norm" not in row
     with pytest.raises(UserError, match="step 3: the gradients of 3 updates in a row were not finite"):
-        made._update(3, x)
-    assert is_finite(made.learners[0].engine.module)
+        steps.update(3, experience, targets)
+    assert is_finite(steps.learners[0].engine.module)
 
 
 def test_a_good_update_between_them_goes_on(trainer):
-    made, x = trainer(broken_gradient)
-    good = actor_of(torch.ones(8))
-    for step, learn in enumerate([broken_gradient, broken_gradient, good] * 3, start=1):
-        made.learners[0].learn = learn
-        assert made._update(step, x)["skipped_update"] == (learn is broken_gradient)
+    steps, experience, targets = trainer(broken_gradient)
+    for step, learn in enumerate([broken_gradient, broken_gradient, learn_policy] * 3, start=1):
+        steps.learners[0].learn = learn
+        assert steps.update(step, experience, targets)["skipped_update"] == (learn is broken_gradient)
 
 
 def small_run(folder, zero_stage):
@@ -203,39 +203,40 @@ def small_run(folder, zero_stage):
     groups = [group([5, 6, 7], [[8, 9, 2]]) for _ in range(8)]
     plan = make_plan(groups, args, "token")
     engine = engines.Engine(Policy(tiny_lm(vocab_size=64)), args, plan.total_steps)
-    trainer = Trainer(Run(args, [args]), engine, plan, groups, broken_gradient, None, None)
-    trainer.ema = None
-    return trainer
+    stage = Stage(Run(args, [args]), engine, None, held_out=groups)
+    return OfflineSteps(stage, plan, broken_gradient, lambda: None)
 
 
-def test_the_loop_of_the_other_stages_does_the_same(tmp_path):
-    trainer = small_run(tmp_path, zero_stage=1)
-    rows = [trainer._step(n) for n in (1, 2)]
+def test_the_steps_of_the_other_stages_do_the_same(tmp_path):
+    steps = small_run(tmp_path, zero_stage=1)
+    rows = [steps.update(n) for n in (1, 2)]
     assert [row["skipped_update"] for row in rows] == [1, 1] and "gradient_norm" not in rows[0]
     with pytest.raises(UserError, match="step 3: the gradients of 3 updates in a row were not finite"):
-        trainer._step(3)
-    trainer.learn = lambda model, batch: (model(batch) * math.nan, {})
+        steps.update(3)
+    steps.learn = lambda model, batch: (model(batch) * math.nan, {})
     with pytest.raises(UserError, match="step 4: loss is nan, not a finite number.*nonfinite.json; look at its rows"):
-        trainer._step(4)
+        steps.update(4)
+    assert json.loads((tmp_path / "nonfinite.json").read_text())["rows"]
 
 
 def test_a_broken_gradient_is_seen_where_deepspeed_skips_nothing(tmp_path):
-    trainer = small_run(tmp_path, zero_stage=0)
+    steps = small_run(tmp_path, zero_stage=0)
     with pytest.raises(UserError, match="step 1: gradient_norm is nan"):
-        trainer._step(1)
+        steps.update(1)
     norms = []
     for stage in (0, 1):
-        trainer = small_run(tmp_path / str(stage), zero_stage=stage)
-        trainer.learn = lambda model, batch: (-model(batch), {})
-        norms.append(trainer._step(1)["gradient_norm"])
+        steps = small_run(tmp_path / str(stage), zero_stage=stage)
+        steps.learn = lambda model, batch: (-model(batch), {})
+        norms.append(steps.update(1)["gradient_norm"])
     assert norms[0] == pytest.approx(norms[1], rel=1e-5) and norms[0] > 1.1  # before clipping, to 1.0
 
 
 def test_an_evaluation_with_a_broken_number_is_refused(tmp_path):
-    trainer = small_run(tmp_path, zero_stage=1)
-    trainer.evaluate = lambda step, epoch: {"loss": math.nan}
-    with pytest.raises(UserError, match="step 2: eval/loss is nan, not a finite number.*look at the held-out data"):
-        trainer._evaluate(2, None)
+    steps = small_run(tmp_path, zero_stage=1)
+    trainer = Trainer(steps.stage, steps, lambda step, epoch: {"loss": math.nan}, Extras({}))
+    with pytest.raises(UserError, match="eval/loss is nan, not a finite number.*look at the held-out data"):
+        trainer.fit()
+    assert json.loads((tmp_path / "nonfinite.json").read_text())["held_out_rows"] == 8
 
 
 def test_a_step_that_was_taken_with_a_broken_norm_is_refused(tmp_path):
@@ -265,12 +266,12 @@ def broken():
 @pytest.mark.parametrize("backend", ["shared", "hf"])
 def test_a_broken_model_does_not_answer(broken, backend, how, value):
     model, renderer = broken
-    answers = generate(model, renderer, [[5, 6], [7]], Sampling(4, **how), 2, backend=backend)
+    answers = generate(model, GenerationRequest(renderer, [[5, 6], [7]], Sampling(4, **how)), 2, backend=backend)
     assert all(found[0].tokens for found in answers)
     with torch.no_grad():
         model.get_output_embeddings().weight[7] = value
     with pytest.raises(UserError, match="the model's logits are not finite; its weights are broken or diverged"):
-        generate(model, renderer, [[5, 6], [7]], Sampling(4, **how), 2, backend=backend)
+        generate(model, GenerationRequest(renderer, [[5, 6], [7]], Sampling(4, **how)), 2, backend=backend)
 
 
 def test_broken_weights_are_not_written_and_the_disk_is_not_blamed(broken, tmp_path):

@@ -185,7 +185,7 @@ def test_scores_are_transformed_in_order(learn):
     rows = learn("clip", "--score_scale", "10", "--score_clip", "2", steps=1)
     raw = learn("raw", steps=1)
     assert rows[0]["score"] == raw[0]["score"] and rows[0]["advantage_mean"] != raw[0]["advantage_mean"]
-    learn("norm", "--normalize_scores", "--sigmoid_scores", "--whiten_rewards", steps=2)
+    learn("norm", "--normalize_scores", "--sigmoid_scores", steps=2)
 
 
 class Service(BaseHTTPRequestHandler):
@@ -243,7 +243,7 @@ def test_a_reward_that_raises_names_itself_and_the_row(learn, capsys):
         ("yes", ("--value_warmup", "1"), "leaves the policy none"),
         ("yes", ("--max_steps", "-1", "--prompts_per_rollout", "200"), "64 prompts, fewer than"),
         ("yes", ("--ptx_coef", "1"), "--ptx_data_path and --ptx_coef belong together"),
-        ("yes", ("--advantage", "group", "--value_warmup", "2"), "--value_warmup is the critic's"),
+        ("yes", ("--advantage", "group", "--value_warmup", "2"), "--value_warmup is for --advantage gae; leave it out"),
         ("yes", ("--kl_in", "somewhere"), "invalid choice"),
         ("yes", ("--kl_in", "loss", "--kl_estimate", "k1"), "the expected gradient of log π − log ρ is zero"),
         ("yes", ("--no_enable_hybrid_engine",), "--no_enable_hybrid_engine is for ZeRO-3"),

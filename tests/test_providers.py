@@ -10,9 +10,9 @@ from model_server import completion, error, model_server, ok
 from oracle import oracle
 
 from utils.errors import UserError
-from utils.llm.asking import Limits, Question, ask
+from utils.llm.asking import Question, RateLimits, ask
 from utils.llm.ledger import Ledger
-from utils.llm.providers import Price, Request, Trouble, open_provider, parse_prices, request_of
+from utils.llm.providers import FailedAttempt, Price, Request, open_provider, parse_prices, request_of
 from utils.llm.providers.prices import price_list
 
 USER = [{"role": "user", "content": "Grüß Gott"}]
@@ -136,7 +136,7 @@ def test_each_fault_of_the_oracle(api, tmp_path):
     faults = "429=0.1,429-retry-after=0.05,500=0.1,reset=0.1,malformed=0.1,empty=0.1,refusal=0.1"
     with oracle(faults=faults, retry_after=0.02, any_model=True) as url, Ledger(tmp_path / "ledger") as ledger:
         questions = [Question(request_of(api, "m", USER, sample=n, max_tokens=99), "completion") for n in range(60)]
-        summary = ask(questions, ledger, open_provider(api, url), Limits(backoff=0.01, max_retries=20))
+        summary = ask(questions, ledger, open_provider(api, url), RateLimits(backoff=0.01, max_retries=20))
         report = ledger.report()
     assert summary.answered + summary.refused == 60 and summary.refused > 0 == summary.failed
     told = report["troubles"]
@@ -153,17 +153,17 @@ def test_lost_connections_are_told_apart_by_either_transport(api, transport, mon
     monkeypatch.setattr("utils.llm.providers.http.TRANSPORTS", (transport,))
     request = request_of(api, "m", USER)
     with model_server(slam) as server:
-        with pytest.raises(Trouble) as met:
+        with pytest.raises(FailedAttempt) as met:
             sent(open_provider(api, server.url), request)
         assert (met.value.billed, met.value.again, met.value.unreachable) == (True, True, False)
-    with pytest.raises(Trouble) as met:
+    with pytest.raises(FailedAttempt) as met:
         sent(open_provider(api, server.url), request)
     assert (met.value.billed, met.value.again, met.value.unreachable) == (False, True, True)
 
     async def sleep(asked, number):
         await asyncio.sleep(5)
 
-    with model_server(sleep) as server, pytest.raises(Trouble, match="no answer within 0.2 s") as met:
+    with model_server(sleep) as server, pytest.raises(FailedAttempt, match="no answer within 0.2 s") as met:
         sent(open_provider(api, server.url), request, timeout=0.2)
     assert met.value.billed
 
@@ -177,7 +177,7 @@ def test_errors_in_any_words(body, told):
         response.text = body
         return response
 
-    with model_server(answer) as server, pytest.raises(Trouble) as met:
+    with model_server(answer) as server, pytest.raises(FailedAttempt) as met:
         sent(open_provider("openai", server.url), request_of("openai", "m", USER))
     assert met.value.reason.startswith("HTTP 400") and told in met.value.reason and not met.value.again
 
@@ -231,7 +231,7 @@ def test_prices(monkeypatch):
     assert Price(2.5, 10).of(1_000_000, 100_000) == 3.5
     assert parse_prices(["1,2", "m=0.5,1"]) == {"": Price(1, 2), "m": Price(0.5, 1)}
     assert parse_prices(["a=b=1,2"]) == {"a=b": Price(1, 2)}
-    limits = Limits(price=["m=1,2"])
+    limits = RateLimits(price=["m=1,2"])
     local = open_provider("openai", "http://localhost:1/v1")
     assert limits.price_of("m", local) == Price(1, 2)
     assert limits.price_of("gpt-4o", local) == Price(2.5, 10)  # a proxy, or a rehearsal
@@ -244,7 +244,7 @@ def test_prices(monkeypatch):
 @pytest.mark.parametrize("word", ["1", "1,2,3", "a,b", "nan,1", "1,inf", "-1,2", "m=", ""])
 def test_bad_prices(word):
     with pytest.raises(UserError, match="expected .MODEL=.IN,OUT in USD per million tokens"):
-        Limits(price=[word])
+        RateLimits(price=[word])
 
 
 def test_the_price_list_holds_on_its_own_server(monkeypatch):
@@ -272,7 +272,7 @@ def test_saved_answers(tmp_path):
         for model, messages, n in asked
     ]
     with Ledger(tmp_path / "ledger") as ledger:
-        ask(questions, ledger, open_provider("replay", str(path)), Limits())
+        ask(questions, ledger, open_provider("replay", str(path)), RateLimits())
         found = [ledger.outcome(q.request.key, q.parser, q.parser_args) for q in questions]
     assert [outcome.value for outcome in found] == [1, 2, 2, 3, None, None]
     assert [outcome.state for outcome in found[4:]] == ["refused", "failed"]

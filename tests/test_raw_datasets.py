@@ -281,16 +281,28 @@ def test_ambiguous_columns_name_the_candidates(tmp_path):
     assert [record.pairs() for record in stream] == [[(0, 1)]] and "class pairs, as asked" in stream.notes[0]
 
 
-def test_columns_of_no_class_list_what_each_needs(tmp_path):
-    path = write(tmp_path / "a.jsonl", [{"question": "q", "answer": "a"}])
+@pytest.mark.parametrize(
+    ("columns", "named"),
+    [
+        (("question", "answer"), ["prompt_answer", "records"]),
+        (("query", "chosen", "reject"), ["pairs"]),
+        (("Prompt", "Chosen", "Rejects"), ["pairs"]),
+        (("query", "output1", "output2", "preferred"), ["annotations"]),
+        (("step", 7), ["prompt_answer", "pairs", "messages"]),
+    ],
+)
+def test_columns_of_no_class_name_the_closest_classes(tmp_path, columns, named):
+    path = write(tmp_path / "a.jsonl", [dict.fromkeys(columns, "a")])
     with pytest.raises(UserError) as error:
         list(mixture(path))
     said = str(error.value)
-    assert f"{path}:1: found the columns question, answer, which fit no class" in said and "\n" not in said
-    for cls in RAW_DATASETS.values():
-        if issubclass(cls, NamedOnly):
-            continue
-        assert f"{cls.name} ({' '.join(cls.needs.split())})" in said
+    found = ", ".join(map(str, columns))
+    assert f"{path}:1: found the columns {found}, which fit no class" in said and "\n" not in said
+    assert said.endswith("; docs/data.md lists all classes") and len(said) < 600
+    classes = dict.fromkeys(cls for cls in RAW_DATASETS.values() if not issubclass(cls, NamedOnly))
+    listed = {said.find(f" {cls.name} ({cls.needs})"): cls.name for cls in classes}
+    listed = [listed[place] for place in sorted(listed) if place >= 0]
+    assert len(listed) == 3 and listed[: len(named)] == named
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from toy_folders import lm_folder, read_rows, rm_folder
 from data_collect import train_tokenizer
 from inference import chatbot
 from training.step2_reward import rw_eval
-from utils.answering.rows import input_files, output_file
+from utils.answering.files import input_files, output_file
 from utils.answering.rows import read_rows as answer_rows
 from utils.errors import UserError
 from utils.raw_datasets import records_of

@@ -2,25 +2,17 @@
 judge's requests going to the oracle under the same name. Not run: `bash run.sh` (twenty minutes) and `bash test.sh`."""
 
 import json
-import os
 import random
 import re
-import shutil
 import socket
-import subprocess
-import sys
 
 import pytest
+from checkout import WAIT, fences, make_checkout, type_in
 from oracle import oracle_program
-from processes import environment
-from stages import toy_model
-from test_docs import fences
-from toys import ROOT, tiny_rm
+from toys import ROOT
 
 from utils.llm.ledger import Ledger
-from utils.records import Answer, Record, read_records, write_jsonl
-from utils.world.exchanges import read_prompt
-from utils.world.teachers import strong, weak
+from utils.records import read_records
 
 FIRST, INSTALL, OWN_PAIRS, REAL, OWN_CSV, ORACLE, PAID, OWN, INFERENCE = fences(
     (ROOT / "README.md").read_text(encoding="utf-8"), "bash"
@@ -31,36 +23,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory):
-    """A copy of this checkout with what `bash run.sh` leaves, in small: a world, answers, models."""
-    home = tmp_path_factory.mktemp("plumbline") / "checkout"
-    shutil.copytree(ROOT, home, ignore=shutil.ignore_patterns(".*", "output", "__pycache__", "*.egg-info", "tests"))
-    tutor, draw = home / "output/tutor", random.Random(0)
-    sizes = "--num_demonstrations 200 --num_prompts 12 --num_pairs 20 --num_test 5 --vocab_size 400"
-    type_in(home, f"python data_collect/make_world.py --output_dir output/tutor/world {sizes}")
-    answered = []
-    for record in read_records(tutor / "world/prompts/train.jsonl"):
-        exchange = read_prompt(record.prompt)
-        answers = tuple(Answer(teacher(exchange, draw), teacher.__name__) for teacher in (strong, weak, weak))
-        answered.append(Record(record.prompt, answers))
-    write_jsonl(tutor / "answers/for_feedback_train.jsonl", answered)
-    for name in ("sft", "dpo", "reward"):
-        toy_model(tutor / name, max_position_embeddings=1024)
-    tiny_rm(vocab_size=64, max_position_embeddings=1024).save_pretrained(tutor / "reward")
-    write_jsonl(home / "prompts.jsonl", [Record(r.prompt) for r in answered[:3]])
-    return home
-
-
-def type_in(home, script, code=0, **settings):
-    """What bash says when this is typed in the copy's root; background jobs end with it."""
-    kept = {k: v for k, v in environment().items() if not k.startswith(("OPENAI", "ANTHROPIC", "DS_ACCELERATOR"))}
-    path = f"{os.path.dirname(sys.executable)}:{os.environ['PATH']}"
-    done = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", f"trap 'kill $(jobs -p) 2>/dev/null || true' EXIT\n{script}"], cwd=home,
-        env={**kept, "PYTHONPATH": str(home), "PATH": path, **settings}, input="hello\nquit\n", capture_output=True,
-        text=True,
-    )  # fmt: skip
-    assert done.returncode == code, f"{script}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
-    return done.stdout + done.stderr
+    return make_checkout(tmp_path_factory.mktemp("plumbline") / "checkout")
 
 
 @pytest.fixture(scope="module")
@@ -123,8 +86,7 @@ def test_feedback_of_the_oracle(checkout):
         s.bind(("127.0.0.1", 0))
         port = str(s.getsockname()[1])
     server, *settings = SETTINGS.splitlines()
-    wait = "until curl -s -o /dev/null $URL/models; do sleep 0.2; done"  # a person types no faster
-    lines = [f"URL=http://127.0.0.1:8008/v1\n{server}\n{wait}", *settings, COMMANDS]
+    lines = [f"URL=http://127.0.0.1:8008/v1\n{server}\n{WAIT.format('$URL')}", *settings, COMMANDS]
     said = type_in(checkout, "\n".join(lines).replace("8008", port))
     assert "unchanged" in said and "wait for" not in said  # a critique that asks for nothing leaves an answer as it is
     report = asked(checkout, "output/feedback")

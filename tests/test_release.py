@@ -35,7 +35,7 @@ loading.load_causal_lm = loaded
 gc.collect()
 gc.disable()  # what is let go of goes without waiting for Python's next round
 store = [group([6, 7, 8], [[9, 10], [11]])]
-found = references(None, policy, [store], model_args, args, "hash", folder)
+found = references(None, [store], model_args, args, "hash", folder)
 assert len(held) > 20 and found[0]._sums[0].shape == (2,)
 print("held:", sorted({type(ref()).__name__ for ref in held if ref() is not None}))
 """

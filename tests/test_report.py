@@ -64,7 +64,7 @@ def asked(path: Path, model: str, price: Price | None) -> None:
         ledger.plan([question])
         ledger.do([lambda db: steps.claim(db, ledger.process, 9)])
         (attempt,) = ledger.do([lambda db: steps.send(db, ledger.process, question.request.key, None, None)])
-        reply = Reply("Rating: 6", "stop", False, 1000, 200, "req-1", "{}")
+        reply = Reply(text="Rating: 6", finish_reason="stop", input_tokens=1000, output_tokens=200, raw="{}")
         ledger.do([lambda db: steps.store(db, attempt, question.request.key, reply, price)])
         ledger.parse_new(PARSERS)
 
@@ -157,6 +157,20 @@ def test_the_page_is_whole_and_needs_nothing(tutor):
         assert words in tags.words, words
     # 10 charts of training, of which one has two lines; PPO's path in two; the key of a line
     assert text.count('class="exchange"') == 2 and text.count("<polyline") == 11 + 2 + 1
+
+
+def test_the_commit_is_that_of_the_runs(tutor):
+    """Not that of the checkout which made the page; stages of different commits are told apart."""
+    for name in ("sft", "reward", "dpo", "ppo"):
+        (tutor / name / "args.json").write_text(json.dumps({"commit": "abc+", "versions": {"torch": "2.0"}}))
+    results, text = made(tutor)
+    assert results["commit"] != "abc+" and "<pre>git checkout abc\nbash run.sh</pre>" in text
+    assert "Commit abc+ (+: files differed from it); torch 2.0. This page: commit " in Tags(text).words
+    (tutor / "ppo" / "args.json").write_text(json.dumps({"commit": "<def>", "versions": {"torch": "2.1"}}))
+    text = made(tutor)[1]
+    assert "<pre>bash run.sh</pre>" in text and "trained at different commits" in text
+    words = "Commit abc+ (SFT, reward, DPO); <def> (PPO) (+: files differed from it); torch 2.0 ("
+    assert words in Tags(text).words and "torch 2.1 (PPO)" in text
 
 
 def test_links_lead_to_files_beside_the_page(tutor):
@@ -263,7 +277,7 @@ def test_a_folder_without_a_run_is_refused(tutor, tmp_path_factory):
 def test_every_colour_has_one_meaning_and_contrast(tutor):
     """Each colour is in the legend once; text and marks reach WCAG's 4.5 : 1 on the paper, by day and by night."""
     legend = made(tutor)[1].split('<div class="legend">')[1].split("</div>")[0]
-    css = (ROOT / "utils" / "page" / "page.css").read_text()
+    css = (ROOT / "utils" / "report" / "page" / "page.css").read_text()
     day, night = (dict(re.findall(r"--(\w+): (#\w{6})", part)) for part in css.split("@media (prefers", 1)[:2])
     assert day.keys() == night.keys() and set(COLOURS) < day.keys()
     for colour in COLOURS:
@@ -284,6 +298,16 @@ def luminance(colour: str) -> float:
     parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
     linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
     return sum(weight * c for weight, c in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+
+def test_a_tie_of_scores_counts_half(tutor):
+    """8.5 of 10 pairs are right where two scores are equal: those are the pairs, and the interval is that of 8.5."""
+    file = tutor / "reward" / "metrics.jsonl"
+    file.write_text(file.read_text().replace('"eval/accuracy": 0.8', '"eval/accuracy": 0.85'))
+    results, _ = made(tutor)
+    # Wilson, 8.5 of 10: centre (8.5 + 1.9207) / 13.8415, half width 1.96 / 13.8415 * sqrt(1.275 + 0.9604)
+    expected = {"value": 0.85, "low": 0.5411540, "high": 0.9645731, "n": 10}
+    assert results["reward_model"]["accuracy"] == pytest.approx(expected, abs=1e-6)
 
 
 def test_accuracy_over_other_pairs_gets_no_interval(tutor):

@@ -12,11 +12,12 @@ from oracle import oracle, wait_for
 from requesting import PROGRAM, exchanges, formatted, lines, record, request, sent, write_lines
 from toys import ROOT
 
-from utils.feedback import Prompts
+from utils.feedback import PromptTemplates
 from utils.feedback.forms import MATERIAL
 from utils.records import Answer, Message, Record, read_records, write_jsonl
-from utils.world.judge import Judge, read_request
+from utils.world.judge import Judge
 from utils.world.oracle import assess
+from utils.world.requests import read_request
 
 WORLD = exchanges(12)
 
@@ -158,7 +159,7 @@ def test_every_line_by_its_own_type(url, tmp_path):
         assert asked.task == {"critic": "critique", "refine": "refinement"}.get(row["feedback_type"], "preference")
         shown = asked.answers if asked.task == "preference" else {"A": asked.parts["Answer"]}
         assert shown["A"] == row["output"]["m7"] and shown.get("B", row["output"]["m13"]) == row["output"]["m13"]
-        system = Prompts([], MATERIAL).of(asked.task, "dialogue").system
+        system = PromptTemplates([], MATERIAL).of(asked.task, "dialogue").system
         messages = [{"role": "system", "content": system}, {"role": "user", "content": found["prompt-api"]}]
         assert found["feedback"] == Judge().reply(messages)
 

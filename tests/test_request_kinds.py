@@ -5,17 +5,17 @@ import dataclasses
 import pytest
 
 from utils.errors import UserError
-from utils.feedback import KINDS, Asker, Case, Prompts, follow
+from utils.feedback import KINDS, Asker, Case, PromptTemplates, follow
 from utils.feedback.cases import expect_questions, hashed, questions_of
 from utils.feedback.comparisons import combined
 from utils.feedback.forms import MATERIAL
-from utils.feedback.results import Summary
+from utils.feedback.summary import ResultsSummary
 from utils.llm.asking import Outcome
 from utils.parsing import PARSERS, Unparsed
 from utils.records import Answer, Message, Record, Verdict
-from utils.world.judge import read_request
+from utils.world.requests import read_request
 
-ASKER = Asker("openai", "judge-1", Prompts([], MATERIAL))
+ASKER = Asker("openai", "judge-1", PromptTemplates([], MATERIAL))
 PROMPT = (Message("user", "What is 3 + 4?"),)
 RECORD = Record(PROMPT, (Answer("one", "m1"), Answer("two", "m2"), Answer("three", "m3")), where="rows.jsonl:1")
 PLANNED = Outcome("planned")
@@ -50,7 +50,7 @@ def choosing(best):
 
 
 def summary(cases):
-    counted = Summary()
+    counted = ResultsSummary()
     assert list(counted.watch(cases)) == cases
     return counted.lines()
 

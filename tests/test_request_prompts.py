@@ -6,17 +6,17 @@ import pytest
 from toys import ROOT
 
 from utils.errors import UserError
-from utils.feedback import KINDS, Asker, Case, Prompts, follow, kind
+from utils.feedback import KINDS, Asker, Case, PromptTemplates, follow, kind
 from utils.feedback.answers import with_facts
 from utils.feedback.forms import FORM_OF_PROMPT, FORMS, MATERIAL, scale_of, schema_of
 from utils.feedback.prompts import FOLDER, answers_text, conversation_text, material, read_prompt_file
 from utils.llm.asking import Outcome
 from utils.parsing import PARSERS, Unparsed
 from utils.records import Answer, Message, Record
-from utils.world.judge import read_request
+from utils.world.requests import read_request
 
 FILES = sorted(FOLDER.glob("*.txt"))
-BUILT_IN = Prompts([], MATERIAL)
+BUILT_IN = PromptTemplates([], MATERIAL)
 GOOD = "kind: rating; version: 3\nBe fair.\n---\n$conversation / $answer / $low / $high / $reply\n"
 
 
@@ -70,14 +70,14 @@ def test_a_persons_own_prompt_replaces_the_built_in_one(tmp_path):
     special = write(
         tmp_path, GOOD.replace("version: 3", "version: 1").replace("rating;", "rating; task: qa;"), "qa.txt"
     )
-    prompts = Prompts([special, mine], MATERIAL)
+    prompts = PromptTemplates([special, mine], MATERIAL)
     assert prompts.of("rating", "dialogue").version == prompts.of("rating", "summary").version == 3
     assert prompts.of("rating", "question").path == special
     assert prompts.of("critique", "question").path == BUILT_IN.of("critique", "question").path
     messages = prompts.of("rating", "summary").messages(conversation="c", answer="$x", low=1, high=7, reply="r")
     assert messages == [{"role": "system", "content": "Be fair."}, {"role": "user", "content": "c / $x / 1 / 7 / r"}]
     alone = write(tmp_path, GOOD.replace("Be fair.\n---\n", ""), "alone.txt")
-    assert [m["role"] for m in Prompts([alone], MATERIAL).of("rating", "summary").messages(
+    assert [m["role"] for m in PromptTemplates([alone], MATERIAL).of("rating", "summary").messages(
         conversation="c", answer="a", low=1, high=7, reply="r")] == ["user"]  # fmt: skip
 
 
@@ -95,12 +95,12 @@ def test_a_persons_own_prompt_replaces_the_built_in_one(tmp_path):
 )
 def test_a_prompt_that_cannot_be_used(tmp_path, text, words):
     with pytest.raises(UserError, match=words):
-        Prompts([write(tmp_path, text)], MATERIAL)
+        PromptTemplates([write(tmp_path, text)], MATERIAL)
 
 
 def test_a_prompt_that_is_not_there(tmp_path):
     with pytest.raises(UserError, match="mine.txt: cannot be read as text: No such file"):
-        Prompts([tmp_path / "mine.txt"], MATERIAL)
+        PromptTemplates([tmp_path / "mine.txt"], MATERIAL)
 
 
 VALUES = {"low": 1, "high": 7, "number": "a whole number", "noun": "answer"}
@@ -142,17 +142,18 @@ def test_scales():
             scale_of(wrong)
 
 
-# ---- the examples of docs/feedback.md
+# ---- the examples of docs/feedback/own_kinds.md
 
 
 def example(heading, language):
-    document = (ROOT / "docs" / "feedback.md").read_text(encoding="utf-8")
-    section = document.split(f"\n### {heading}\n", 1)[1].split("\n### ")[0].split("\n## ")[0]
+    document = (ROOT / "docs" / "feedback" / "own_kinds.md").read_text(encoding="utf-8")
+    section = document.split(f"\n## {heading}\n", 1)[1].split("\n## ")[0]
     return re.search(rf"^```{language}\n(.*?)^```", section, re.DOTALL | re.MULTILINE)[1]
 
 
 def test_the_documented_prompt_works(tmp_path):
-    prompt = Prompts([write(tmp_path, example("How to add a prompt", "text"))], MATERIAL).of("rating", "question")
+    path = write(tmp_path, example("How to add a prompt", "text"))
+    prompt = PromptTemplates([path], MATERIAL).of("rating", "question")
     said = prompt.messages(conversation="Human: a?", answer="b", low=1, high=7, reply="One line.")
     assert said[1]["content"].endswith("How good is it, from 1 to 7? One line.")
 

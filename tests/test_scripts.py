@@ -18,7 +18,7 @@ def options_of(folder, capsys):
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
     with pytest.raises(SystemExit):
-        module.main(["--help"])
+        module.main(["--help", "all"])
     return set(re.findall(r"--([a-z_0-9]+)", capsys.readouterr().out))
 
 

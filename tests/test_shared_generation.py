@@ -11,11 +11,13 @@ import torch
 from toy_folders import peaked, toy_tokenizer
 from toys import tiny_lm
 
+from utils.engine.internals import attention_of
 from utils.errors import UserError
-from utils.generation import backends, complete, generate, generating, hf, shared
-from utils.generation.request import Request
+from utils.generation import backends, hf, shared
+from utils.generation.generate import complete, generate, generating
+from utils.generation.request import GenerationRequest
 from utils.generation.sampling import Sampling
-from utils.generation.shared_attention import CASCADE
+from utils.generation.shared_attention import SHARED_PREFIX
 from utils.model.batch import collate
 from utils.model.scoring import Policy
 from utils.tokens.group import group
@@ -52,7 +54,7 @@ def test_tokens_and_logprobs_are_those_of_hf(family, renderer, prompts):
     """Greedy and drawn: rows draw by the same numbers whatever the back end."""
     model = model_of(renderer, family)
     for how in (Sampling(30, temperature=0), Sampling(30, num_samples=4, seed=5, stop_token_ids=STOPS)):
-        mine, theirs = both(model, Request(renderer, prompts, how, range(len(prompts))))
+        mine, theirs = both(model, GenerationRequest(renderer, prompts, how, range(len(prompts))))
         assert [c.tokens for c in mine] == [c.tokens for c in theirs]
         gaps = [np.abs(np.subtract(a.logprobs, b.logprobs)).max() for a, b in zip(mine, theirs, strict=True)]
         assert max(gaps) <= 1e-5
@@ -66,7 +68,7 @@ def test_logprobs_are_those_of_a_packed_forward(family, renderer, prompts):
     assert policy.packed
     with generating(model):
         how = Sampling(24, num_samples=3, seed=1, stop_token_ids=STOPS)
-        found = shared.complete(model, Request(renderer, prompts, how, range(len(prompts))))
+        found = shared.complete(model, GenerationRequest(renderer, prompts, how, range(len(prompts))))
     groups = [group(np.array(p), [c.tokens for c in several]) for p, several in zip(prompts, found, strict=True)]
     scored = policy(collate(groups, packed=True)).detach().numpy()
     assert np.abs(scored - np.concatenate([c.logprobs for several in found for c in several])).max() <= 1e-5
@@ -85,14 +87,14 @@ def test_logprobs_are_those_of_a_packed_forward(family, renderer, prompts):
 )
 def test_every_setting_is_honoured_as_hf_honours_it(settings, renderer, prompts):
     how = dataclasses.replace(Sampling(20, num_samples=3, seed=2), **settings)
-    mine, theirs = both(model_of(renderer), Request(renderer, prompts, how, range(len(prompts))))
+    mine, theirs = both(model_of(renderer), GenerationRequest(renderer, prompts, how, range(len(prompts))))
     assert [c.tokens for c in mine] == [c.tokens for c in theirs]
     assert [c.text for c in mine] == [c.text for c in theirs]
 
 
 def test_answers_do_not_depend_on_their_batch(renderer, prompts):
     model, how = model_of(renderer), Sampling(20, num_samples=3, seed=3, stop_token_ids=STOPS)
-    together, alone = (generate(model, renderer, prompts, how, size) for size in (len(prompts), 1))
+    together, alone = (generate(model, GenerationRequest(renderer, prompts, how), size) for size in (len(prompts), 1))
     assert [[c.tokens for c in s] for s in together] == [[c.tokens for c in s] for s in alone]
 
 
@@ -100,29 +102,29 @@ def test_prompts_of_any_length_share_no_padding_but_their_bucket(renderer, promp
     """A window that ends inside a prompt, prompts in several buckets, rows that leave one by one."""
     model = model_of(renderer, "mistral", sliding_window=8)
     how = Sampling(30, num_samples=5, seed=9, stop_token_ids=STOPS)
-    mine, theirs = both(model, Request(renderer, prompts, how, range(len(prompts))))
+    mine, theirs = both(model, GenerationRequest(renderer, prompts, how, range(len(prompts))))
     assert [c.tokens for c in mine] == [c.tokens for c in theirs]
 
 
 def test_a_model_that_cannot_be_read_is_answered_by_hf_with_the_reason(renderer, prompts, capsys):
     model = tiny_lm("falcon", vocab_size=len(renderer.tokenizer)).eval()
-    generate(model, renderer, prompts[:2], Sampling(4, temperature=0), 2)
+    generate(model, GenerationRequest(renderer, prompts[:2], Sampling(4, temperature=0)), 2)
     assert "hf instead of shared" in capsys.readouterr().out
 
 
 def test_a_back_end_that_disagrees_is_refused(renderer, prompts, capsys, monkeypatch):
     """Keys of the wrong prompt: plausible numbers, wrong ones."""
     model = model_of(renderer)
-    right = shared.Cascade.fill
+    right = shared.SharedCache.fill
 
     def wrong(self):
         right(self)
         for bucket in self.buckets:
             bucket.keys = [k.flip(2) for k in bucket.keys]
 
-    monkeypatch.setattr(shared.Cascade, "fill", wrong)
+    monkeypatch.setattr(shared.SharedCache, "fill", wrong)
     with generating(model):
-        request = Request(renderer, prompts, Sampling(6, temperature=0), range(len(prompts)))
+        request = GenerationRequest(renderer, prompts, Sampling(6, temperature=0), range(len(prompts)))
         assert backends.choose(model, request, "shared") is hf.complete
     assert "log-probs differ" in capsys.readouterr().out
 
@@ -131,18 +133,22 @@ def test_vllm_is_imported_only_when_asked_for(renderer, prompts):
     if importlib.util.find_spec("vllm"):
         pytest.skip("vllm is installed here")
     with pytest.raises(UserError, match=r"needs the vllm package .* and a GPU"):
-        generate(model_of(renderer), renderer, prompts[:1], Sampling(3, temperature=0), 1, backend="vllm")
+        generate(
+            model_of(renderer), GenerationRequest(renderer, prompts[:1], Sampling(3, temperature=0)), 1, backend="vllm"
+        )
     with pytest.raises(UserError, match="the back end 'vlm' is unknown; known: shared, hf, vllm"):
-        generate(model_of(renderer), renderer, prompts[:1], Sampling(3, temperature=0), 1, backend="vlm")
+        generate(
+            model_of(renderer), GenerationRequest(renderer, prompts[:1], Sampling(3, temperature=0)), 1, backend="vlm"
+        )
 
 
 def test_the_model_is_left_as_it_was(renderer, prompts):
     model = model_of(renderer)
-    before = model.config._attn_implementation
+    before = attention_of(model)
     tokens = []
     with generating(model):
-        complete(model, renderer, prompts[:1], Sampling(5, temperature=0), [0], stream=tokens.append)
-    assert model.config._attn_implementation == before != CASCADE
+        complete(model, GenerationRequest(renderer, prompts[:1], Sampling(5, temperature=0), [0], stream=tokens.append))
+    assert attention_of(model) == before != SHARED_PREFIX
     assert [len(t) for t in tokens] == list(range(1, len(tokens) + 1))
 
 
@@ -157,8 +163,8 @@ def test_lora_generates_unmerged(dtype, renderer, prompts):
             torch.nn.init.normal_(p, std=0.2)
     how = Sampling(12, num_samples=2, seed=4)
     weights = {n: p.clone() for n, p in adapted.named_parameters()}
-    with_adapter = generate(adapted, renderer, prompts, how, 6)
+    with_adapter = generate(adapted, GenerationRequest(renderer, prompts, how), 6)
     assert all(torch.equal(p, weights[n]) for n, p in adapted.named_parameters())
     with adapted.disable_adapter():
-        without = generate(adapted, renderer, prompts, how, 6)
+        without = generate(adapted, GenerationRequest(renderer, prompts, how), 6)
     assert [[c.tokens for c in s] for s in with_adapter] != [[c.tokens for c in s] for s in without]

@@ -9,10 +9,11 @@ from test_packed import random_groups
 from toys import tiny_lm, tiny_rm
 
 from utils.model.batch import collate
-from utils.model.passes import Passes, measure
+from utils.model.measure import measure
+from utils.model.passes import Passes
 from utils.model.scoring import Policy, RewardModel
 from utils.tokens.group import group
-from utils.training.plan import Plan
+from utils.training.plan import Division, Plan
 from utils.training.reference import reference_logprobs
 
 LENGTHS = st.lists(st.integers(1, 40), min_size=1, max_size=9)
@@ -73,8 +74,8 @@ def test_no_pass_exceeds_the_budget():
 def test_the_reference_of_split_groups(tmp_path):
     """Computed in parts, and read by batches that hold a whole group or a part of one."""
     model, groups = Policy(tiny_lm()), random_groups()
-    whole = reference_logprobs(model, True, groups, tmp_path, "whole", count=4, budget=0)
-    parts = reference_logprobs(model, True, groups, tmp_path, "parts", count=4, budget=40)
+    whole = reference_logprobs(model, groups, tmp_path / "whole.sqlite", packed=True, count=4, budget=0)
+    parts = reference_logprobs(model, groups, tmp_path / "parts.sqlite", packed=True, count=4, budget=40)
     batch = collate(groups, range(4))
     torch.testing.assert_close(parts.of(batch), whole.of(batch), atol=1e-4, rtol=1e-5)
     divided = groups[1].split(40)
@@ -86,13 +87,11 @@ def test_the_reference_of_split_groups(tmp_path):
 
 def test_a_plan_splits_what_exceeds_its_budget_and_ranks_take_equally_many_passes():
     groups = [group_of(20, [30] * 8, [(0, k) for k in range(1, 8)]), *[group_of(10, [15], ()) for _ in range(5)]]
-    plan = Plan(
-        groups, [g.tokens for g in groups], [max(1, len(g.pairs)) for g in groups], per_device=6, accumulation=1,
-        token_budget=120, world=2, seed=0, epochs=1.0, max_steps=1, per_step=6, keep_pairs=True,
-    )  # fmt: skip
+    division = Division(per_step=6, per_device=6, token_budget=120, world=2, seed=0, keep_pairs=True)
+    plan = Plan(groups, [g.tokens for g in groups], [max(1, len(g.pairs)) for g in groups], division, max_steps=1)
     steps = [plan.step(1, rank) for rank in range(2)]
     assert len(steps[0].micro_batches) == len(steps[1].micro_batches)
     batches = [plan.batch(m, packed=True) for step in steps for m in step.micro_batches if m.weight]
     assert max(batch.tokens for batch in batches) <= 120
-    assert sum(len(batch.winners) for batch in batches) == 7
+    assert sum(len(batch.chosen) for batch in batches) == 7
     assert sum(15 in batch.answer_tokens.tolist() for batch in batches) >= 1

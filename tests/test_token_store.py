@@ -13,10 +13,10 @@ from utils.arguments import parse
 from utils.arguments.options import DataArguments
 from utils.errors import UserError
 from utils.records import Answer, Message, Record, RecordError, comparison, write_jsonl
-from utils.tokens.store import TokenStore, build, prepare, preparing
-from utils.tokens.templates import Limits, Renderer, Row
+from utils.tokens.store import DataPart, TokenSettings, TokenStore, build, prepare, preparing
+from utils.tokens.templates import LengthLimits, Renderer, Row
 
-WIDE = Limits(500, 500, 1000, "keep_end")
+WIDE = LengthLimits(500, 500, 1000, "keep_end")
 
 
 @pytest.fixture(scope="module")
@@ -51,10 +51,14 @@ def same(group, other):
     )
 
 
+def made(records, kind, renderer, limits, folder, **more):
+    return build(records, TokenSettings(kind, renderer, limits, **more), folder)
+
+
 def test_groups_come_out_as_they_went_in(tmp_path, renderer, monkeypatch):
     monkeypatch.setattr(preparing, "BATCH", 3)  # several batches
     records = pairs(8)
-    store = build(records, "comparisons", renderer, WIDE, tmp_path / "store")
+    store = made(records, "comparisons", renderer, WIDE, tmp_path / "store")
     whole = [renderer.group(record, [0, 1], [(0, 1)]) for record in records]
     assert len(store) == 8 and all(same(a, b) for a, b in zip(store, whole, strict=True))
     assert same(store[-1], whole[7]) and same(store[np.int64(2)], whole[2])
@@ -71,7 +75,7 @@ def test_groups_come_out_as_they_went_in(tmp_path, renderer, monkeypatch):
 def test_demonstrations_of_every_turn(tmp_path, renderer):
     dialogue = (*ask("one"), Message("assistant", "two"), *ask("three"))
     records = [Record(dialogue, (Answer("four"),)), Record(ask("five"), (Answer("six"),))]
-    store = build(records, "demonstrations", renderer, WIDE, tmp_path / "store", train_on="all")
+    store = made(records, "demonstrations", renderer, WIDE, tmp_path / "store", train_on="all")
     assert same(store[0], renderer.group(records[0], [0], train_on="all"))
     assert store[0].prompt_trained.sum() == len(" two") + 1  # one token a letter, and the stop token
     assert not store[1].prompt_trained.any()
@@ -79,14 +83,14 @@ def test_demonstrations_of_every_turn(tmp_path, renderer):
 
 
 def test_prompts_have_no_answers(tmp_path, renderer):
-    store = build(pairs(2), "prompts", renderer, WIDE, tmp_path / "store")
+    store = made(pairs(2), "prompts", renderer, WIDE, tmp_path / "store")
     assert store[1].prompt.tolist() == renderer.prompt_ids(ask("question 1")) and store[1].answers == ()
     assert store.trained_tokens.tolist() == [0, 0]
 
 
 def test_the_table_says_how_many_and_which(tmp_path, renderer):
     records = [*pairs(3), comparison(ask("x"), "same", "same", where="rows.jsonl:9"), Record(ask("y"), (Answer(""),))]
-    store = build(records, "comparisons", renderer, Limits(500, 7, 1000, "keep_end"), tmp_path / "store")
+    store = made(records, "comparisons", renderer, LengthLimits(500, 7, 1000, "keep_end"), tmp_path / "store")
     table = store.table
     assert (table["records"], table["groups"], table["tokens"]) == (5, 3, int(store.tokens.sum()))
     assert table["counts"] == {
@@ -100,22 +104,22 @@ def test_the_table_says_how_many_and_which(tmp_path, renderer):
 def test_nothing_left_is_an_error_that_says_why(tmp_path, renderer):
     empty = [Record(ask("x"), (Answer(""), Answer(" ")))]
     with pytest.raises(UserError, match="none of 1 records can be used as demonstrations: .*no answer with text"):
-        build(empty, "demonstrations", renderer, WIDE, tmp_path / "store")
+        made(empty, "demonstrations", renderer, WIDE, tmp_path / "store")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_row_that_the_template_refuses_stops_or_is_counted(tmp_path, renderer):
     rows = [Record(ask("x"), (Answer("a</s>b"),), where="rows.jsonl:1"), Record(ask("x"), (Answer("b"),))]
     with pytest.raises(RecordError, match="rows.jsonl:1: an answer contains '</s>'"):
-        build(rows, "demonstrations", renderer, WIDE, tmp_path / "store")
-    store = build(rows, "demonstrations", renderer, WIDE, tmp_path / "store", on_bad_row="skip")
+        made(rows, "demonstrations", renderer, WIDE, tmp_path / "store")
+    store = made(rows, "demonstrations", renderer, WIDE, tmp_path / "store", on_bad_row="skip")
     assert len(store) == 1 and store.table["counts"] == {"records skipped: the template refuses them": 1}
 
 
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path, renderer):
     (tmp_path / "cache").write_text("a file where a folder is wanted")
     with pytest.raises(UserError, match="cannot be written"):
-        build(pairs(1), "prompts", renderer, WIDE, tmp_path / "cache" / "store")
+        made(pairs(1), "prompts", renderer, WIDE, tmp_path / "cache" / "store")
 
 
 # --- prepare ---
@@ -126,7 +130,7 @@ def arguments(path, *flags):
 
 
 def ready(path, cache, renderer, *flags, kind="comparisons"):
-    return prepare(arguments(path, *flags), "train", 2, kind, renderer, cache, 42)
+    return prepare(arguments(path, *flags), DataPart("train", stage=2, kind=kind, seed=42), renderer, cache)
 
 
 def test_cache_hits_and_misses_are_said(tmp_path, renderer, capsys, monkeypatch):
@@ -160,7 +164,7 @@ def test_other_local_ranks_wait_for_the_folder(tmp_path, renderer, monkeypatch):
     waiting.start()
     time.sleep(0.3)
     assert waiting.is_alive()
-    build(pairs(4), "comparisons", renderer, WIDE, folder)
+    made(pairs(4), "comparisons", renderer, WIDE, folder)
     waiting.join(10)
     assert len(found[0]) == 4
     about = json.loads((folder / "about.json").read_text())
@@ -180,7 +184,7 @@ def test_waiting_is_patient_while_batches_come(tmp_path, renderer, monkeypatch):
             time.sleep(0.3)
             yield record
 
-    making = threading.Thread(target=lambda: build(slowly(), "prompts", renderer, WIDE, tmp_path / "store"))
+    making = threading.Thread(target=lambda: made(slowly(), "prompts", renderer, WIDE, tmp_path / "store"))
     making.start()
     assert len(preparing._wait(tmp_path / "store", fresh=False)) == 6
     making.join()
@@ -202,10 +206,10 @@ def test_prepare_on_another_local_rank_makes_nothing(tmp_path, renderer, monkeyp
 def test_what_killed_runs_left_is_removed(tmp_path, renderer, monkeypatch):
     left = tmp_path / ".store.0123abcd.partial"
     left.mkdir()
-    build(pairs(1), "prompts", renderer, WIDE, tmp_path / "store")
+    made(pairs(1), "prompts", renderer, WIDE, tmp_path / "store")
     assert left.exists()  # it may be another machine's
     monkeypatch.setattr(preparing, "PATIENCE", -1)
-    build(pairs(1), "prompts", renderer, WIDE, tmp_path / "store")
+    made(pairs(1), "prompts", renderer, WIDE, tmp_path / "store")
     assert not left.exists()
 
 
@@ -216,7 +220,7 @@ def test_a_row_is_the_arguments_of_group(renderer):
 
 def test_many_short_rows_take_seconds(tmp_path, renderer):
     started = time.monotonic()
-    build(pairs(5000), "comparisons", renderer, WIDE, tmp_path / "store")
+    made(pairs(5000), "comparisons", renderer, WIDE, tmp_path / "store")
     assert (
         time.monotonic() - started < 30
     )  # 100,000 take half a minute on two cores; here a wide margin for a crowded machine

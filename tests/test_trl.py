@@ -7,12 +7,14 @@ from peer import hh_like_pairs, small_llama, small_reward_model, trl_reward_trai
 
 from utils.arguments.options import TrainingArguments
 from utils.engine import deepspeed_engine as engines
-from utils.losses.preference import LOSSES, Pairs
+from utils.losses.preference import LOSSES, LogRatios
 from utils.losses.reward import bradley_terry
 from utils.model.scoring import Policy, RewardModel
 from utils.training.reference import reference_logprobs
 from utils.training.run import Run
-from utils.training.trainer import Trainer, make_plan
+from utils.training.setup import make_plan
+from utils.training.stage import Stage
+from utils.training.steps import OfflineSteps
 
 pytest.importorskip("trl", reason="TRL is not installed: pip install -e '.[test]'")
 VOCABULARY, STEPS, RATE = 300, 4, 2e-4
@@ -27,17 +29,18 @@ def our_losses(name, groups, folder):
     engines.start(args)
     plan = make_plan(groups, args, unit="pair")
     engine = engines.Engine(policy, args, plan.total_steps)
-    reference = reference_logprobs(engine, True, groups, folder, "toy", count=4, budget=0)
+    reference = reference_logprobs(engine, groups, folder / "toy.sqlite", packed=True, count=4, budget=0)
 
     def learn(model, batch):
         ratio = batch.sum_per_answer(model(batch)) - reference.of(batch)
-        w, l = batch.winners, batch.losers
-        pairs = Pairs(ratio[w], ratio[l], batch.answer_tokens[w], batch.answer_tokens[l], beta=0.1)
+        chosen, rejected = batch.chosen, batch.rejected
+        pairs = LogRatios(
+            ratio[chosen], ratio[rejected], batch.answer_tokens[chosen], batch.answer_tokens[rejected], beta=0.1
+        )
         return LOSSES[name].losses(pairs), {"margin": 0.1 * pairs.delta}
 
-    trainer = Trainer(Run(args, [args]), engine, plan, groups, learn, None, None)
-    trainer.ema = None
-    return [trainer._step(n)["loss"] for n in range(1, STEPS + 1)]
+    steps = OfflineSteps(Stage(Run(args, [args]), engine, None), plan, learn, lambda: None)
+    return [steps.update(n)["loss"] for n in range(1, STEPS + 1)]
 
 
 @pytest.mark.parametrize("ours, theirs", [("sigmoid", "sigmoid"), ("ipo_mean", "ipo")])
@@ -68,11 +71,10 @@ def our_reward_losses(groups, folder):
 
     def learn(model, batch):
         scores = model(batch)
-        return bradley_terry(scores[batch.winners], scores[batch.losers]), {}
+        return bradley_terry(scores[batch.chosen], scores[batch.rejected]), {}
 
-    trainer = Trainer(Run(args, [args]), engine, plan, groups, learn, None, None)
-    trainer.ema = None
-    return [trainer._step(n)["loss"] for n in range(1, STEPS + 1)]
+    steps = OfflineSteps(Stage(Run(args, [args]), engine, None), plan, learn, lambda: None)
+    return [steps.update(n)["loss"] for n in range(1, STEPS + 1)]
 
 
 def test_reward_losses_equal_those_of_trl(tmp_path):

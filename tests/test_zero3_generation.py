@@ -40,7 +40,7 @@ def test_rollouts_and_the_evaluation_of_ppo(world, tmp_path, flags):
     in the evaluation rank 0 has two batches and rank 1 has one."""
     options = ("--max_answer_seq_len", "8", "--prompts_per_rollout", "6", "--samples_per_prompt", "2",
                "--generation_batch_size", "2", "--minibatches", "2", "--max_steps", "2", "--max_eval_samples", "5",
-               "--unfinished", "keep", "--learning_rate", "1e-3", "--table_every", "1",
+               "--unfinished", "keep", "--learning_rate", "1e-3",
                "--reward_fn", f"{world / 'rewards.py'}:yes")  # fmt: skip
     run_stage("step3_ppo", world / "model", world / "pairs", tmp_path / "one", *options)
     run_stage("step3_ppo", world / "model", world / "pairs", tmp_path / "two", *options, *flags, ranks=2)

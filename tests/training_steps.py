@@ -17,13 +17,15 @@ from transformers import TrainerCallback
 from utils.arguments.options import TrainingArguments
 from utils.engine import deepspeed_engine as engines
 from utils.engine import ranks
-from utils.losses.preference import LOSSES, Pairs
+from utils.losses.preference import LOSSES, LogRatios
 from utils.losses.reward import bradley_terry
 from utils.model.batch import collate
 from utils.model.scoring import Policy, RewardModel
 from utils.training.reference import reference_logprobs
 from utils.training.run import Run
-from utils.training.trainer import Trainer, make_plan
+from utils.training.setup import make_plan
+from utils.training.stage import Stage
+from utils.training.steps import OfflineSteps
 
 THEIRS = {"sft": trl_sft_trainer, "reward": trl_reward_trainer, "dpo": trl_trainer}
 
@@ -75,13 +77,13 @@ def our_steps(kind, model, groups, steps, folder, *, per_step, bf16=True, rate=1
         start = now()
         with tempfile.TemporaryDirectory() as cache:
             limits = {"count": 4 * per_step, "budget": 0}
-            reference = reference_logprobs(engine, scorer.packed, groups, Path(cache), "benchmark", **limits)
+            reference = reference_logprobs(engine, groups, Path(cache) / "toy.sqlite", packed=scorer.packed, **limits)
         reference_seconds = (now() - start) * per_step / len(groups)
-    trainer = Trainer(Run(args, [args]), engine, plan, groups, _learn(kind, reference), None, None)
-    trainer.ema, seconds, losses = None, [], []
+    trainer = OfflineSteps(Stage(Run(args, [args]), engine, None), plan, _learn(kind, reference), lambda: None)
+    seconds, losses = [], []
     for number in range(1, steps + 1):
         start = now()
-        losses.append(trainer._step(number)["loss"])
+        losses.append(trainer.update(number)["loss"])
         seconds.append(now() - start)
     return seconds, losses, reference_seconds
 
@@ -94,11 +96,11 @@ def _learn(kind, reference):
 
     def reward(model, batch):
         scores = model(batch)
-        return bradley_terry(scores[batch.winners], scores[batch.losers]), {}
+        return bradley_terry(scores[batch.chosen], scores[batch.rejected]), {}
 
     def dpo(model, batch):
         ratio = batch.sum_per_answer(model(batch)) - reference.of(batch)
-        pairs = Pairs(ratio[batch.winners], ratio[batch.losers], None, None, beta=0.1)
+        pairs = LogRatios(ratio[batch.chosen], ratio[batch.rejected], None, None, beta=0.1)
         return LOSSES["sigmoid"].losses(pairs), {"margin": pairs.delta}
 
     return {"sft": sft, "reward": reward, "dpo": dpo}[kind]

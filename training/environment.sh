@@ -1,6 +1,7 @@
 # shellcheck shell=bash
 # Sourced by run.sh and test.sh, and by hand: go to the root, use the active virtual environment or make .venv, install
 # what requirements.txt and the named extra ask for; nothing is installed again while neither file has changed.
+# An environment whose install is another checkout stays that one's: REINSTALL=1 makes it this one's.
 #
 #     source training/environment.sh [EXTRA]
 ROOT="$(cd "$(dirname "${BASH_SOURCE[0]:-$0}")/.." && pwd)"  # $0: zsh
@@ -16,10 +17,19 @@ if [[ -z "${VIRTUAL_ENV:-}" ]]; then
     source .venv/bin/activate
 fi
 export PYTHONPATH="${ROOT}"                                 # this checkout wins over any installed one
+find_install='import importlib.metadata as metadata, json, urllib.parse as urls
+told = json.loads(metadata.distribution("plumbline").read_text("direct_url.json"))
+print(urls.unquote(told["url"].removeprefix("file://")))'
+installed="$("${VIRTUAL_ENV}/bin/python" -I -c "${find_install}" 2>/dev/null)" || installed=""   # -I: not one on the path
+if [[ -n "${REINSTALL:-}" || ! -f "${installed}/utils/__init__.py" || "${installed}" -ef "${ROOT}" ]]; then
+    installed="${ROOT}"
+else
+    echo "${VIRTUAL_ENV} belongs to the checkout ${installed} and keeps it; this shell uses ${ROOT} (REINSTALL=1 gives it that)"
+fi
 stamp="${VIRTUAL_ENV}/.plumbline-installed${1:+-$1}"
-wanted="$(cat requirements.txt pyproject.toml <(echo "${ROOT}") | sha256sum)"
-if [[ "$(cat "${stamp}" 2>/dev/null)" != "${wanted}" ]]; then
+wanted="$(cat requirements.txt pyproject.toml <(echo "${installed}") | sha256sum)"
+if [[ -n "${REINSTALL:-}" || "$(cat "${stamp}" 2>/dev/null)" != "${wanted}" ]]; then
     echo "installing requirements.txt${1:+ and the extra '$1'} into ${VIRTUAL_ENV}"
-    pip install --quiet --disable-pip-version-check -r requirements.txt ${1:+-e ".[$1]"} || return
+    pip install --quiet --disable-pip-version-check -r <(grep -v '^-e ' requirements.txt) -e "${installed}${1:+[$1]}" || return
     echo "${wanted}" >"${stamp}"
 fi

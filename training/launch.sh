@@ -26,7 +26,7 @@ launch() {
     [[ -n "${MODEL:-}" ]] || { echo "error: MODEL is empty; set it at the top of ${BASH_SOURCE[1]}" >&2; exit 2; }
     [[ -n "${DATA:-}" ]] || { echo "error: DATA is empty; set it at the top of ${BASH_SOURCE[1]}, or DATA=… bash ${BASH_SOURCE[1]##*/}" >&2; exit 2; }
     for word in "$@"; do
-        [[ "${word}" == --help || "${word}" == -h ]] && exec python "${STAGE_DIR}/main.py" --help
+        [[ "${word}" == --help || "${word}" == -h ]] && exec python "${STAGE_DIR}/main.py" "$@"
     done
     read -r -a data <<<"${DATA}"                            # several data sets are separated by spaces
     words=("${STAGE_DIR}/main.py" --model_name_or_path "${MODEL}" --data_path "${data[@]}" --output_dir "${OUTPUT}"
@@ -36,6 +36,7 @@ launch() {
     { read -r ranks; read -r device; read -r output; } <<<"${facts}"   # the folder of --output_dir, where that is given
     local starter=() launcher=(deepspeed --no_local_rank --log_level critical)   # a rank says why it ends
     if [[ -n "${HOSTFILE:-}" ]]; then
+        # every node must know the port before it starts, so it cannot be whichever is free here: torchrun's default
         starter=("${launcher[@]}" --hostfile "${HOSTFILE}" --master_port "${MASTER_PORT:-29500}")
     elif [[ "${ranks}" -gt 1 ]]; then
         starter=("${launcher[@]}" --master_port "${MASTER_PORT:-$(free_port)}")
@@ -52,26 +53,38 @@ launch() {
     elif [[ "${#starter[@]}" -eq 0 ]]; then
         starter=(python -u)
     fi
+    local made=""
+    [[ -d "${output}" ]] || made="${output}"
     mkdir -p "${output}"
     cp "${BASH_SOURCE[1]}" "${output}/"                     # the script that made the model stays beside it
     if [[ "${starter[0]}" != deepspeed ]]; then
-        "${starter[@]}" "${words[@]}" 2>&1 | tee -ai "${output}/train.log"   # -i: Ctrl-C must not end it before the program
-        return
+        "${starter[@]}" "${words[@]}" 2>&1 | tee -ai "${output}/train.log" || code=$?   # -i: Ctrl-C must not end it before the program
+        (( code != 2 && code != 130 )) || leave_nothing "${made}"
+        return "${code}"
     fi
     set -m                                                  # a process group of its own: its processes end together
     { "${starter[@]}" "${words[@]}" 2>&1 </dev/null | tee -a "${output}/train.log"; } &
     set +m
-    trap 'end_ranks $! 130 "interrupted; the same command continues"' INT
-    trap 'end_ranks $! 143 "terminated; the same command continues"' TERM HUP
+    trap 'end_ranks $! 130 interrupted "${output}"' INT
+    trap 'end_ranks $! 143 terminated "${output}"' TERM HUP
     wait $! || code=$?
+    (( code != 2 )) || leave_nothing "${made}"
     (( code <= 192 )) || echo "error: a rank was killed by signal $((256 - code)) (9: perhaps for want of memory)" >&2
     exit "${code}"
 }
 
-# end_ranks GROUP CODE MESSAGE: end every process of the group, say one line, exit
+# leave_nothing FOLDER: remove the folder, made by this start, if the program ended before it wrote anything there
+leave_nothing() {
+    if [[ -n "$1" && -z "$(find "$1" -mindepth 1 ! -name 'run_*.sh' ! -name train.log)" ]]; then
+        rm -f "$1"/run_*.sh "$1/train.log"
+        rmdir "$1"
+    fi
+}
+
+# end_ranks GROUP CODE WORD FOLDER: end every process of the group, say one line, exit
 end_ranks() {
     trap '' INT TERM HUP
     kill -- "-$1" 2>/dev/null || true
-    echo "$3" >&2
+    if [[ -e "$4/args.json" ]]; then echo "$3; run the same command again to continue" >&2; else echo "$3" >&2; fi
     exit "$2"
 }

@@ -1,4 +1,4 @@
-"""Checks what a run_*.sh is about to start, without torch, in a moment: devices, models, data, the folder of the run.
+"""Check what a run_*.sh is about to start, in a moment and without torch: devices, models, data, the run's folder.
 
     GPUS=8 OUTPUT_ROOT=output python training/preflight.py training/step1_sft/main.py --model_name_or_path … -- …
 
@@ -44,7 +44,7 @@ DATA = ("data_path", "eval_data_path", "ptx_data_path")
 
 @dataclass(frozen=True)
 class Setting:
-    """The values of one flag. `name` is what to set for another: a variable of the run_*.sh, or the flag."""
+    """The values of one flag. `name` is what a person sets to change them: a variable of the run_*.sh, or the flag."""
 
     name: str
     values: tuple[str, ...]
@@ -60,8 +60,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UserError(f"{given['output_dir'].name} is empty; expected the folder of the run")
     folder = Path(given["output_dir"].values[0])
     outputs = Path(os.environ.get("OUTPUT_ROOT") or ROOT / "output")
-    finished = (folder / "finished.json").is_file()  # nothing will be read
-    found = [] if finished else [*missing_inputs(stage, given, outputs)]
+    found: list[str] = []
+    if not (folder / "finished.json").is_file():  # a finished run reads nothing
+        found += missing_inputs(stage, given, outputs)
+    # all complaints at once: a person who sets up a cluster would else meet them one by one
     try:
         ranks, device = devices(os.environ)
     except UserError as error:
@@ -75,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def settings(words: Sequence[str]) -> dict[str, Setting]:
-    """Flags of main.py by name, as it will read them: those after a lone `--` win."""
+    """Return flags of main.py by name, as it will read them: those after a lone `--` win."""
     found: dict[str, Setting] = {}
     name, typed = None, False
     for word in words:
@@ -84,21 +86,25 @@ def settings(words: Sequence[str]) -> dict[str, Setting]:
         elif word.startswith("--"):
             flag, equals, value = word.partition("=")
             name = flag[2:].replace("-", "_")
-            found[name] = Setting(flag if typed else VARIABLES.get(name, flag), (value,) if equals else ())
+            # what a script sets is set for another in its first lines, what was typed on the command line
+            remedied_by = flag if typed else VARIABLES.get(name, flag)
+            found[name] = Setting(remedied_by, (value,) if equals else ())
         elif name:
             found[name] = Setting(found[name].name, (*found[name].values, word))
     return found
 
 
 def devices(environment: Mapping[str, str]) -> tuple[int, str]:
-    """(ranks, `gpu` or `cpu`). Raises UserError where more GPUs are asked for than there are; DS_ACCELERATOR=cpu asks
-    for none. With a HOSTFILE, its lines decide."""
+    """Return (ranks, `gpu` or `cpu`). Raises UserError where more GPUs are asked for than there are; DS_ACCELERATOR=cpu
+    asks for none. With a HOSTFILE, its lines decide."""
     asked = environment.get("GPUS") or ""
     if asked and not (asked.isdecimal() and int(asked) >= 1):
         raise UserError(f"GPUS is {asked!r}; expected a whole number, 1 or more")
     if environment.get("HOSTFILE"):
         return int(asked or 1), "gpu"
-    found = 0 if environment.get("DS_ACCELERATOR") == "cpu" else count_gpus(environment)
+    found = 0
+    if environment.get("DS_ACCELERATOR") != "cpu":
+        found = count_gpus(environment)
     ranks = int(asked or found or 1)
     if found >= ranks:
         return ranks, "gpu"
@@ -113,26 +119,35 @@ def devices(environment: Mapping[str, str]) -> tuple[int, str]:
 
 
 def count_gpus(environment: Mapping[str, str]) -> int:
-    """GPUs that nvidia-smi lists and CUDA_VISIBLE_DEVICES leaves."""
+    """Return how many GPUs nvidia-smi lists and CUDA_VISIBLE_DEVICES leaves."""
     try:
         listed = subprocess.run(["nvidia-smi", "--list-gpus"], capture_output=True, text=True).stdout
     except OSError:
         return 0
     found = len(re.findall(r"^GPU ", listed, re.MULTILINE))
     visible = environment.get("CUDA_VISIBLE_DEVICES")
-    return found if visible is None else min(found, len(re.findall(r"[^\s,]+", visible.partition("-1")[0])))
+    if visible is None:
+        return found
+    before, *_ = visible.partition("-1")  # CUDA ends the list at the first number that is no GPU's
+    return min(found, len(re.findall(r"[^\s,]+", before)))
 
 
 def missing_inputs(stage: str, given: Mapping[str, Setting], outputs: Path) -> Iterator[str]:
-    """What the stage cannot read, a complaint each. A name that may be one of the Hugging Face hub passes."""
+    """Yield a complaint for each thing that the stage cannot read. A name that the Hugging Face hub may have passes.
+    `outputs`: OUTPUT_ROOT."""
     for flag, wanted in MODELS.items():
-        name = given[flag].values[0] if flag in given and given[flag].values else ""
-        either = wanted is None or (stage, flag) == ("step2_reward", "model_name_or_path")
-        why = model_complaint(name, None if either else wanted) if name else None
+        if flag not in given or not any(given[flag].values[:1]):
+            continue
+        name, *_ = given[flag].values
+        if (stage, flag) == ("step2_reward", "model_name_or_path"):  # it starts from a model of either kind
+            wanted = None
+        why = model_complaint(name, wanted)
         if why:
             yield f"{why}; {remedy(given[flag], name, outputs)}"
     for flag in DATA:
-        for text in given[flag].values if flag in given else ():
+        if flag not in given:
+            continue
+        for text in given[flag].values:
             path = Spec.of(text).path
             there = path in NAMED or Path(path).expanduser().exists()
             if not there and (is_path(path) or path.endswith(SUFFIXES)):
@@ -140,36 +155,44 @@ def missing_inputs(stage: str, given: Mapping[str, Setting], outputs: Path) -> I
 
 
 def reads(given: Mapping[str, Setting], program: str) -> list[str | Path]:
-    """The models and data that the stage reads."""
+    """Return the models and data that the stage reads."""
     models = [name for flag in given if flag.endswith("name_or_path") for name in given[flag].values]
     files = [file for name in models for file in model_files(name, program)]
     return [*files, *(Spec.of(text).path for flag in DATA if flag in given for text in given[flag].values)]
 
 
 def model_complaint(name: str, wanted: str | None) -> str | None:
+    """Return why a model cannot be read or is not of the kind `wanted` (None: either); None if nothing is wrong."""
     folder = Path(name).expanduser()
     if folder.is_file():
         return f"{name}: found a file; expected the folder of a model"
     if not folder.is_dir():
-        return f"{name}: no such folder" if is_path(name) else None
+        if not is_path(name):
+            return None
+        return f"{name}: no such folder"
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
         return f"{name}: no config.json in this folder, so no model yet"
     except (OSError, ValueError) as error:
         return f"{folder / 'config.json'}: cannot be read: {error}"
-    kind = REWARD if "SequenceClassification" in str(config.get("architectures")) else LANGUAGE
-    kind = CRITIC if config.get("is_critic") else kind
-    return f"{name} is a {kind}; a {wanted} is wanted here" if wanted not in (None, kind) else None
+    kind = LANGUAGE
+    if "SequenceClassification" in str(config.get("architectures")):
+        kind = REWARD
+    if config.get("is_critic"):  # it has a reward model's head, but predicts what an unfinished answer is worth
+        kind = CRITIC
+    if wanted in (None, kind):
+        return None
+    return f"{name} is a {kind}; a {wanted} is wanted here"
 
 
 def is_path(name: str) -> bool:
-    """A hub's name has one slash at most, and is not in a folder that exists."""
+    """Return whether a name is a path: a hub's name has one slash at most, and is not in a folder that exists."""
     return name[0] in "/.~" or name.count("/") > 1 or ("/" in name and Path(name).parent.is_dir())
 
 
 def remedy(setting: Setting, path: str, outputs: Path) -> str:
-    """What to run first: the script whose OUTPUT is this folder, or what makes the built-in world."""
+    """Return what to run first, the script whose OUTPUT is this folder or what makes the built-in world, or to set."""
     wanted = Path(path).expanduser().absolute()
     world = outputs.absolute() / "tutor" / "world"
     first = None
@@ -181,7 +204,9 @@ def remedy(setting: Setting, path: str, outputs: Path) -> str:
             first = str(script.relative_to(ROOT))
     if first is None and wanted.is_relative_to(world.parent):
         first = "`bash run.sh`"
-    return f"run {first} first, or set {setting.name}" if first else f"set {setting.name} to one that exists"
+    if first:
+        return f"run {first} first, or set {setting.name}"
+    return f"set {setting.name} to one that exists"
 
 
 if __name__ == "__main__":

@@ -20,14 +20,16 @@ def offline_unless_reachable() -> None:
 
     if constants.HF_HUB_OFFLINE:
         return
-    hub = urlsplit(constants.ENDPOINT)
-    proxy = None if proxy_bypass(hub.hostname) else getproxies().get(hub.scheme)
-    place = urlsplit(proxy if "//" in proxy else f"//{proxy}") if proxy else hub
-    port = place.port or (80 if place.scheme == "http" else 443)
+    place = urlsplit(constants.ENDPOINT)
+    proxy = getproxies().get(place.scheme)
+    if proxy and not proxy_bypass(place.hostname):
+        place = urlsplit(proxy if "//" in proxy else f"//{proxy}")  # some write HOST:PORT alone
+    port = place.port or {"http": 80}.get(place.scheme, 443)
     try:
         socket.create_connection((place.hostname, port), PATIENCE).close()
     except OSError:
+        # The libraries read the variable when they are imported: this one already is, `datasets` may be.
         constants.HF_HUB_OFFLINE = True
-        os.environ["HF_HUB_OFFLINE"] = "1"  # read by `datasets` when it is imported
+        os.environ["HF_HUB_OFFLINE"] = "1"
         if "datasets" in sys.modules:
             sys.modules["datasets"].config.HF_HUB_OFFLINE = True

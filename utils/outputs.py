@@ -1,4 +1,4 @@
-"""What a program may write over. One rule for all of them:
+"""Outputs: what a program may write over, and the versions it was made with. One rule for all programs:
 
 1. An output is never an input: it is no file that the command reads, and lies in no folder that it reads.
 2. What a program did not write itself, or what was changed since, it replaces only with --overwrite.
@@ -14,10 +14,14 @@ minutes) and need none: a finished run writes nothing more, and one that continu
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Iterable, Iterator, Mapping
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +44,8 @@ def claim(
         overwrite: --overwrite.
     """
     if int(os.environ.get("RANK", 0)):
-        return  # rank 0 writes, and may have begun to
+        # Rank 0 writes, and may have begun to.
+        return
     reads, seen = list(reads), set()
     for flag, path in _each(outputs):
         _refuse_input(flag, path, reads)
@@ -49,14 +54,25 @@ def claim(
         if path.resolve() in seen:
             raise UserError(f"{flag} {path} is another output of this command, too; give another {flag}")
         seen.add(path.resolve())
-        why = None if overwrite else _foreign(program, path)
+        if overwrite:
+            # Without reading the files: they may be large.
+            continue
+        why = _foreign(program, path)
         if why:
             raise UserError(f"{why}; give another {flag}, or --overwrite to replace it")
     _claimed.update({os.path.abspath(path): program for _, path in _each(outputs)})
 
 
 def check_folder(program: str, flag: str, folder: Path, *, reads: Iterable[str | Path], overwrite: bool) -> None:
-    """The same for the folder of a training run, which must hold no input either."""
+    """Refuse the folder of a training run that breaks the rule; it must hold no input either.
+
+    Args:
+        program: the file name of the program, as records have it.
+        flag: the option that names the folder.
+        folder: the run's folder.
+        reads: every file and folder that the command reads.
+        overwrite: --overwrite.
+    """
     if int(os.environ.get("RANK", 0)):
         return
     reads = list(reads)
@@ -66,8 +82,8 @@ def check_folder(program: str, flag: str, folder: Path, *, reads: Iterable[str |
             raise UserError(f"{flag} {folder} holds {read}, which this command reads; give another {flag}")
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{flag} {folder} is a file; expected a folder")
-    why = None if overwrite else _foreign_folder(program, folder)
-    if why:
+    why = _foreign_folder(program, folder)
+    if why and not overwrite:
         raise UserError(f"{why}; give another {flag}, or --overwrite to write over it")
 
 
@@ -84,9 +100,12 @@ def move(partial: Path, path: Path) -> None:
     old file, and the record still has the digest of that. Raises OSError."""
     program = _claimed.get(os.path.abspath(path))
     if program:
-        own = [_digest(path)] if path.is_file() else []
-        own = [digest for digest in own if digest in _digests(program, path)]  # not of a file that is written over
-        _write_record(_record_of(path), {"program": program, "digests": [*own, _digest(partial)]})
+        digests = [_digest(partial)]
+        old = _digest(path) if path.is_file() else None
+        # Not the digest of a file of someone else, which is written over.
+        if old in _digests(program, path):
+            digests = [old, *digests]
+        _write_record(_record_of(path), {"program": program, "digests": digests})
     partial.replace(path)
 
 
@@ -97,20 +116,43 @@ def remove(path: Path) -> None:
 
 
 def is_own(program: str, path: Path) -> bool:
-    """Did the program write this file, and nobody change it since?"""
+    """Return whether the program wrote this file, and nobody changed it since."""
     return path.exists() and _foreign(program, path) is None
 
 
 def has_record(path: Path) -> bool:
+    """Return whether a program of the project wrote this file."""
     return _record_of(path).is_file()
 
 
 def model_files(name: str | None, program: str) -> list[Path]:
-    """The files of a model's local folder, as `reads`: the program may write new files beside them, and those again."""
+    """Return the files of a model's local folder, as `reads`: the program may write new files beside them, and those
+    again."""
     folder = Path(name or "").expanduser()
     if not name or not folder.is_dir():
         return []
     return [f for f in folder.iterdir() if f.is_file() and _read_record(_record_of(f)).get("program") != program]
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages that numbers depend on."""
+    found = {"python": sys.version.split()[0]}
+    for name in ("torch", "transformers", "deepspeed", "datasets", "peft"):
+        with contextlib.suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
+
+
+def commit() -> str | None:
+    """Return the checkout's commit, with + when files differ from it; None outside git."""
+    root = Path(__file__).resolve().parents[1]
+    try:
+        # Without tags (--exclude): git describe would name the nearest one instead of the commit.
+        command = ["git", "-C", str(root), "describe", "--always", "--abbrev=12", "--dirty=+", "--exclude=*"]
+        run = subprocess.run(command, capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return run.stdout.strip() or None
 
 
 def _each(outputs: Mapping[str, Any]) -> Iterator[tuple[str, Path]]:
@@ -122,6 +164,7 @@ def _each(outputs: Mapping[str, Any]) -> Iterator[tuple[str, Path]]:
 
 def _refuse_input(flag: str, output: Path, reads: list[str | Path]) -> None:
     for read in filter(None, map(os.path.expanduser, reads)):
+        # A hard link is the same file under a path that resolve() cannot tell.
         linked = output.exists() and os.path.exists(read) and os.path.samefile(output, read)
         if linked or output.resolve() == Path(read).resolve():
             raise UserError(f"{flag} {output} is an input of this command; give another {flag}")
@@ -130,7 +173,7 @@ def _refuse_input(flag: str, output: Path, reads: list[str | Path]) -> None:
 
 
 def _foreign(program: str, path: Path) -> str | None:
-    """Why a file is not the program's own to replace."""
+    """Return why a file is not the program's own to replace; None when it is."""
     if not path.exists():
         return None
     writer = _read_record(_record_of(path)).get("program")
@@ -144,17 +187,22 @@ def _foreign(program: str, path: Path) -> str | None:
 
 
 def _foreign_folder(program: str, folder: Path) -> str | None:
-    """Why a folder is not the run's own. Runs from before there were records are known by their args.json."""
+    """Return why a folder is not the run's own; None when it is. Runs from before there were records are known by their
+    args.json."""
     if not folder.is_dir():
         return None
     writer = _read_record(folder / RECORD).get("program")
     if writer is None and "TrainingArguments" in _read_record(folder / "args.json"):
         return None
+    if writer == program:
+        return None
     if writer is not None:
-        return None if writer == program else f"{folder} was not written by {program} but by {writer}"
-    found = (file for file in sorted(folder.iterdir()) if not any(map(file.match, LAUNCHED)))
-    other = next((file.name for file in found if not file.name.startswith(".")), None)
-    return other and f"{folder} holds {other}, which was not written by {program}"
+        return f"{folder} was not written by {program} but by {writer}"
+    # Hidden files are of editors and systems, LAUNCHED of launch.sh.
+    for file in sorted(folder.iterdir()):
+        if not file.name.startswith(".") and not any(map(file.match, LAUNCHED)):
+            return f"{folder} holds {file.name}, which was not written by {program}"
+    return None
 
 
 def _record_of(path: Path) -> Path:
@@ -162,17 +210,21 @@ def _record_of(path: Path) -> Path:
 
 
 def _read_record(path: Path) -> dict[str, Any]:
-    """{} where there is none."""
+    """Return a record; {} where there is none."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    if not isinstance(found, dict):
+        return {}
+    return found
 
 
 def _digests(program: str, path: Path) -> list[str]:
     record = _read_record(_record_of(path))
-    return record.get("digests", []) if record.get("program") == program else []
+    if record.get("program") != program:
+        return []
+    return record.get("digests", [])
 
 
 def _write_record(path: Path, record: dict[str, Any]) -> None:

@@ -1,18 +1,15 @@
-"""Feedback as text, before any token: one prompt, its k answers, and what is known of them.
-
-Every producer writes this schema (JSON Lines, docs/data.md) and every consumer reads it. Nothing here imports torch.
-"""
+"""Feedback as text, before any token: one prompt, its k answers, and what is known of them. Every producer writes this
+schema (JSON Lines, docs/data.md) and every consumer reads it. Nothing here imports torch."""
 
 from __future__ import annotations
 
-import dataclasses
 import gzip
 import hashlib
 import json
 import os
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -25,7 +22,7 @@ ROLES, PREFERENCES = ("system", "user", "assistant"), ("a", "b", "tie", "refused
 
 
 class RecordError(UserError):
-    """A row does not mean what the schema says."""
+    """A row that the schema does not allow."""
 
 
 @dataclass(frozen=True)
@@ -73,8 +70,7 @@ class Record:
     where: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
-        if not self.id:
-            object.__setattr__(self, "id", content_id(self.prompt, self.answers))
+        object.__setattr__(self, "id", self.id or content_id(self.prompt, self.answers))
 
     def check(self) -> Record:
         """Return self, or raise RecordError naming `where`, what was found and what was expected."""
@@ -99,39 +95,41 @@ class Record:
         return self
 
     def pairs(self) -> list[tuple[int, int]]:
-        """(winner, loser) indices of every decided verdict whose texts differ."""
-        decided = [(v.a, v.b) if v.preferred == "a" else (v.b, v.a) for v in self.verdicts if v.preferred in ("a", "b")]
-        return [(win, lose) for win, lose in decided if self.answers[win].text != self.answers[lose].text]
+        """Return (winner, loser) indices of every decided verdict whose texts differ."""
+        found = []
+        for verdict in self.verdicts:
+            ends = {"a": (verdict.a, verdict.b), "b": (verdict.b, verdict.a)}.get(verdict.preferred)
+            if ends and self.answers[verdict.a].text != self.answers[verdict.b].text:
+                found.append(ends)
+        return found
 
     def to_json(self) -> dict[str, Any]:
-        """The row as written: fields at their default are left out."""
-        return {
-            "id": self.id,
-            "prompt": [dataclasses.asdict(message) for message in self.prompt],
-            "answers": [_set_fields(answer) for answer in self.answers],
-            **({"verdicts": [_set_fields(verdict) for verdict in self.verdicts]} if self.verdicts else {}),
-            **({"meta": self.meta} if self.meta else {}),
-        }
+        """Return the row as written: fields at their default are left out."""
+        prompt, answers = list(map(asdict, self.prompt)), list(map(_set_fields, self.answers))
+        rest = {"verdicts": list(map(_set_fields, self.verdicts)), "meta": self.meta}
+        rest = {name: value for name, value in rest.items() if value}
+        return {"id": self.id, "prompt": prompt, "answers": answers, **rest}
 
 
 def comparison(prompt: Iterable[Message], chosen: str, rejected: str, **rest: Any) -> Record:
-    """The most common record: two answers, the first preferred."""
+    """Return the most common record: two answers, the first preferred. `rest` are further fields of the record."""
     return Record(tuple(prompt), (Answer(chosen), Answer(rejected)), (Verdict(0, 1, "a"),), **rest)
 
 
 def content_id(prompt: Iterable[Message], answers: Iterable[Answer]) -> str:
+    """Return the id of a record that was given none: a hash of its prompt and answers."""
     text = json.dumps([[m.role, m.content] for m in prompt] + [a.text for a in answers], ensure_ascii=False)
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
 def prompt_hash(prompt: Iterable[Message]) -> int:
-    """A 64-bit hash of the prompt alone: what --data_split divides by, so that no prompt is in two slices."""
+    """Return a 64-bit hash of the prompt alone: --data_split divides by it, so that no prompt is in two slices."""
     text = json.dumps([[m.role, m.content.strip()] for m in prompt], ensure_ascii=False)
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
 
 
 def record_from_json(row: Any, where: str) -> Record:
-    """A checked Record from one parsed JSON object of the project's schema."""
+    """Return a checked Record from one parsed JSON object of the project's schema. Raises RecordError."""
     if not isinstance(row, dict):
         raise RecordError(f"{where}: found {type(row).__name__}; expected a JSON object")
     for unknown in row.keys() - {"id", "prompt", "answers", "verdicts", "meta"}:
@@ -144,23 +142,23 @@ def record_from_json(row: Any, where: str) -> Record:
         if not isinstance(row.get(name, kind()), kind):
             raise RecordError(f"{where}: field {name!r} is {str(row[name])[:60]!r}; expected a {kind.__name__}")
     messages = tuple(_build(Message, message, where) for message in prompt)
-    answers = tuple(_build(Answer, {"text": a} if isinstance(a, str) else a, where) for a in row.get("answers", []))
+    answers = tuple(_build(Answer, answer, where) for answer in row.get("answers", []))
     verdicts = tuple(_build(Verdict, verdict, where) for verdict in row.get("verdicts", []))
     try:
         name = "" if row.get("id") is None else str(row["id"])
-        return Record(messages, answers, verdicts, name, row.get("meta", {}), where).check()
+        return Record(messages, answers, verdicts, id=name, meta=row.get("meta", {}), where=where).check()
     except UnicodeEncodeError:
         raise RecordError(f"{where}: a text holds half of a character, a lone surrogate; mend it") from None
 
 
 def read_records(path: Path) -> Iterator[Record]:
-    """Checked records of a JSON Lines file."""
+    """Return the checked records of a JSON Lines file."""
     return (record_from_json(row, where) for row, where in read_jsonl(path))
 
 
 def read_jsonl(path: Path, on_bad: Callable[[RecordError], None] | None = None) -> Iterator[tuple[Any, str]]:
-    """(parsed row, "file:line") of JSON Lines, or of a JSON file holding one list or object; .gz is unpacked. A line
-    that is not JSON goes to `on_bad` when that is given, and raises RecordError otherwise."""
+    """Yield (parsed row, "file:line") of JSON Lines, or of a JSON file holding one list or object; .gz is unpacked. A
+    line that is not JSON goes to `on_bad` when that is given, and raises RecordError otherwise."""
     opened = gzip.open if Path(path).suffix == ".gz" else open
     try:
         with opened(path, "rt", encoding="utf-8-sig") as lines:  # a byte-order mark is no part of the text
@@ -180,7 +178,7 @@ def read_jsonl(path: Path, on_bad: Callable[[RecordError], None] | None = None) 
 
 
 def write_jsonl(path: Path, rows: Iterable[Any]) -> int:
-    """Write rows (dicts or Records) beside `path` and rename; returns how many."""
+    """Write rows (dicts or Records) beside `path` and rename; return how many."""
     path = Path(path)
     partial, count = path.with_name(f".{path.name}.{os.getpid()}.partial"), 0
     try:
@@ -222,22 +220,24 @@ def _read_json_document(path: Path, text: str) -> Iterator[tuple[Any, str]]:
 
 def _build(kind: type, row: Any, where: str) -> Any:
     name = kind.__name__.lower()
+    if kind is Answer and isinstance(row, str):
+        return Answer(row)
     if not isinstance(row, dict):
         raise RecordError(f"{where}: found {row!r}; expected an object with the fields of {name}")
-    known = {f.name: f for f in dataclasses.fields(kind)}
+    known = {each.name: each for each in fields(kind)}
     for unknown in row.keys() - known.keys():
         raise RecordError(f"{where}: unknown field {unknown!r} of {name}; known: {', '.join(known)}")
-    for field_name, f in known.items():
-        if field_name not in row and f.default is f.default_factory is dataclasses.MISSING:
+    for field_name, each in known.items():
+        if field_name not in row and each.default is each.default_factory is MISSING:
             raise RecordError(f"{where}: {name} has no field {field_name!r}")
-        if field_name in row and kind is not Message and not _is_a(f.type, row[field_name]):  # check() sees to messages
+        if field_name in row and kind is not Message and not _is_a(each.type, row[field_name]):  # check() sees to those
             found = f"{name} field {field_name!r} is {str(row[field_name])[:60]!r}"
-            raise RecordError(f"{where}: {found}; expected {f.type}")
+            raise RecordError(f"{where}: {found}; expected {each.type}")
     return kind(**row)
 
 
 def _is_a(annotation: str, value: Any) -> bool:
-    """Is a JSON value of a field's type? A bool is no number, and NaN is nothing."""
+    """Return whether a JSON value has a field's type. A bool is no number, and NaN is nothing."""
     if value is None:
         return annotation.endswith("None")
     kind = annotation.split("[")[0].split(" ")[0]
@@ -246,5 +246,5 @@ def _is_a(annotation: str, value: Any) -> bool:
 
 
 def _set_fields(item: Any) -> dict[str, Any]:
-    values = ((f.name, getattr(item, f.name), f.default) for f in dataclasses.fields(item))
+    values = ((each.name, getattr(item, each.name), each.default) for each in fields(item))
     return {name: value for name, value, default in values if value not in (default, {})}

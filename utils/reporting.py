@@ -1,4 +1,4 @@
-"""What a run says: lines and bars on rank 0, metrics.jsonl, args.json, TensorBoard. The only module that prints."""
+"""Output of a run: lines, tables and bars on rank 0, metrics.jsonl, args.json, TensorBoard. No other module prints."""
 
 from __future__ import annotations
 
@@ -8,47 +8,61 @@ import hashlib
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from rich import progress as bars
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    SpinnerColumn,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 from rich.table import Table
 
 from utils.errors import UserError, write_failure
-from utils.outputs import move
+from utils.outputs import commit, move, versions
 
-GRACE = 5.0  # seconds: rank 0 says an error that all ranks meet, and the launcher ends the others, or they say it too
-console = Console(highlight=False, soft_wrap=True)
+# Seconds that other ranks wait with an error that all ranks meet: rank 0 prints it, and the launcher ends the others
+# meanwhile. Without the wait every rank would print it.
+GRACE = 5.0
+console = Console(highlight=False, soft_wrap=True, emoji=False)  # texts that people wrote come out as they are
+_begun = False  # a bar was opened: there is something to continue
 
 
-def rank() -> int:
+def launched_rank() -> int:
+    """Return the rank that the launcher gave this process. It needs no torch, as utils/engine/ranks.py does, so that
+    data_collect runs without."""
     return int(os.environ.get("RANK", 0))
 
 
 def say(message: str, style: str | None = None) -> None:
-    """A line from rank 0. `message` is plain text: square brackets are shown as they are."""
-    if rank() == 0:
+    """Print a line on rank 0. `message` is plain text: square brackets are shown as they are."""
+    if launched_rank() == 0:
         console.print(message, style=style, markup=False)
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table on rank 0; its cells are plain text."""
-    if rank() == 0:
+def aligned(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """Return lines of aligned columns, the first to the left, the others to the right. A float has three digits, None
+    is -."""
+    lines = [list(header), *(list(map(_cell, row)) for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for place, (first, *others) in enumerate(lines):
+        cells = [first.ljust(widths[0]), *map(str.rjust, others, widths[1:])]
+        lines[place] = "  ".join(cells).rstrip()
+    return "\n".join(lines)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return f"{value:.3f}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def show_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table with lines between its rows on rank 0; its cells are plain text, as long as they like."""
+    if launched_rank() == 0:
         drawn = Table(*map(escape, columns), show_lines=True)
         for row in rows:
             drawn.add_row(*map(escape, row))
@@ -60,8 +74,8 @@ def warn(message: str) -> None:
 
 
 def run_program(main: Callable[[], Any]) -> None:
-    """Run a program's main, which may return an exit code: a UserError is one line on stderr and exit code 2, Ctrl-C
-    is 130."""
+    """Run a program's main, which may return an exit code. A UserError is one line on stderr and exit code 2, Ctrl-C is
+    130."""
     if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)  # in place of utils/__init__.py's
     if "ACCELERATE_USE_CPU" in os.environ and "WORLD_SIZE" not in os.environ:
@@ -69,14 +83,14 @@ def run_program(main: Callable[[], Any]) -> None:
     try:
         code = main()
     except UserError as error:
-        if rank() != 0 and not error.on_this_rank:
+        if launched_rank() != 0 and not error.on_this_rank:
             time.sleep(GRACE)
         sys.stderr.write(f"error: {error}\n")
         sys.stderr.flush()
         _leave(2)
     except KeyboardInterrupt:
-        if rank() == 0:
-            sys.stderr.write("interrupted; the same command continues\n")
+        if launched_rank() == 0:
+            sys.stderr.write(f"interrupted{'; run the same command again to continue' if _begun else ''}\n")
         _leave(130)
     if code:
         _leave(code)
@@ -92,21 +106,25 @@ def _leave(code: int) -> None:
 
 @contextlib.contextmanager
 def progress(title: str, total: int | None) -> Iterator[Callable[..., None]]:
-    """A bar on rank 0. Yields advance(n=1, **numbers): the numbers are shown beside the bar. Without a terminal it
+    """Show a bar on rank 0. Yields advance(n=1, **numbers): the numbers are shown beside the bar. Without a terminal it
     prints a line every ten seconds instead."""
-    if rank() != 0:
+    global _begun
+    _begun = True
+    if launched_rank() != 0:
         yield lambda n=1, **numbers: None
         return
     if not console.is_terminal:
         yield _plain_progress(title, total)
         return
-    columns = [SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()]
-    columns += [TextColumn("{task.fields[numbers]}"), TimeElapsedColumn(), TimeRemainingColumn()]
-    with Progress(*columns, console=console, transient=False) as bar:
+    columns = [bars.SpinnerColumn(), bars.TextColumn("{task.description}", markup=False), bars.BarColumn()]
+    columns += [bars.MofNCompleteColumn(), bars.TextColumn("{task.fields[numbers]}", markup=False)]
+    columns += [bars.TimeElapsedColumn(), bars.TimeRemainingColumn()]
+    with bars.Progress(*columns, console=console, transient=False) as bar:
         task = bar.add_task(title, total=total, numbers="")
 
         def advance(n: int = 1, **numbers: float) -> None:
-            bar.update(task, advance=n, **({"numbers": _short(numbers)} if numbers else {}))
+            shown = {"numbers": _short(numbers)} if numbers else {}
+            bar.update(task, advance=n, **shown)
 
         yield advance
 
@@ -120,8 +138,11 @@ def _plain_progress(title: str, total: int | None) -> Callable[..., None]:
         if now - state["said"] >= 10 and state["done"] != total:
             state["said"] = now
             rate = state["done"] / (now - state["start"])
-            left = f", {(total - state['done']) / rate:.0f} s left" if total and rate else ""
-            say(f"{title}: {state['done']}{f'/{total}' if total else ''}{left}  {_short(numbers)}")
+            of = left = ""
+            if total:
+                of = f"/{total}"
+                left = f", {(total - state['done']) / rate:.0f} s left" if rate else ""
+            say(f"{title}: {state['done']}{of}{left}  {_short(numbers)}")
 
     return advance
 
@@ -133,8 +154,14 @@ def _short(numbers: dict[str, Any]) -> str:
 class Report:
     """The log of one run in `folder`: args.json once, one metrics.jsonl row per optimizer step, TensorBoard.
 
-    A resumed run calls `cut_after(step)` first: rows past the loaded checkpoint are dropped, so that the file ends
-    bit-identical to that of a run that was never stopped (the fields of WALL_CLOCK aside).
+    `start` drops the rows past the loaded checkpoint, so that the file of a resumed run ends bit-identical to that of a
+    run that was never stopped (the fields of WALL_CLOCK aside).
+
+    Args:
+        folder: the run's folder.
+        report_to: where numbers go besides metrics.jsonl: tensorboard, wandb.
+        run_name: the run's name for wandb.
+        enabled: False writes nothing.
     """
 
     WALL_CLOCK = (
@@ -142,7 +169,7 @@ class Report:
     )  # fmt: skip
 
     def __init__(self, folder: Path, report_to: list[str], run_name: str, enabled: bool = True) -> None:
-        self.folder, self.enabled = Path(folder), enabled and rank() == 0
+        self.folder, self.enabled = Path(folder), enabled and launched_rank() == 0
         self.path = self.folder / "metrics.jsonl"
         self._report_to, self._run_name, self._writers = set(report_to), run_name, []
         if self.enabled:
@@ -156,6 +183,7 @@ class Report:
         rows = []
         if step and self.path.exists():
             lines = self.path.read_text(encoding="utf-8").splitlines()
+            # A killed run may have left half a line.
             rows = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
         write_text(self.path, "".join(row + "\n" for row in rows))
         if "tensorboard" in self._report_to:
@@ -167,7 +195,7 @@ class Report:
             self._writers.append(_wandb_writer(self._run_name, self.folder))
 
     def log(self, step: int, row: dict[str, float]) -> None:
-        """One row: numbers of optimizer step `step`, flushed to disk."""
+        """Write one row, the numbers of an optimizer step, to disk."""
         if not self.enabled:
             return
         with _writing(self.path):
@@ -181,7 +209,7 @@ class Report:
             write_json(self.folder / name, value)
 
     def write_args(self, groups: list[Any], **facts: Any) -> None:
-        """args.json: every option, the versions, the commit and `facts` (the data's hash, say)."""
+        """Write args.json: every option, the versions, the commit and `facts` (the data's hash, say)."""
         options = {type(group).__name__: dataclasses.asdict(group) for group in groups}
         self.write_json("args.json", {**options, **facts, "versions": versions(), "commit": commit()})
 
@@ -191,22 +219,19 @@ def _wandb_writer(run_name: str, folder: Path) -> Callable[[int, dict], None]:
         import wandb
     except ImportError:
         raise UserError("--report_to wandb needs the wandb package: pip install -e '.[wandb]'") from None
-    run = wandb.init(
-        name=run_name,
-        dir=str(folder),
-        resume="allow",
-        id=hashlib.blake2b(str(folder.resolve()).encode(), digest_size=8).hexdigest(),
-    )
+    # An id made of the folder: a resumed run continues its own curves.
+    run_id = hashlib.blake2b(str(folder.resolve()).encode(), digest_size=8).hexdigest()
+    run = wandb.init(name=run_name, dir=str(folder), resume="allow", id=run_id)
     return lambda step, row: run.log(row, step=step)
 
 
 def write_json(path: Path, value: Any) -> None:
-    """`value` as JSON, written beside and renamed."""
+    """Write `value` as JSON beside `path` and rename."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
 def write_text(path: Path, text: str) -> None:
-    """`text` as UTF-8, written beside and renamed. Raises UserError."""
+    """Write `text` as UTF-8 beside `path` and rename. Raises UserError."""
     partial = path.with_name(f".{path.name}.partial")
     with _writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -223,22 +248,3 @@ def _writing(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise UserError(f"{path}: cannot be written: {write_failure(error)}", on_this_rank=True) from error
-
-
-def versions() -> dict[str, str]:
-    found = {"python": sys.version.split()[0]}
-    for name in ("torch", "transformers", "deepspeed", "datasets", "peft"):
-        with contextlib.suppress(PackageNotFoundError):
-            found[name] = version(name)
-    return found
-
-
-def commit() -> str | None:
-    """The checkout's commit, with + when files differ from it; None outside git."""
-    root = Path(__file__).resolve().parents[1]
-    try:
-        command = ["git", "-C", str(root), "describe", "--always", "--abbrev=12", "--dirty=+", "--exclude=*"]
-        run = subprocess.run(command, capture_output=True, text=True, timeout=10)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return run.stdout.strip() or None

@@ -12,7 +12,7 @@ Z95 = 1.959963984540054  # the normal distribution's 97.5 % point
 
 
 class Estimate(NamedTuple):
-    """A value with its 95 % interval; n is the number of independent units. nan where n says too little."""
+    """A value with its 95 % interval; n is the number of independent units. nan where n is too small."""
 
     value: float
     low: float
@@ -23,72 +23,89 @@ class Estimate(NamedTuple):
         return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
     def to_json(self) -> dict[str, float | int | None]:
-        """nan has no place in JSON: null."""
-        return {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in self._asdict().items()}
+        """Return the fields; nan, which JSON has not, as null."""
+        fields = self._asdict()
+        for name, value in fields.items():
+            if math.isnan(value):
+                fields[name] = None
+        return fields
 
 
 def mean_interval(values: Sequence[float]) -> Estimate:
-    """Mean of independent values, +- 1.96 standard errors (sd with n - 1). For n below 30 it is a little narrow."""
+    """Return the mean of independent values, +- 1.96 standard errors (sd with n - 1). For n below 30 it is a little
+    narrow: Student's t would be wider."""
     n = len(values)
-    if n < 2:
-        value = float(values[0]) if n else math.nan
-        return Estimate(value, math.nan, math.nan, n)
+    if n == 0:
+        return _unknown(math.nan, n)
     mean = float(np.mean(values))
+    if n == 1:
+        return _unknown(mean, n)
     half = Z95 * float(np.std(values, ddof=1)) / math.sqrt(n)
-    return Estimate(mean, mean - half, mean + half, n)
+    return Estimate(mean, low=mean - half, high=mean + half, n=n)
+
+
+def _unknown(value: float, n: int) -> Estimate:
+    """Return a value whose interval cannot be known."""
+    return Estimate(value, low=math.nan, high=math.nan, n=n)
 
 
 def cluster_bootstrap(clusters: Sequence[Sequence[float]], seed: int = 0, resamples: int = 2000) -> Estimate:
-    """Mean over all values of clusters (the answers to one prompt, say), which are drawn whole, with replacement.
+    """Return the mean over all values of clusters (the answers to one prompt, say), which are drawn whole, with
+    replacement.
 
     Percentile interval (Efron & Tibshirani 1993, chapter 13); values of a cluster may depend on one another.
     """
     filled = [cluster for cluster in clusters if len(cluster)]
     if not filled:
-        return Estimate(math.nan, math.nan, math.nan, 0)
+        return _unknown(math.nan, 0)
     sums_C = np.array([np.sum(cluster) for cluster in filled], np.float64)
     sizes_C = np.array([len(cluster) for cluster in filled], np.float64)
     value = float(sums_C.sum() / sizes_C.sum())
     if len(filled) < 2:
-        return Estimate(value, math.nan, math.nan, len(filled))
+        return _unknown(value, len(filled))
     rng = np.random.default_rng(seed)
     means = np.empty(resamples)
     for i in range(resamples):
         drawn = rng.integers(len(filled), size=len(filled))
+        # Sum over sum, not a mean of means: clusters differ in size, and every value counts the same.
         means[i] = sums_C[drawn].sum() / sizes_C[drawn].sum()
     low, high = np.percentile(means, [2.5, 97.5])
-    return Estimate(value, float(low), float(high), len(filled))
+    return Estimate(value, low=float(low), high=float(high), n=len(filled))
 
 
 def wilson_interval(successes: float, n: int) -> Estimate:
-    """A share and its interval (Wilson 1927): centre (s + z^2/2) / (n + z^2), sound near 0 and 1."""
+    """Return a share and its interval (Wilson 1927): centre (s + z^2/2) / (n + z^2), sound near 0 and 1."""
     if n == 0:
-        return Estimate(math.nan, math.nan, math.nan, 0)
+        return _unknown(math.nan, 0)
     share = successes / n
     centre = (successes + Z95**2 / 2) / (n + Z95**2)
     half = Z95 / (n + Z95**2) * math.sqrt(n * share * (1 - share) + Z95**2 / 4)
-    return Estimate(share, max(0.0, centre - half), min(1.0, centre + half), n)
+    # The formula stays in [0, 1]: rounding alone leads a little beyond.
+    return Estimate(share, low=max(0.0, centre - half), high=min(1.0, centre + half), n=n)
 
 
 class Calibration(NamedTuple):
+    """How well probabilities can be trusted."""
+
     brier: float  # mean (p - outcome)^2; 0.25 is what p = 1/2 everywhere gets
     ece: float  # expected calibration error: mean |confidence - share right|, weighted by bin
 
 
 def calibration(probabilities: Sequence[float], outcomes: Sequence[float], bins: int = 10) -> Calibration:
-    """Of predicted probabilities against outcomes: 0, 1, or 1/2 for a tie. ECE over `bins` of equal width (Naeini et
-    al. 2015)."""
+    """Return the calibration of predicted probabilities against outcomes: 0, 1, or 1/2 for a tie. ECE over `bins` of
+    equal width (Naeini et al. 2015)."""
     p_N, y_N = np.asarray(probabilities, np.float64), np.asarray(outcomes, np.float64)
     if not len(p_N):
         return Calibration(math.nan, math.nan)
+    # p = 1 belongs to the last bin.
     bin_N = np.minimum((p_N * bins).astype(int), bins - 1)
     gaps = [abs(float(np.sum(p_N[bin_N == b] - y_N[bin_N == b]))) for b in range(bins)]
     return Calibration(float(np.mean((p_N - y_N) ** 2)), sum(gaps) / len(p_N))
 
 
 def calibration_bins(probabilities: Sequence[float], outcomes: Sequence[float], bins: int = 10) -> list[dict[str, Any]]:
-    """The filled bins of calibration(), for a reliability diagram (Naeini et al. 2015): mean prediction and observed
-    share with its Wilson interval. The mean of |predicted - observed|, weighted by n, is calibration().ece."""
+    """Return the filled bins of calibration(), for a reliability diagram (Naeini et al. 2015): mean prediction and
+    observed share with its Wilson interval. The mean of |predicted - observed|, weighted by n, is calibration().ece."""
     p_N, y_N = np.asarray(probabilities, np.float64), np.asarray(outcomes, np.float64)
     bin_N = np.minimum((p_N * bins).astype(int), bins - 1)
     found = []
@@ -101,7 +118,8 @@ def calibration_bins(probabilities: Sequence[float], outcomes: Sequence[float], 
 
 
 def best_of_n(scores: Sequence[float], values: Sequence[float], n: int) -> float:
-    """Expected value of the answer with the highest score among n: the mean over all subsets of n of these N answers.
+    """Return the expected value of the answer with the highest score among n: the mean over all subsets of n of these N
+    answers.
 
     sum_i C(i - 1, n - 1) / C(N, n) * v_(i), where v_(i) is the value of the answer with the i-th lowest score: the
     unbiased estimator of Nakano et al. 2021 (WebGPT, arXiv:2112.09332), used by Gao et al. 2022 (arXiv:2210.10760).
@@ -114,29 +132,42 @@ def best_of_n(scores: Sequence[float], values: Sequence[float], n: int) -> float
 
 
 def doublings(most: int) -> list[int]:
-    """1, 2, 4, ... up to `most`, which is always the last."""
-    return [1 << k for k in range(most.bit_length()) if 1 << k < most] + [most]
+    """Return 1, 2, 4, ... up to `most`, which is always the last."""
+    found, number = [], 1
+    while number < most:
+        found.append(number)
+        number *= 2
+    return [*found, most]
 
 
 def cohens_kappa(tables: Sequence[np.ndarray], seed: int = 0, resamples: int = 2000) -> Estimate:
-    """Agreement of two raters beyond chance, (p_o - p_e) / (1 - p_e) (Cohen 1960); nan where chance agrees always.
+    """Return the agreement of two raters beyond chance, (p_o - p_e) / (1 - p_e) (Cohen 1960); nan where chance
+    agrees always.
 
     `tables` are counts [first rater's category, second's] of clusters, which are summed; the interval draws clusters
     whole, with replacement, as cluster_bootstrap does.
     """
     counts_CKK = np.asarray([table for table in tables if np.sum(table)], np.float64)
     clusters = len(counts_CKK)
-    value = _kappa(counts_CKK.sum(0)) if clusters else math.nan
+    if not clusters:
+        return _unknown(math.nan, 0)
+    value = _kappa(counts_CKK.sum(0))
     if clusters < 2:
-        return Estimate(value, math.nan, math.nan, clusters)
+        return _unknown(value, clusters)
     rng = np.random.default_rng(seed)
-    drawn = [_kappa(counts_CKK[rng.integers(clusters, size=clusters)].sum(0)) for _ in range(resamples)]
-    kappas = [kappa for kappa in drawn if not math.isnan(kappa)] or [math.nan]
-    low, high = np.percentile(kappas, [2.5, 97.5])
-    return Estimate(value, float(low), float(high), clusters)
+    kappas = []
+    for _ in range(resamples):
+        kappa = _kappa(counts_CKK[rng.integers(clusters, size=clusters)].sum(0))
+        # A draw in which all agree by chance alone has none.
+        if not math.isnan(kappa):
+            kappas.append(kappa)
+    low, high = np.percentile(kappas or [math.nan], [2.5, 97.5])
+    return Estimate(value, low=float(low), high=float(high), n=clusters)
 
 
 def _kappa(counts_KK: np.ndarray) -> float:
     share_KK = counts_KK / counts_KK.sum()
     chance = float(share_KK.sum(0) @ share_KK.sum(1))
-    return math.nan if math.isclose(chance, 1) else (float(np.trace(share_KK)) - chance) / (1 - chance)
+    if math.isclose(chance, 1):
+        return math.nan
+    return (float(np.trace(share_KK)) - chance) / (1 - chance)

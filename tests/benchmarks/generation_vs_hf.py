@@ -18,8 +18,9 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFa
 
 from utils.arguments import parse
 from utils.arguments.options import option
-from utils.generation import generating, hf, shared
-from utils.generation.request import Request
+from utils.generation import hf, shared
+from utils.generation.generate import generating
+from utils.generation.request import GenerationRequest
 from utils.generation.sampling import Sampling
 from utils.tokens.templates import Renderer
 
@@ -54,7 +55,7 @@ def main(argv: list[str] | None = None) -> None:
         for name, (lengths, copies) in CASES.items():
             prompts = [torch.randint(5, VOCABULARY, (n,)).tolist() for n in lengths]
             how = Sampling(NEW, min_new_tokens=NEW, num_samples=copies, seed=1)
-            request = Request(renderer, prompts, how, range(len(prompts)))
+            request = GenerationRequest(renderer, prompts, how, range(len(prompts)))
             with generating(model):
                 _report(name, dtype, model, request, args.repeats)
 

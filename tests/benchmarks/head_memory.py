@@ -44,7 +44,7 @@ def main(argv: list[str] | None = None) -> None:
     batch = collate(groups)
     if how != "idle":
         ratio = batch.sum_per_answer(policy(batch))
-        F.softplus(ratio[batch.losers] - ratio[batch.winners]).sum().backward()
+        F.softplus(ratio[batch.rejected] - ratio[batch.chosen]).sum().backward()
     sys.stdout.write(f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f}\n")
 
 

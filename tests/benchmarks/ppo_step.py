@@ -21,11 +21,12 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceC
 
 from utils.arguments import parse
 from utils.arguments.options import option
-from utils.generation import generate
+from utils.generation.generate import generate
+from utils.generation.request import GenerationRequest
 from utils.generation.sampling import Sampling
 from utils.losses.policy import clipped_policy_losses, clipped_value_losses, generalised_advantages, whitened
 from utils.model.batch import collate
-from utils.model.passes import measure
+from utils.model.measure import measure
 from utils.model.scoring import Critic, Policy, RewardModel
 from utils.tokens.group import group
 from utils.tokens.templates import Renderer
@@ -49,7 +50,9 @@ class Side:
 
     def step(self, prompts, seed: int) -> float:
         how = Sampling(NEW, num_samples=COPIES, seed=seed)
-        answered = generate(self.actor.model, self.renderer, prompts, how, len(prompts), backend=self.backend)
+        answered = generate(
+            self.actor.model, GenerationRequest(self.renderer, prompts, how), len(prompts), backend=self.backend
+        )
         groups = [group(p, [c.tokens for c in several]) for p, several in zip(prompts, answered, strict=True)]
         lengths = [len(a) for g in groups for a in g.answers]
         old, reference, values = (

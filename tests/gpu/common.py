@@ -28,7 +28,8 @@ from toys import ROOT
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from utils.errors import UserError
-from utils.reporting import commit, say, versions, write_json
+from utils.outputs import commit, versions
+from utils.reporting import say, write_json
 
 BUDGET = 450.0  # seconds of a part, which with the import of libraries stays below eight minutes
 RESULTS = ROOT / "output" / "gpu" / "results.json"

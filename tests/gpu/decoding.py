@@ -20,9 +20,9 @@ from toy_folders import peaked
 from toy_folders import toy_tokenizer as byte_tokenizer
 from toys import tiny_lm
 
-from utils.generation import BACKENDS, Completion, generate, generating
-from utils.generation.backends import choose
-from utils.generation.request import Request
+from utils.generation.backends import BACKENDS, choose
+from utils.generation.generate import generate, generating
+from utils.generation.request import Completion, GenerationRequest
 from utils.generation.sampling import Sampling, draw, uniforms
 from utils.model.batch import collate
 from utils.model.scoring import Policy
@@ -81,9 +81,9 @@ def answers_of(model: nn.Module, renderer: Renderer, case: Case, backend: str) -
     prompts = prompts_of(case, len(renderer.tokenizer) - 20)
     batch = case.batch_size or len(prompts)
     with generating(model):
-        chosen = choose(model, Request(renderer, prompts, case.sampling, range(len(prompts))), backend)
+        chosen = choose(model, GenerationRequest(renderer, prompts, case.sampling, range(len(prompts))), backend)
     assert chosen is BACKENDS[backend], f"{backend} does not read this model; the warning above says why"
-    return generate(model, renderer, prompts, case.sampling, batch, backend=backend, title=case.name)
+    return generate(model, GenerationRequest(renderer, prompts, case.sampling), batch, backend=backend, title=case.name)
 
 
 def compare(model: nn.Module, renderer: Renderer, case: Case, mine, theirs) -> dict[str, float]:

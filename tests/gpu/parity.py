@@ -147,7 +147,7 @@ def compare_varlen(key_heads: int, window: int | None, answers: int) -> dict[str
 
     segments = through(lambda x: packed_attention(None, *x, None, None, 0.0, window, layout=layout)[0], torch.float32)
     with _kernel():
-        found = through(lambda x: attention._varlen(*x, None, window, layout), dtype)
+        found = through(lambda x: attention._varlen(*x, scaling=None, window=window, layout=layout), dtype)
     error = max(off(a, b) for a, b in zip(found, segments, strict=True))
     assert error <= KERNEL, f"the variable-length path is {error:.2g} off"
     return {"error": error}

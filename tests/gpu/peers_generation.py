@@ -30,7 +30,8 @@ from gpu.common import (
 from peer import word_tokenizer
 from transformers import GenerationConfig
 
-from utils.generation import generate
+from utils.generation.generate import generate
+from utils.generation.request import GenerationRequest
 from utils.generation.sampling import Sampling
 from utils.model.batch import collate
 from utils.model.scoring import Policy
@@ -90,7 +91,7 @@ class Sides:
 
     def answers(self, prompts, work: Work, backend: str):
         how = Sampling(work.new, num_samples=work.copies, seed=1)
-        return generate(self.model, self.renderer, prompts, how, len(prompts), backend=backend)
+        return generate(self.model, GenerationRequest(self.renderer, prompts, how), len(prompts), backend=backend)
 
     def drawn(self, prompts, work: Work, backend: str) -> int:
         return sum(len(c.tokens) for several in self.answers(prompts, work, backend) for c in several)

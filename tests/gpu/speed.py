@@ -34,7 +34,8 @@ from peer import word_tokenizer
 from processes import environment
 from toys import ROOT
 
-from utils.generation import generate
+from utils.generation.generate import generate
+from utils.generation.request import GenerationRequest
 from utils.generation.sampling import Sampling
 from utils.records import Answer, Message, Record, comparison, write_jsonl
 from utils.tokens.templates import Renderer
@@ -121,7 +122,7 @@ def answers(size: Size) -> dict[str, float]:
     how = Sampling(new, num_samples=ANSWERS, seed=1)
 
     def work() -> int:
-        ((*found,),) = generate(model, renderer, prompts, how, 1)
+        ((*found,),) = generate(model, GenerationRequest(renderer, prompts, how), 1)
         return sum(len(completion.tokens) for completion in found)
 
     drawn = work()  # warm up, and the probe

@@ -1,4 +1,4 @@
-"""Two samples of every prompt, for a judge, a person or rw_eval.py to compare.
+"""Draw two answers to every prompt, for a judge, a person or rw_eval.py to compare.
 
     python training/step1_sft/eval_sft.py --model_name_or_path output/tutor/sft --data_path prompts.jsonl
 
@@ -15,21 +15,27 @@ try:
 except ImportError:
     ArgumentParser().exit(2, "error: no environment is active; at the project's root: source training/environment.sh\n")
 
+from utils.answering.files import open_files
+from utils.answering.inference_model import InferenceModel
+from utils.answering.jobs import RowJob, generation_job, model_facts, run_job, sampling_of
 from utils.answering.output import join_ranks
-from utils.answering.reader import Reader, answering, model_facts, open_files, samplings, work_on
+from utils.answering.rows import AnswerRow
 from utils.arguments import parse
 from utils.arguments.inference import AnswerArguments, DrawArguments, FileArguments, ReaderArguments
 from utils.arguments.options import option
 from utils.errors import UserError
+from utils.records import Answer
 from utils.reporting import run_program
 
 
 @dataclass
-class EvalArguments(DrawArguments, AnswerArguments, FileArguments, ReaderArguments):
+class TwoAnswersArguments(DrawArguments, AnswerArguments, FileArguments, ReaderArguments):
     max_new_tokens: int = option(200, help="longest answer in tokens")
-    top_p: float = option(0.9, help="draw from the likeliest tokens that together have this probability")
-    top_k: int = option(50, help="draw from so many of the likeliest tokens; 0: from all")
-    temperature: float = option(1.0, help="below 1 sharpens the distribution")
+    top_p: float = option(
+        0.9, help="sample from the likeliest tokens that together have this probability (top-p)", title="Sampling"
+    )
+    top_k: int = option(50, help="sample from the k likeliest tokens (top-k); 0: from all")
+    temperature: float = option(1.0, help="temperature of the answers; below 1 sharpens the distribution")
 
     def __post_init__(self) -> None:
         self.check_files()
@@ -38,20 +44,22 @@ class EvalArguments(DrawArguments, AnswerArguments, FileArguments, ReaderArgumen
 
 
 def main(argv: list[str] | None = None) -> None:
-    (args,) = parse([EvalArguments], argv, __doc__)
+    (args,) = parse([TwoAnswersArguments], argv, __doc__)
     join_ranks()
-    drawn = {"top_p": args.top_p, "top_k": args.top_k, "seed": args.seed}
-    how = samplings(args, [args.temperature], num_samples=2, **drawn)
+    sampling = sampling_of(args, args.temperature, num_samples=2, draw=args)
     rows, output = open_files(args, "two", "eval_sft.py")
 
-    def make():
-        return answering(
-            Reader(args), rows, how, args.max_prompt_seq_len,
-            lambda row, two: {"instruction": row.instruction, "output_1": two[0].text, "output_2": two[1].text},
-        )  # fmt: skip
+    def finish(row: AnswerRow, answers: list[Answer]) -> dict[str, str]:
+        first, second = answers
+        return {"instruction": row.instruction, "output_1": first.text, "output_2": second.text}
 
-    facts = {"what": "sampling", **asdict(how[0]), "max_prompt_seq_len": args.max_prompt_seq_len, **model_facts(args)}
-    work_on(rows, args, output, facts, make)
+    def load() -> RowJob:
+        # Loaded only now: a finished output needs no model.
+        model, longest = InferenceModel(args), args.max_prompt_seq_len
+        return generation_job(model, rows, [sampling], max_prompt_seq_len=longest, finish=finish)
+
+    facts = {"what": "sampling", **asdict(sampling), "max_prompt_seq_len": args.max_prompt_seq_len, **model_facts(args)}
+    run_job(rows, args, output, facts=facts, load=load)
 
 
 if __name__ == "__main__":

@@ -28,10 +28,13 @@ from utils.engine.deepspeed_engine import Engine
 from utils.model import loading
 from utils.model.scoring import Policy, self_test
 from utils.reporting import run_program
+from utils.training.evaluation import evaluate
+from utils.training.extras import begin_extras
 from utils.training.run import Run
-from utils.training.samples import Sampler
-from utils.training.setup import begin, load_tokens
-from utils.training.trainer import Trainer, evaluate, make_plan
+from utils.training.setup import begin, load_tokens, make_plan
+from utils.training.stage import Stage
+from utils.training.steps import OfflineSteps
+from utils.training.trainer import Trainer
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -60,13 +63,13 @@ def main(argv: list[str] | None = None) -> None:
         return -logprobs_N, {}
 
     def evaluation(step, epoch):
-        sampler(engine, step)
-        nll = evaluate(engine, policy, held_out, learn, args)["loss"].mean()
+        nll = evaluate(engine, held_out, learn, args)["loss"].mean()
         return {"loss": nll, "perplexity": np.exp(nll)}
 
     # 4. Train, save.
-    sampler = Sampler(sampling_args, model_args, args, held_out, renderer, run.folder)
-    Trainer(run, engine, plan, train, learn, renderer, evaluation, held_out=held_out).fit()
+    stage = Stage(run, engine, renderer, held_out)
+    extras = begin_extras(stage)
+    Trainer(stage, OfflineSteps(stage, plan, learn, extras.after_update), evaluation, extras).fit()
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # The built-in world: a small Llama from nothing, in about five minutes on two CPU cores.
+# A few million random weights bear a learning rate a hundred times that of a 7B model, and need several epochs.
 # Edit the five lines below; any flag of main.py on the command line wins over those here: bash run_tiny.sh --seed 1
 source "$(dirname "${BASH_SOURCE[0]}")/../launch.sh"
 

@@ -26,9 +26,13 @@ from utils.model import loading
 from utils.model.scoring import RewardModel, self_test
 from utils.reporting import run_program
 from utils.statistics import calibration, calibration_bins
+from utils.training.evaluation import evaluate
+from utils.training.extras import begin_extras
 from utils.training.run import Run
-from utils.training.setup import begin, load_tokens
-from utils.training.trainer import Trainer, evaluate, make_plan
+from utils.training.setup import begin, load_tokens, make_plan
+from utils.training.stage import Stage
+from utils.training.steps import OfflineSteps
+from utils.training.trainer import Trainer
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -53,7 +57,7 @@ def main(argv: list[str] | None = None) -> None:
     # 3. What one batch teaches: the chosen answer scores above the rejected one.
     def learn(model, batch):
         scores_A = model(batch)
-        chosen_M, rejected_M = scores_A[batch.winners], scores_A[batch.losers]
+        chosen_M, rejected_M = scores_A[batch.chosen], scores_A[batch.rejected]
         margin_M = chosen_M - rejected_M
         metrics = {
             "accuracy": accuracy(margin_M),
@@ -64,7 +68,7 @@ def main(argv: list[str] | None = None) -> None:
         return bradley_terry(chosen_M, rejected_M), metrics
 
     def evaluation(step, epoch):
-        measured = evaluate(engine, reward, held_out, learn, args)
+        measured = evaluate(engine, held_out, learn, args)
         means = {name: values.mean() for name, values in measured.items()}
         # How sure the model is of its verdict, and whether it is right.
         confidence_M, right_M = 1 / (1 + np.exp(-np.abs(measured["margin"]))), measured["accuracy"]
@@ -72,7 +76,9 @@ def main(argv: list[str] | None = None) -> None:
         return means | calibration(confidence_M, right_M)._asdict()
 
     # 4. Train, save.
-    Trainer(run, engine, plan, train, learn, renderer, evaluation, held_out=held_out).fit()
+    stage = Stage(run, engine, renderer, held_out)
+    extras = begin_extras(stage)
+    Trainer(stage, OfflineSteps(stage, plan, learn, extras.after_update), evaluation, extras).fit()
 
 
 if __name__ == "__main__":

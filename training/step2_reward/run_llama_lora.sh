@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# The same with LoRA: one GPU of 80 GB, or several.
+# A reward model from Llama-2-7B with LoRA: one GPU of 80 GB, or several.
+# One epoch, as run_llama.sh says; adapters start from zero and bear twenty times the learning rate of whole weights.
 # Edit the five lines below; any flag of main.py on the command line wins over those here: bash run_llama_lora.sh --seed 1
 source "$(dirname "${BASH_SOURCE[0]}")/../launch.sh"
 

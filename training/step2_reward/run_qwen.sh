@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # A reward model from Qwen2.5-7B: 8 GPUs of 80 GB, ZeRO-3.
+# Learning rate, warm-up and one epoch for the reasons in run_llama.sh.
 # Edit the five lines below; any flag of main.py on the command line wins over those here: bash run_qwen.sh --seed 1
 source "$(dirname "${BASH_SOURCE[0]}")/../launch.sh"
 

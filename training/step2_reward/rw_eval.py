@@ -1,4 +1,4 @@
-"""What a reward model says of answers: its accuracy where it is known who wins, its scores where it is not.
+"""Evaluate a reward model: its accuracy on comparisons, its scores of other answers.
 
     python training/step2_reward/rw_eval.py --model_name_or_path output/tutor/reward --data_path pairs.jsonl
 
@@ -9,6 +9,7 @@ scored and shown; they are written only with --output_path.
 
 from __future__ import annotations
 
+import itertools
 import math
 from argparse import ArgumentParser
 from collections.abc import Iterable
@@ -21,9 +22,11 @@ try:
 except ImportError:
     ArgumentParser().exit(2, "error: no environment is active; at the project's root: source training/environment.sh\n")
 
+from utils.answering.files import claim_outputs, claim_shards, output_file
+from utils.answering.inference_model import InferenceModel, signature
+from utils.answering.jobs import score_rows
 from utils.answering.output import join_ranks
-from utils.answering.reader import Reader, claim_outputs, claim_shards, score_rows, signature
-from utils.answering.rows import AnswerRow, output_file, part_of
+from utils.answering.rows import AnswerRow, part_of
 from utils.arguments import parse
 from utils.arguments.inference import FileArguments, LengthArguments, ReaderArguments
 from utils.engine import ranks
@@ -49,44 +52,51 @@ TWO = ("output_1", "output_2")
 
 
 @dataclass
-class EvalArguments(LengthArguments, FileArguments, ReaderArguments):
+class RewardEvalArguments(LengthArguments, FileArguments, ReaderArguments):
     def __post_init__(self) -> None:
         self.check_files()
 
 
 def main(argv: list[str] | None = None) -> None:
-    (args,) = parse([EvalArguments], argv, __doc__)
+    (args,) = parse([RewardEvalArguments], argv, __doc__)
     join_ranks()
     if not args.data_path and not args.output_path:
         return show(part_of(BUILT_IN, args.offset, args.data_fraction), args)
-    sources = [Spec.of(path) for path in args.data_path]
+    sources = list(map(Spec.of, args.data_path))
     output = output_file(args.output_path, args.data_path or ["rw_eval.jsonl"], "scored")
     metrics = output.with_name(f"{output.stem}-metrics.json")
-    claim_shards(args, "rw_eval.py", output, sources)
-    claim_outputs(args, "rw_eval.py", [metrics], sources)
-    rows = [row for path in args.data_path for row in read(path)] or BUILT_IN
-    shards = score_rows(part_of(rows, args.offset, args.data_fraction), args, output, finish)
+    claim_shards(args, "rw_eval.py", output=output, sources=sources)
+    claim_outputs(args, "rw_eval.py", outputs=[metrics], sources=sources)
+    rows = []
+    for path in args.data_path:
+        rows += read(path)
+    shards = score_rows(part_of(rows or BUILT_IN, args.offset, args.data_fraction), args, output, finish=finish)
+    # Every rank has the whole output; one of them writes.
     if ranks.rank() == 0:
-        write_json(metrics, measure(shards.read(), signature(args.model_name_or_path)))
+        write_json(metrics, metrics_of(shards.read(), signature(args.model_name_or_path)))
 
 
-def show(rows: list[AnswerRow], args: EvalArguments) -> None:
+def show(rows: list[AnswerRow], args: RewardEvalArguments) -> None:
     """Score the built-in pairs and write nothing."""
-    reader = Reader(args, reward=True)
-    scores = reader.scores([row.record for row in rows], args.max_seq_len)
+    model = InferenceModel(args, reward=True)
+    scores, finished = model.scores([row.record for row in rows], args.max_seq_len), []
     for row, numbers in zip(rows, scores, strict=True):
-        told = [f"{number:.3f} {answer.text}" for number, answer in zip(numbers, row.record.answers, strict=True)]
-        say("  |  ".join([row.instruction, *told]))
-    measure([finish(row, numbers, reader.name) for row, numbers in zip(rows, scores, strict=True)], reader.name)
+        columns = [row.instruction]
+        for number, answer in zip(numbers, row.record.answers, strict=True):
+            columns.append(f"{number:.3f} {answer.text}")
+        say("  |  ".join(columns))
+        finished.append(finish(row, numbers, model.name))
+    metrics_of(finished, model.name)
 
 
 def read(path: str) -> list[AnswerRow]:
-    """Rows whose answers are to be scored, or else the comparisons of a data set. Raises UserError."""
-    spec = Spec.of(path)
-    plain = spec.cls is None and Path(spec.path).expanduser().is_file()
-    first = next(rows_of(spec.path), ({}, ""))[0] if plain else {}
+    """Return the rows of a file whose answers are to be scored, or the comparisons of a data set. Raises UserError."""
+    spec, first = Spec.of(path), {}
+    # The first row decides for the whole file; a named class, a folder and a data set of the hub are comparisons.
+    if spec.cls is None and Path(spec.path).expanduser().is_file():
+        first, _ = next(rows_of(spec.path), ({}, ""))
     if isinstance(first, dict) and {*TWO, "response"} & first.keys():
-        return [_plain(row, where) for row, where in rows_of(spec.path)]
+        return list(itertools.starmap(_plain, rows_of(spec.path)))
     rows = [AnswerRow(record) for record in records_of(path) if record.pairs()]
     if not rows:
         raise UserError(f"{path}: no comparisons; expected chosen and rejected answers, or output_1 and output_2")
@@ -94,31 +104,52 @@ def read(path: str) -> list[AnswerRow]:
 
 
 def _plain(row: dict[str, Any], where: str) -> AnswerRow:
+    """Return a plain row with its one or two answers. Raises UserError for a column that is no text."""
     columns = TWO if TWO[0] in row else ("response",)
-    if not all(isinstance(row.get(column), str) for column in columns):
-        raise UserError(f"{where}: found the columns {', '.join(row)}; expected text in {' and '.join(columns)}")
-    prompt = prompt_of(row.get("instruction", row.get("prompt")), where)[0]
-    return AnswerRow(Record(prompt, tuple(Answer(row[column]) for column in columns), where=where).check(), row)
+    answers = []
+    for column in columns:
+        if not isinstance(row.get(column), str):
+            raise UserError(f"{where}: found the columns {', '.join(row)}; expected text in {' and '.join(columns)}")
+        answers.append(Answer(row[column]))
+    prompt, _ = prompt_of(row.get("instruction", row.get("prompt")), where)
+    return AnswerRow(Record(prompt, tuple(answers), where=where).check(), row)
 
 
 def finish(row: AnswerRow, scores: list[float], scorer: str) -> dict[str, Any]:
-    names = [f"{column}_score" for column in TWO] if len(scores) == 2 else ["score"]
-    return {**row.plain, **dict(zip(names, scores, strict=True))} if row.plain else row.with_scores(scores, scorer)
+    """Return a row as JSON with its scores: a plain row's in columns, a record's in its answers."""
+    if not row.plain:
+        return row.with_scores(scores, scorer)
+    if len(scores) == 2:
+        first, second = TWO
+        return {**row.plain, f"{first}_score": scores[0], f"{second}_score": scores[1]}
+    (score,) = scores
+    return {**row.plain, "score": score}
 
 
-def measure(rows: Iterable[dict[str, Any]], scorer: str) -> dict[str, Any]:
-    """Accuracy counts a tie as half; calibration is that of σ(|margin|), how sure the model is of its winner."""
+def metrics_of(rows: Iterable[dict[str, Any]], scorer: str) -> dict[str, Any]:
+    """Print and return the mean score and, of comparisons, accuracy, margin and calibration.
+
+    scorer: the name of the scores in the answers of records.
+    """
     margins, scores = [], []
     for row in rows:
         known = [answer["scores"][scorer] for answer in row.get("answers", [])]
-        scores += known or [row[name] for name in row if name == "score" or name.endswith("_score")]
-        margins += [known[won] - known[lost] for won, lost in record_from_json(row, "").pairs()] if known else []
+        if known:
+            scores += known
+            for won, lost in record_from_json(row, "").pairs():
+                margins.append(known[won] - known[lost])
+        else:
+            scores += [row[name] for name in row if name == "score" or name.endswith("_score")]
     score = mean_interval(scores)
     say(f"score {score} over {len(scores)} answers")
     found = {"score": score.to_json()}
     if margins:
-        right = [(m > 0) + 0.5 * (m == 0) for m in margins]
-        confidence = [1 / (1 + math.exp(-min(abs(m), 500))) for m in margins]
+        right, confidence = [], []
+        for gap in margins:
+            # A tie counts as half.
+            right.append((gap > 0) + 0.5 * (gap == 0))
+            # σ(|gap|), how sure the model is of its winner; beyond 500 it is 1 in any case.
+            confidence.append(1 / (1 + math.exp(-min(abs(gap), 500))))
         brier, ece = calibration(confidence, right)
         accuracy, margin = wilson_interval(sum(right), len(right)), mean_interval(margins)
         say(f"accuracy {accuracy}  margin {margin}  Brier {brier:.3f}  ECE {ece:.3f}  over {len(margins)} pairs")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from argparse import ArgumentParser
 from dataclasses import dataclass
+from typing import ClassVar
 
 try:
     import utils.errors  # noqa: F401
@@ -28,25 +29,35 @@ from utils.arguments.options import (
 from utils.engine.deepspeed_engine import Engine
 from utils.errors import UserError
 from utils.losses import accuracy
-from utils.losses.preference import LOSSES, Pairs
+from utils.losses.preference import LOSSES, LogRatios
 from utils.model import loading
 from utils.model.scoring import Policy, self_test
 from utils.reporting import run_program
+from utils.training.evaluation import evaluate
+from utils.training.extras import begin_extras
 from utils.training.reference import check_first_step, references
 from utils.training.run import Run
-from utils.training.samples import Sampler
-from utils.training.setup import begin, load_tokens
-from utils.training.trainer import Trainer, evaluate, make_plan
+from utils.training.setup import begin, load_tokens, make_plan
+from utils.training.stage import Stage
+from utils.training.steps import OfflineSteps
+from utils.training.trainer import Trainer
 
 
 @dataclass
 class DPOArguments:
+    AT_THE_TOP: ClassVar[bool] = True
+
     loss: str = option(
-        "sigmoid", help=f"which preference loss: {', '.join(sorted(LOSSES))} (utils/losses/preference.py)"
+        "sigmoid",
+        help=f"preference loss; one of {', '.join(sorted(LOSSES))} (utils/losses/preference.py)",
+        title="Loss",
+        first=True,
     )
-    beta: float = option(0.1, help="how strongly the policy is held to the reference")
-    label_smoothing: float = option(0.0, help="assumed share of wrong labels, for the losses that use it (cdpo)")
-    reference_model_name_or_path: str | None = option(help="the reference; None: the model that training starts from")
+    beta: float = option(0.1, help="how strongly the policy is held to the reference", first=True)
+    label_smoothing: float = option(0.0, help="assumed share of wrong labels; for the losses that use it (cdpo)")
+    reference_model_name_or_path: str | None = option(
+        help="reference model; None: the model that training starts from", first=True
+    )
 
     def __post_init__(self) -> None:
         if self.loss not in LOSSES:
@@ -78,18 +89,18 @@ def main(argv: list[str] | None = None) -> None:
     plan = make_plan(train, args, unit="pair")
     engine = Engine(policy, args, plan.total_steps)
     self_test(engine, policy, train, args.dtype_name)
-    sampler = Sampler(sampling_args, model_args, args, held_out, renderer, run.folder)
-    reference = references(
-        engine, policy, [train, held_out], model_args, args, model_hash, dpo_args.reference_model_name_or_path
-    )
+    stage = Stage(run, engine, renderer, held_out)
+    extras = begin_extras(stage)
+    other = dpo_args.reference_model_name_or_path
+    of_train, of_held_out = references(engine, [train, held_out], model_args, args, model_hash=model_hash, other=other)
 
     # 3. What one batch teaches: prefer the chosen answer to the rejected one more than the reference does.
-    def learn(model, batch, reference=reference[0]):
+    def learn(model, batch, reference=of_train):
         logprobs_A = batch.sum_per_answer(model(batch))
         log_ratio_A = logprobs_A - reference.of(batch)
-        pairs = Pairs(
-            chosen=log_ratio_A[batch.winners], rejected=log_ratio_A[batch.losers],
-            chosen_tokens=batch.answer_tokens[batch.winners], rejected_tokens=batch.answer_tokens[batch.losers],
+        pairs = LogRatios(
+            chosen=log_ratio_A[batch.chosen], rejected=log_ratio_A[batch.rejected],
+            chosen_tokens=batch.answer_tokens[batch.chosen], rejected_tokens=batch.answer_tokens[batch.rejected],
             beta=dpo_args.beta, label_smoothing=dpo_args.label_smoothing,
         )  # fmt: skip
         return LOSSES[dpo_args.loss].losses(pairs), {
@@ -97,18 +108,21 @@ def main(argv: list[str] | None = None) -> None:
             "margin": dpo_args.beta * pairs.delta,
             "chosen_reward": dpo_args.beta * pairs.chosen,
             "rejected_reward": dpo_args.beta * pairs.rejected,
-            "chosen_logprob": logprobs_A[batch.winners],
-            "rejected_logprob": logprobs_A[batch.losers],
+            "chosen_logprob": logprobs_A[batch.chosen],
+            "rejected_logprob": logprobs_A[batch.rejected],
         }
 
+    def learn_held_out(model, batch):
+        return learn(model, batch, of_held_out)
+
     def evaluation(step, epoch):
-        measured = evaluate(engine, policy, held_out, lambda m, b: learn(m, b, reference[1]), args)
-        return {name: values.mean() for name, values in measured.items()} | sampler(engine, step, epoch)
+        measured = evaluate(engine, held_out, learn_held_out, args)
+        return {name: values.mean() for name, values in measured.items()}
 
     # 4. Train, save.
     at_start = LOSSES[dpo_args.loss].at_start(dpo_args.beta, dpo_args.label_smoothing)
-    first_step = check_first_step(at_start, args, dpo_args.reference_model_name_or_path)
-    Trainer(run, engine, plan, train, learn, renderer, evaluation, first_step, held_out=held_out).fit()
+    steps = OfflineSteps(stage, plan, learn, extras.after_update, check_first_step(at_start, args, other))
+    Trainer(stage, steps, evaluation, extras).fit()
 
 
 if __name__ == "__main__":

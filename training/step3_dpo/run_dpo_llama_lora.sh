@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# The same with LoRA: one GPU of 80 GB, or several; the reference is the model without its adapter.
+# DPO of the SFT Llama-2-7B with LoRA: one GPU of 80 GB, or several; the reference is the model without its adapter.
+# As run_dpo_llama.sh, 64 pairs a step; adapters bear ten times the learning rate of whole weights.
 # Edit the five lines below; any flag of main.py on the command line wins over those here: bash run_dpo_llama_lora.sh --seed 1
 source "$(dirname "${BASH_SOURCE[0]}")/../launch.sh"
 

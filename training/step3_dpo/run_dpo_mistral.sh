@@ -1,5 +1,7 @@
 #!/usr/bin/env bash
 # DPO of Mistral-7B-Instruct: 8 GPUs of 80 GB, ZeRO-3.
+# Beta, learning rate, schedule and warm-up for the reasons in run_dpo_llama.sh. The model comes with its SFT: all data
+# are used.
 # Edit the five lines below; any flag of main.py on the command line wins over those here: bash run_dpo_mistral.sh --seed 1
 source "$(dirname "${BASH_SOURCE[0]}")/../launch.sh"
 

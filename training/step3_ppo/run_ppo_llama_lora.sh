@@ -1,5 +1,7 @@
 #!/usr/bin/env bash
-# The same with LoRA: one or several GPUs of 80 GB; the actor without its adapter is the reference, no second copy.
+# PPO of the SFT Llama-2-7B with LoRA: one or several GPUs of 80 GB. The actor without its
+# adapter is the reference: no second copy.
+# As run_ppo_llama.sh, with half the prompts a rollout for one GPU; adapters bear ten times the learning rate.
 # Edit the five lines below; any flag of main.py on the command line wins over those here: bash run_ppo_llama_lora.sh --seed 1
 source "$(dirname "${BASH_SOURCE[0]}")/../launch.sh"
 

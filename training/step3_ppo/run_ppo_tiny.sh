@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # The built-in world: PPO from the SFT model with the reward model of step 2, in two to three minutes on two CPU cores.
+# Each rollout of 256 answers is learned from twice, in 4 steps each time: 18 rollouts give 144 steps.
 # Edit the five lines below; any flag of main.py on the command line wins over those here: bash run_ppo_tiny.sh --seed 1
 source "$(dirname "${BASH_SOURCE[0]}")/../launch.sh"
 

@@ -1,4 +1,6 @@
-"""The one place that knows DeepSpeed: distributed start-up, an engine that trains a module; the config is in config.py.
+"""Distributed start-up and an engine that trains a module, by DeepSpeed's public interface.
+
+The config is made in config.py; internals.py holds what reaches into DeepSpeed's private parts.
 
 DeepSpeed runs on GPUs (NCCL) and on CPUs (gloo) alike; nothing is compiled on a CPU.
 """
@@ -18,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from utils.arguments.options import TrainingArguments
+from utils.engine import internals
 from utils.engine.config import config_of
 from utils.engine.freezing import frozen, release
 from utils.engine.masters import Part, assembled, owned
@@ -28,7 +31,6 @@ __all__ = ["Engine", "Part", "frozen", "release", "start"]
 # How long ranks wait for one of them. Rank 0 alone writes a model and reads it back: 140 GB (70B weights in bf16),
 # twice over a network drive of 0.1 GB/s, take 47 minutes. DEEPSPEED_TIMEOUT (minutes) in the environment overrides it.
 PATIENCE = datetime.timedelta(minutes=60)
-_alive: dict[str, Any] = {}  # transformers reads ZeRO-3 from a config object that somebody must hold
 
 
 def start(args: TrainingArguments) -> None:
@@ -44,25 +46,24 @@ def start(args: TrainingArguments) -> None:
         os.environ.setdefault(name, str(value))
     if "MASTER_PORT" not in os.environ:
         os.environ["MASTER_PORT"] = str(free_port())
-    if not torch.cuda.is_available():  # DeepSpeed would compile its shared-memory collectives inside init_distributed
-        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    if not torch.cuda.is_available():
+        internals.skip_shared_memory_collectives()
     if not torch.distributed.is_initialized():
-        deepspeed.init_distributed(timeout=datetime.timedelta(minutes=int(minutes)) if minutes else PATIENCE)
+        patience = PATIENCE
+        if minutes:
+            patience = datetime.timedelta(minutes=int(minutes))
+        deepspeed.init_distributed(timeout=patience)
     if torch.cuda.is_available():
         torch.cuda.set_device(local_rank())
         _deterministic(args.deterministic)
     if args.tf32:
         torch.set_float32_matmul_precision("high")
     seed_everything(args.seed)
-    _alive.pop("zero3", None)
-    if config_of(args, world_size())["zero_optimization"]["stage"] == 3:
-        from transformers.integrations import HfDeepSpeedConfig
-
-        _alive["zero3"] = HfDeepSpeedConfig(config_of(args, world_size()))
+    config = config_of(args, world_size())
+    if config["zero_optimization"]["stage"] == 3:
+        internals.shard_while_loading(config)
     else:
-        from transformers.integrations.deepspeed import unset_hf_deepspeed_config
-
-        unset_hf_deepspeed_config()
+        internals.shard_while_loading(None)
 
 
 class Engine:
@@ -83,52 +84,54 @@ class Engine:
             raise UserError(f"--lr_scheduler_type {args.lr_scheduler_type}: {error}") from None
         config = config_of(args, world_size())
         self.stage = config["zero_optimization"]["stage"]
-        if args.bf16:
-            module = module.to(torch.bfloat16) if self.stage < 3 else module
-        with contextlib.redirect_stdout(io.StringIO()):  # its bfloat16 optimizer prints 20 lines about memory
+        if args.bf16 and self.stage < 3:
+            module = module.to(torch.bfloat16)
+        # its bfloat16 optimizer prints 20 lines about memory
+        with contextlib.redirect_stdout(io.StringIO()):
             self.deepspeed, *_ = deepspeed.initialize(
                 model=module, optimizer=optimizer, lr_scheduler=schedule, config=config, dist_init_required=False
             )
-        if world_size() == 1 and self.stage <= 1 and not hasattr(self.deepspeed.optimizer, "reduce_gradients"):
-            # One rank has nothing to add up; DeepSpeed would copy all gradients twice (a seventh of a step of the
-            # built-in world). Its optimizers that shard gradients do more than add when they reduce.
-            self.deepspeed.enable_backward_allreduce = False
+        if world_size() == 1 and self.stage <= 1:
+            internals.skip_reduction(self.deepspeed)
         self.module, self.config, self.total_steps = module, config, total_steps
         self.skipped_in_a_row = 0  # updates
         self._norm: float | None = None
         if self.stage == 0:  # DeepSpeed neither skips a step here, nor tells the norm of its gradient
-            self._take_step = self.deepspeed._take_model_step  # clips and updates, once the gradients are reduced
-            self.deepspeed._take_model_step = self._measure_and_step
+            internals.before_update(self.deepspeed, self._measure)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.deepspeed(*args, **kwargs)
 
     def backward(self, loss: Tensor) -> None:
+        """Add the loss's gradients to those of the step."""
         self.deepspeed.backward(loss)
 
     def step(self) -> bool:
-        """Reduce, clip, update, advance the schedule. False when a non-finite gradient made DeepSpeed skip it."""
+        """Reduce, clip, update, advance the schedule. Return False where DeepSpeed skipped a non-finite gradient."""
         self.deepspeed.step()
         applied = self.deepspeed.was_step_applied()
-        self.skipped_in_a_row = 0 if applied else self.skipped_in_a_row + 1
+        self.skipped_in_a_row += 1
+        if applied:
+            self.skipped_in_a_row = 0
         return applied
 
     def learning_rate(self) -> float:
-        """The rate that the next step will use."""
+        """Return the rate that the next step will use."""
         return float(self.deepspeed.get_lr()[0])
 
     def gradient_norm(self) -> float | None:
-        """Global norm, before clipping, of the gradient that the last step used."""
-        norm = self._norm if self.stage == 0 else self.deepspeed.get_global_grad_norm()
+        """Return the global norm, before clipping, of the gradient that the last step used; None before the first."""
+        if self.stage == 0:
+            return self._norm
+        norm = self.deepspeed.get_global_grad_norm()
         return None if norm is None else float(norm)
 
-    def _measure_and_step(self, *args: Any) -> None:
+    def _measure(self) -> None:
         gradients = [p.grad for p in self.module.parameters() if p.grad is not None]
         self._norm = float(torch.nn.utils.get_total_norm(gradients))
-        self._take_step(*args)
 
     def save_states(self, folder: Path, tag: str, facts: dict[str, Any]) -> None:
-        """Write what training changes: frozen weights are left out, the starting model has them."""
+        """Write what training changes to folder/tag, with `facts` (JSON); the starting model has the frozen weights."""
         without = self._frozen_names()
 
         def leave_out(module: nn.Module, state: dict[str, Tensor], prefix: str, metadata: Any) -> None:
@@ -144,7 +147,8 @@ class Engine:
             hook.remove()
 
     def load_states(self, folder: Path, tag: str) -> dict[str, Any]:
-        """Returns the facts that save_states was given. Frozen weights stay as they are."""
+        """Restore a state, and return the facts that save_states was given. Frozen weights stay as they are. Raises
+        UserError for a state of another model."""
 
         def load(src: dict[str, Tensor], dst: nn.Module) -> None:
             found = dst.load_state_dict(src, strict=False)
@@ -166,58 +170,57 @@ class Engine:
         return {n for n, p in self._saved_parameters() if not p.requires_grad}
 
     def _saved_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """Every name that a parameter is saved under: two for a tied weight, none for a module that only borrows it."""
+        """Yield every name that a parameter is saved under: two for a tied weight, none for one that is borrowed."""
         saved = self.module.state_dict().keys()
         return ((n, p) for n, p in self.module.named_parameters(remove_duplicate=False) if n in saved)
 
     def owned_weights(self) -> Iterator[tuple[str, Part]]:
-        """The float32 master weights that this rank holds, by the names of the module."""
+        """Yield the float32 master weights that this rank holds, by the names of the module."""
         return owned(self.module, self.stage)
 
     def full_state_dict(self, parts: dict[str, Part] | None = None) -> dict[str, Tensor] | None:
-        """Every weight whole, on the CPU of rank 0 (None elsewhere); names of one tied weight share one tensor. The
-        trained weights are made of `parts`, this rank's by name, if given. A collective."""
+        """Return every weight whole, on the CPU of rank 0 (None elsewhere); names of one tied weight share one tensor.
+        The trained weights are made of `parts`, this rank's by name, if given. A collective."""
         import deepspeed
 
         state: dict[str, Tensor] = {}
         names: dict[nn.Parameter, str] = {}
+        # one weight at a time: a GPU may not have room for two copies of the model
         for name, parameter in self._saved_parameters():
             if (known := names.setdefault(parameter, name)) != name:
                 whole = state.get(known)
             elif parts is not None and parameter.requires_grad:
                 whole = assembled(parameter, parts.get(name)).cpu()
             else:
+                whole = None
                 with deepspeed.zero.GatheredParameters([parameter], enabled=self.stage == 3):
-                    whole = parameter.detach().to("cpu", copy=True) if rank() == 0 else None
+                    if rank() == 0:
+                        whole = parameter.detach().to("cpu", copy=True)
             if rank() == 0:
                 state[name] = whole
+        if rank() != 0:
+            return None
         persistent = self.module.state_dict().keys()
-        state |= {n: buffer.detach().cpu().clone() for n, buffer in self.module.named_buffers() if n in persistent}
-        return state if rank() == 0 else None
+        for name, buffer in self.module.named_buffers():
+            if name in persistent:
+                state[name] = buffer.detach().cpu().clone()
+        return state
 
     @contextlib.contextmanager
     def flipped(self) -> Iterator[None]:
-        """Context in which the module generates: whole weights on every rank, gathered once and released, and none of
+        """Let the module generate inside this context: with whole weights on every rank, gathered once, and without
         DeepSpeed's hooks, which would gather and release them layer by layer, each rank at the others' pace."""
         import deepspeed
 
-        hooks = getattr(self.deepspeed.optimizer, "parameter_offload", None) if self.stage == 3 else None
-        with deepspeed.zero.GatheredParameters(list(self.module.parameters()), enabled=self.stage == 3):
-            if hooks is not None:
-                for parameter in self.module.parameters():
-                    parameter.ds_active_sub_modules.clear()
-                for hook in (*hooks.forward_hooks, *hooks.backward_hooks):
-                    hook.remove()
-                hooks.forward_hooks, hooks.backward_hooks = [], []
-            try:
-                yield
-            finally:
-                if hooks is not None:
-                    hooks._register_deepspeed_module(hooks.module)
+        if self.stage < 3:
+            yield
+            return
+        with deepspeed.zero.GatheredParameters(list(self.module.parameters())), internals.without_hooks(self.deepspeed):
+            yield
 
 
 def _deterministic(wanted: bool) -> None:
-    """Kernels on GPUs that add up in a fixed order, or refuse."""
+    """Choose kernels on GPUs that add up in a fixed order, or refuse (`wanted`), or any."""
     if wanted:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS's condition; the other value is slower
         torch.utils.deterministic.fill_uninitialized_memory = False  # finds errors in programs, and takes time
@@ -227,18 +230,17 @@ def _deterministic(wanted: bool) -> None:
 
 
 def _parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Biases and norms (everything of one dimension, as ZeRO-3 knows it) are not decayed."""
+    """Return AdamW's groups. Biases and norms (all weights of one dimension) are not decayed: they are few, and pulling
+    a norm's scale towards 0 changes the function rather than its complexity."""
     trained = [p for p in module.parameters() if p.requires_grad]
-    dimensions = lambda p: len(getattr(p, "ds_shape", p.shape))  # noqa: E731
-    groups = [
-        {"params": [p for p in trained if dimensions(p) > 1], "weight_decay": weight_decay},
-        {"params": [p for p in trained if dimensions(p) <= 1], "weight_decay": 0.0},
-    ]
+    decayed = [p for p in trained if len(internals.whole_shape(p)) > 1]
+    others = [p for p in trained if len(internals.whole_shape(p)) <= 1]
+    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
     return [group for group in groups if group["params"]]
 
 
 def _quiet() -> None:
-    """DeepSpeed and transformers tell their internals at length; what a person needs, the run itself says."""
+    """Silence what DeepSpeed and transformers log about themselves; the run reports what a person needs."""
     import logging
 
     os.environ.setdefault("DS_ACCELERATOR", "cuda" if torch.cuda.is_available() else "cpu")

@@ -1,4 +1,4 @@
-"""Models that are only read: made for reading, and let go of."""
+"""Models that are only read, such as a reference or a reward model: frozen, and later released."""
 
 from __future__ import annotations
 
@@ -7,18 +7,19 @@ from typing import Any
 from torch import nn
 
 from utils.arguments.options import TrainingArguments
+from utils.engine import internals
 from utils.engine.config import config_of
 from utils.engine.ranks import device, world_size
 
 
 def frozen(module: nn.Module, args: TrainingArguments, offload: bool = False) -> Any:
-    """A module that is only read: sharded under ZeRO-3, else whole on this rank's device (offload: on the CPU; under
-    ZeRO-3 its shards). Call it like the module."""
+    """Return `module` ready to be read, and called as before: sharded under ZeRO-3, else whole on this rank's device.
+    offload: it waits in CPU memory instead (under ZeRO-3 its shards do)."""
     import deepspeed
 
     module.eval().requires_grad_(False)
     config = config_of(args, world_size())
-    if config["zero_optimization"]["stage"] < 3:
+    if config["zero_optimization"]["stage"] < 3:  # DeepSpeed has no engine for reading at stages 1 and 2
         return module.to("cpu" if offload else device())
     if offload:
         config["zero_optimization"]["offload_param"] = {"device": "cpu"}
@@ -30,10 +31,8 @@ def release(model: Any) -> None:
     """Make DeepSpeed forget what frozen() returned, so that its memory is free once the caller drops it. DeepSpeed
     keeps every ZeRO-3 module in a list that nothing shortens, and its hooks keep the engine."""
     import deepspeed
-    from deepspeed.runtime.zero import parameter_offload
 
     if not isinstance(model, deepspeed.DeepSpeedEngine):
         return
     model.destroy()
-    stack = parameter_offload.FWD_MODULE_STACK
-    stack[:] = [module for module in stack if module is not model.module]
+    internals.forget_module(model.module)

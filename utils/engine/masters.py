@@ -1,4 +1,4 @@
-"""The float32 master weights that the optimizer updates, as ZeRO shares them out among the ranks.
+"""The float32 master weights that the optimizer updates, as ZeRO divides them among the ranks.
 
 Stages 1 and 2 cut the flattened weights of all parameters into one piece a rank, so that a rank holds a fragment of a
 parameter, the whole of it, or nothing. Stage 3 cuts each parameter by itself. At stage 0 every rank holds everything,
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from utils.engine import internals
 from utils.engine.ranks import device, rank, world_size
 
 
@@ -25,29 +26,30 @@ class Part:
 
 
 def owned(module: nn.Module, stage: int) -> Iterator[tuple[str, Part]]:
-    """(name, part) of every trained parameter of which this rank holds some; no communication. The values are views:
-    they change with every step."""
+    """Yield (name, part) of every trained parameter of which this rank holds a part; no communication. The values are
+    views: they change with every step."""
     for name, parameter in module.named_parameters():
-        part = _part(parameter, stage) if parameter.requires_grad else None
+        if not parameter.requires_grad:
+            continue
+        part = _part(parameter, stage)
         if part is not None and part.values.numel():
             yield name, part
 
 
 def _part(parameter: nn.Parameter, stage: int) -> Part | None:
+    if stage == 0 and rank() == 0:
+        return Part(0, parameter.detach().flatten())
     if stage == 0:
-        return Part(0, parameter.detach().flatten()) if rank() == 0 else None
-    if stage < 3:
-        fragment = parameter._hp_mapping
-        return fragment and Part(fragment.lp_fragment_address.start, fragment.get_hp_fragment().detach())
-    # not deepspeed.utils.safe_get_local_fp32_param: it would copy an offloaded shard to the GPU
-    shard, _ = parameter._z3_optimizer._get_fp32_opt_state_partition(parameter, release_swap_buffers=True)
-    start = parameter.ds_tensor.ds_numel * rank()
-    return Part(start, shard.detach()[: max(0, parameter.ds_numel - start)])  # the last shards are padded
+        return None
+    if stage == 3:
+        return Part(*internals.master_shard(parameter))
+    fragment = internals.master_fragment(parameter)
+    return None if fragment is None else Part(*fragment)
 
 
 def assembled(parameter: nn.Parameter, part: Part | None) -> Tensor:
-    """A parameter whole and in its own dtype, from every rank's part; only rank 0's is complete. A collective."""
-    shape = getattr(parameter, "ds_shape", parameter.shape)
+    """Return a parameter whole and in its own dtype, from every rank's part; complete on rank 0 alone. A collective."""
+    shape = internals.whole_shape(parameter)
     whole = torch.zeros(shape.numel(), dtype=torch.float32, device=device())
     if part is not None:
         whole[part.start : part.start + part.values.numel()] = part.values

@@ -12,18 +12,21 @@ STOP = "stop"  # the finish reason of an answer that came to its own end
 
 
 def with_facts(record: Record, field: str, facts: dict[int, object]) -> Record:
-    """The record with a field of some of its answers set: {number of the answer: value}."""
-    answers = tuple(
-        dataclasses.replace(answer, **{field: facts[number]}) if number in facts else answer
-        for number, answer in enumerate(record.answers)
-    )
-    return dataclasses.replace(record, answers=answers)
+    """Return the record with a field of some of its answers set: {number of the answer: value}."""
+    answers = list(record.answers)
+    for number, value in facts.items():
+        answers[number] = dataclasses.replace(answers[number], **{field: value})
+    return dataclasses.replace(record, answers=tuple(answers))
 
 
 def _of_each(case: Case, asker: Asker, prompt: str, field: str) -> Steps:
+    """Ask about each answer by itself, and keep the values in a field of the answers."""
     outcomes = yield [asker.question(prompt, case, [text]) for text in case.texts]
-    known = zip(case.numbers, outcomes, strict=True)
-    return with_facts(case.record, field, {number: told.value for number, told in known if told.state == "parsed"})
+    facts = {}
+    for number, outcome in zip(case.numbers, outcomes, strict=True):
+        if outcome.state == "parsed":
+            facts[number] = outcome.value
+    return with_facts(case.record, field, facts)
 
 
 @kind("critique", "critique")
@@ -47,25 +50,36 @@ def rating(case: Case, asker: Asker) -> Steps:
 @kind("improve", "improve", needs="an answer with a critique (--kind critique)")
 def improve(case: Case, asker: Asker) -> Steps:
     """an answer rewritten as its critique asks; one that comes back as it was is no improvement"""
-    answers = {n: case.record.answers[n] for n in case.numbers if case.record.answers[n].critique}
-    outcomes = yield [asker.question("improve", case, [a.text], comment=a.critique) for a in answers.values()]
+    numbers, questions = [], []
+    for number in case.numbers:
+        answer = case.record.answers[number]
+        if answer.critique:
+            numbers.append(number)
+            questions.append(asker.question("improve", case, [answer.text], comment=answer.critique))
+    outcomes = yield questions
     changed, without = {}, []
-    for (number, answer), told in zip(answers.items(), outcomes, strict=True):
-        if told.state == "parsed" and told.value != answer.text.strip():
-            changed[number] = told.value
-        elif told.state in SETTLED:
-            why = UNCHANGED if told.state == "parsed" else told.reason or told.state
-            without.append({"answer": number, "why": why})
+    for number, outcome in zip(numbers, outcomes, strict=True):
+        if outcome.state == "parsed" and outcome.value != case.record.answers[number].text.strip():
+            changed[number] = outcome.value
+        elif outcome.state == "parsed":
+            without.append({"answer": number, "why": UNCHANGED})
+        elif outcome.state in SETTLED:
+            without.append({"answer": number, "why": outcome.reason or outcome.state})
     record = with_facts(case.record, "refinement", changed)
-    return dataclasses.replace(record, meta={**record.meta, NOT_IMPROVED: without}) if without else record
+    if not without:
+        return record
+    return dataclasses.replace(record, meta={**record.meta, NOT_IMPROVED: without})
 
 
 @kind("completion", "completion", answers=0)
 def completion(case: Case, asker: Asker) -> Steps:
     """an answer of --api_type to the prompt, for supervised fine-tuning; dropped unless it came to its own end"""
-    (told,) = yield [asker.next_turn(case)]
-    if told.state != "parsed" or told.finish_reason != STOP:
+    (outcome,) = yield [asker.next_turn(case)]
+    # An answer that was cut would teach the student to stop in the middle.
+    if outcome.state != "parsed" or outcome.finish_reason != STOP:
         return case.record
-    sampling = {"temperature": asker.temperature, **({"max_tokens": asker.max_tokens} if asker.max_tokens else {})}
-    answer = Answer(told.value, asker.model, sampling)
+    sampling = {"temperature": asker.temperature}
+    if asker.max_tokens:
+        sampling["max_tokens"] = asker.max_tokens
+    answer = Answer(outcome.value, asker.model, sampling)
     return dataclasses.replace(case.record, answers=(*case.record.answers, answer))

@@ -1,5 +1,5 @@
-"""What a reply must look like: in words for the prompt, as a JSON schema for servers that keep to one, and the parser
-that reads both."""
+"""Forms of replies: in words for the prompt, as a JSON schema for servers that keep to one, and the parser that reads
+both."""
 
 from __future__ import annotations
 
@@ -15,15 +15,19 @@ CHOICES = ("A", "B", "C")
 
 @dataclass(frozen=True)
 class Form:
-    """`words` and `json_words` may hold $low, $high, $number and $noun. Without `json_words` the reply is free text, or
-    is JSON in any case, and structured outputs are not offered."""
+    """The form of a reply. `words` and `json_words` may hold $low, $high, $number and $noun. Without `json_words` the
+    reply is free text, or is JSON in any case, and structured outputs are not offered."""
 
     parser: str
     words: str
     json_words: str | None = None
 
     def reply(self, structured: bool, **values: object) -> str:
-        return string.Template(self.json_words if structured else self.words).substitute(values)
+        """Return the words for the prompt; `values` are those of the places."""
+        words = self.words
+        if structured:
+            words = self.json_words
+        return string.Template(words).substitute(values)
 
 
 FORMS = {
@@ -38,7 +42,7 @@ FORMS = {
         'One JSON object: {"preference": X}, where X is "A" if A is better, "B" if B is better, "C" if they are equal '
         "in worth.",
     ),
-    # No order stands here as an example: a reply that repeats it would be read as the judge's own.
+    # There is no order as an example: a reply that repeats it would be read as the judge's own.
     "order": Form(
         "order",
         "One line: `Order: ` and then every letter once, the best first, with > between a better and a worse one and = "
@@ -73,7 +77,7 @@ FORMS = {
 STRUCTURED = tuple(name for name, form in FORMS.items() if form.json_words)
 FORM_OF_PROMPT = {"explain-comment": "explain"}  # kinds of prompt that share another's form
 
-# What a prompt of each kind must have a place for. A file under data_collect/prompts/ begins with one of these names.
+# The places that a prompt of each kind must have. A file under data_collect/prompts/ begins with one of these names.
 MATERIAL = {
     "rating": ("conversation", "answer", "low", "high", "reply"),
     "preference": ("conversation", "answers", "reply"),
@@ -89,11 +93,14 @@ MATERIAL = {
 
 
 def schema_of(name: str, arguments: dict[str, Any]) -> dict[str, Any]:
-    """The JSON schema of a structured reply; `arguments` are the parser's."""
+    """Return the JSON schema of a structured reply; `arguments` are the parser's."""
     if name == "rating":
-        whole = isinstance(arguments["low"], int) and isinstance(arguments["high"], int)
-        value = {"type": "integer" if whole else "number", "minimum": arguments["low"], "maximum": arguments["high"]}
+        low, high = arguments["low"], arguments["high"]
+        value = {"type": "number", "minimum": low, "maximum": high}
+        if isinstance(low, int) and isinstance(high, int):
+            value["type"] = "integer"
     elif name == "order":
+        # A pattern for every permutation would be too long for the servers; the parser checks it.
         value = {"type": "string"}
     else:
         value = {"type": "string", "enum": list(CHOICES)}
@@ -101,11 +108,15 @@ def schema_of(name: str, arguments: dict[str, Any]) -> dict[str, Any]:
 
 
 def scale_of(text: str) -> tuple[float | int, float | int]:
-    """(lowest, highest) of `1,7`. Raises UserError."""
+    """Read (lowest, highest) from a text such as `1,7`; whole numbers become int. Raises UserError."""
     try:
         low, high = (float(word) for word in text.split(","))
     except ValueError:
         low, high = 0.0, 0.0
     if not low < high < float("inf") or low == -float("inf"):
         raise UserError(f"--scale is {text!r}; expected the lowest and the highest rating, as 1,7")
-    return tuple(int(value) if value.is_integer() else value for value in (low, high))
+    if low.is_integer():
+        low = int(low)
+    if high.is_integer():
+        high = int(high)
+    return low, high

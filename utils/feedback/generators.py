@@ -9,7 +9,8 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from utils.errors import UserError
@@ -21,14 +22,23 @@ from utils.records import Answer, Message, Record, RecordError, read_jsonl
 Prompt = tuple[Message, ...]
 
 
+@dataclass(frozen=True)
+class Generator:
+    """A model or a sampling setting whose answers are compared: its name and its files."""
+
+    name: str
+    files: list[Path]
+
+
 def files_of(name: str, folder: Path) -> list[Path]:
-    """The files of a generator. Raises UserError."""
+    """Return the files of a generator. Raises UserError."""
     patterns = [f"{name}.json", f"{name}.jsonl", f"*_{name}_completions.json"]
     temperature = re.search(r"(?:\A|_)(?:temp)?(\d+(?:\.\d+)?)\Z", name)
     if temperature:
         patterns += [f"*temp{temperature[1]}.json", f"*temp{temperature[1]}/*.json"]
     if not folder.is_dir():
         raise UserError(f"--base_dir {folder}: no such folder")
+    # The patterns in their order, the most exact first: the files of the first that matches are taken.
     for pattern in patterns:
         found = sorted(folder.glob(pattern))
         if found:
@@ -37,9 +47,21 @@ def files_of(name: str, folder: Path) -> list[Path]:
     raise UserError(f"{folder}: no answers of {name!r}; looked for {looked}; or name two files with --input_files")
 
 
+def generators_of(names: Sequence[str], files: Sequence[str], folder: str | None) -> list[Generator]:
+    """Return the named generators, with one of `files` each, or with the files found in the folder. Raises
+    UserError."""
+    generators = []
+    for number, name in enumerate(names):
+        if files:
+            generators.append(Generator(name, [Path(files[number])]))
+        else:
+            generators.append(Generator(name, files_of(name, Path(folder or "."))))
+    return generators
+
+
 def read_generations(paths: Iterable[Path]) -> dict[Prompt, str]:
-    """{prompt: its first answer} of an object {instruction or prompt: [text, …]}, or of rows that a raw-dataset class
-    reads. Raises UserError."""
+    """Return {prompt: its first answer} of an object {instruction or prompt: [text, …]}, or of rows that a raw-dataset
+    class reads. Raises UserError."""
     answers: dict[Prompt, str] = {}
     for path in paths:
         for record in _records(path):
@@ -53,31 +75,47 @@ def _records(path: Path) -> Iterable[Record]:
     if path.suffix == ".json":
         whole = next((row for row, _ in read_jsonl(path)), None)
         if isinstance(whole, dict) and whole and all(isinstance(value, list) for value in whole.values()):
+            # Keys that open with a turn are whole prompts; others are bare instructions.
             formatted = any(key.lstrip().startswith("Human:") for key in whole)
-            cls = base.named("samples" if formatted else "completions")
+            cls = base.named("completions")
+            if formatted:
+                cls = base.named("samples")
             return [cls.record(row, where).check() for row, where in cls.read(path)]
-    rows = open_source(str(path)).rows(False)
-    return [dataclasses.replace(base.detect(row, where).record(row, where), where=where) for row, where in rows]
+    records = []
+    for row, where in open_source(str(path)).rows(False):
+        records.append(dataclasses.replace(base.detect(row, where).record(row, where), where=where))
+    return records
 
 
-def matched(
-    first: tuple[str, list[Path]], second: tuple[str, list[Path]], left_out: float, most: int
-) -> tuple[list[Case], Counter[str]]:
-    """(comparisons, what was left out) of two (name, files). The first generator is the one in question: its answer is
-    the second of each comparison. Prompts are in the reference's order, without its first `left_out` share; `most`
-    bounds the comparisons. Raises UserError."""
-    ours, reference = read_generations(first[1]), read_generations(second[1])
-    prompts = list(reference)[int(len(reference) * left_out) :]
-    common = [prompt for prompt in prompts if prompt in ours]
-    tally = Counter({f"prompts of {second[0]} without an answer of {first[0]}": len(prompts) - len(common),
-                     f"prompts of {first[0]} without an answer of {second[0]}": len(ours.keys() - reference.keys()),
-                     "prompts left out by --filter_out_fraction": len(reference) - len(prompts),
+def matched(ours: Generator, reference: Generator, left_out: float, most: int) -> tuple[list[Case], Counter[str]]:
+    """Compare the answers of two generators to the same prompts.
+
+    Args:
+        ours: the generator in question; its answer is the second of each comparison.
+        reference: the generator that it is compared with, whose order of prompts counts.
+        left_out: the share of the reference's prompts to leave out, from the first.
+        most: the most comparisons.
+
+    Returns:
+        The comparisons, and counts of what was left out.
+
+    Raises:
+        UserError: where no prompt is in both.
+    """
+    our_answers, reference_answers = read_generations(ours.files), read_generations(reference.files)
+    prompts = list(reference_answers)[int(len(reference_answers) * left_out) :]
+    common = [prompt for prompt in prompts if prompt in our_answers]
+    only_ours = len(our_answers.keys() - reference_answers.keys())
+    tally = Counter({f"prompts of {reference.name} without an answer of {ours.name}": len(prompts) - len(common),
+                     f"prompts of {ours.name} without an answer of {reference.name}": only_ours,
+                     "prompts left out by --filter_out_fraction": len(reference_answers) - len(prompts),
                      "comparisons beyond --max_num_comparisons": max(0, len(common) - most)})  # fmt: skip
     if not common:
-        raise UserError(f"{first[1][0]} and {second[1][0]}: no prompt in common, of {len(ours)} and {len(reference)}")
+        counts = f"{len(our_answers)} and {len(reference_answers)}"
+        raise UserError(f"{ours.files[0]} and {reference.files[0]}: no prompt in common, of {counts}")
     cases = []
     for number, prompt in enumerate(common[:most], start=1):
-        answers = (Answer(reference[prompt], second[0]), Answer(ours[prompt], first[0]))
+        answers = (Answer(reference_answers[prompt], reference.name), Answer(our_answers[prompt], ours.name))
         record = Record(prompt, answers, where=f"comparison {number}")
         cases.append(Case(record, "label", "dialogue", (0, 1)))
     return cases, tally

@@ -8,7 +8,8 @@ import json
 from utils.feedback.cases import Asker, Case, Steps, kind
 from utils.records import Message
 
-SPOKEN = "Student"  # the key of a turn that the student says; all others are the tutor's
+# The key of a turn that holds the student's words; all others are the tutor's.
+SPOKEN = "Student"
 
 
 @kind("conversation", "problem", "conversation", answers=0, steps=2)
@@ -19,13 +20,16 @@ def conversation(case: Case, asker: Asker) -> Steps:
     if problem.state != "parsed":
         return case.record
     written = json.dumps(problem.value, ensure_ascii=False)
+    # A second round: the lesson is asked for with the problem that came back.
     (lesson,) = yield [asker.question("conversation", case, objective=objective, problem=written)]
-    facts = {"problem": problem.value, **({"lesson": lesson.value} if lesson.state == "parsed" else {})}
-    return dataclasses.replace(case.record, meta={**case.record.meta, **facts})
+    meta = {**case.record.meta, "problem": problem.value}
+    if lesson.state == "parsed":
+        meta["lesson"] = lesson.value
+    return dataclasses.replace(case.record, meta=meta)
 
 
 def tutoring_row(name: str, instruction: str, lesson: list[dict[str, str]]) -> dict[str, object]:
-    """A lesson in the form of the tutoring data sets: the first turn holds the instruction."""
+    """Return a lesson in the form of the tutoring data sets, whose first turn holds the instruction."""
     turns = []
     for turn in lesson:
         said = {key: value for key, value in turn.items() if key != SPOKEN}
@@ -35,4 +39,5 @@ def tutoring_row(name: str, instruction: str, lesson: list[dict[str, str]]) -> d
 
 
 def objective(text: str) -> tuple[Message, ...]:
+    """Return a learning objective as a prompt."""
     return (Message("user", text),)

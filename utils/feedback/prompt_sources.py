@@ -1,4 +1,4 @@
-"""Prompts in data sets of other people: what the rows of each look like, and the prompts in them.
+"""Public data sets as sources of prompts: the shape of each set's rows, and the prompts in them.
 
 A source is a function `name(row, where, num_turns)` under @source, which yields the prompts of one row. It raises
 RecordError for a row of another shape, and LeftOut for a good row that is of no use.
@@ -8,124 +8,70 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from utils.feedback.source_prompt import Found, SourcePrompt, prompt_from
 from utils.raw_datasets.base import LeftOut, text
 from utils.raw_datasets.dialogue import merged, messages, prompt_of
 from utils.raw_datasets.hh_rlhf import HHRLHF
-from utils.raw_datasets.instructions import INPUT, optional, split
-from utils.records import Answer, Message, Record, RecordError, Verdict
+from utils.raw_datasets.instructions import INPUT, optional
+from utils.records import Message, RecordError
 
-CUES = {"dialog": "\n\nAssistant: ", "qa": "\n\nAssistant:", "summary": "\n\nAssistant: TL;DR:"}  # how prompts end
-TASKS = {**{task: task for task in CUES}, "dialogue": "dialog", "question": "qa"}
-RECORDS = "records"  # the source that is anything --data_path of a stage reads
 SUMMARY = "Please summarize the following Reddit post in no more than 100 words: "
-MARKS_INSIDE = "text that holds the mark of a turn, as \\n\\nHuman:"
 END_MARKS = ("<s>", "</s>", "<|endoftext|>")
 _CITATION = re.compile(r"\s*\[\d+(?:\s*,\s*\d+)*\]")
 
 
-@dataclass(frozen=True)
-class Prompt:
-    """`text` is the prompt as one text: turns of Human and Assistant, then the cue of its task.
+class PromptSource(NamedTuple):
+    """A source: the task of its prompts, the columns of its rows in words, and its function."""
 
-    `answers`: what people wrote or compared, the preferred one first; one, two or none.
-    """
-
-    text: str
-    task: str  # dialog | qa | summary
-    source: str
-    answers: tuple[str, ...] = ()
-    where: str = ""
-
-    @property
-    def messages(self) -> tuple[Message, ...]:
-        return prompt_of(self.text, self.where)[0]
-
-    def line(self, keep_answers: bool = False) -> dict[str, str]:
-        """The prompt as a row of text columns; an answer that was preferred is `chosen`, the other one `reject`."""
-        known = dict(zip(("chosen", "reject"), self.answers if keep_answers else (), strict=False))
-        return {"prompt": self.text, "task": self.task, "source": self.source, **known}
-
-    def record(self, keep_answers: bool = False) -> Record:
-        answers = tuple(map(Answer, self.answers)) if keep_answers else ()
-        verdicts = (Verdict(0, 1, "a", judge="human"),) if len(answers) == 2 else ()
-        return Record(self.messages, answers, verdicts, meta={"task": self.task, "source": self.source})
-
-    def instruction(self) -> dict[str, str]:
-        """A prompt of one message as instruction and input."""
-        (message,) = self.messages
-        instruction, given = split(message.content)
-        return {"instruction": instruction, "input": given, "source": self.source}
-
-
-class Found(NamedTuple):
-    """One prompt of a row, before it is written as text."""
-
-    turns: tuple[Message, ...]
-    answers: tuple[str, ...] = ()
-
-
-class Source(NamedTuple):
     task: str
-    needs: str  # the columns of its rows, in words
+    needs: str
     read: Callable[[dict[str, Any], str, int], Iterator[Found]]
 
 
-SOURCES: dict[str, Source] = {}
+SOURCES: dict[str, PromptSource] = {}
 
 
 def source(task: str, needs: str) -> Callable:
+    """Register a source. `needs` names the columns of its rows, in words."""
+
     def register(read: Callable) -> Callable:
-        SOURCES[read.__name__] = Source(task, needs, read)
+        SOURCES[read.__name__] = PromptSource(task, needs, read)
         return read
 
     return register
 
 
-def prompts_of(name: str, row: Any, where: str, num_turns: int = 1) -> Iterator[Prompt | LeftOut]:
-    """The prompts of one row of the source, and why one is of no use. Raises RecordError."""
+def prompts_of(name: str, row: Any, where: str, num_turns: int = 1) -> Iterator[SourcePrompt | LeftOut]:
+    """Read the prompts of one row.
+
+    Args:
+        name: the source, of SOURCES.
+        row: the row as read.
+        where: file:line, for messages.
+        num_turns: prompts to take of one ShareGPT chat.
+
+    Yields:
+        Prompts, and LeftOut with the reason for one that is of no use.
+
+    Raises:
+        RecordError: for a row of another shape.
+    """
     if not isinstance(row, dict):
         raise RecordError(f"{where}: found {str(row)[:60]!r}; expected an object of columns")
     task, _, read = SOURCES[name]
     try:
         for found in read(row, where, num_turns):
-            yield _prompt(found, task, name, where)
+            yield prompt_from(found, task, source=name, where=where)
     except LeftOut as left:
         yield left
 
 
-def prompt_of_record(record: Record) -> Prompt | LeftOut:
-    """The prompt of a record, whose task stands in its meta (dialog, unless said). Raises RecordError."""
-    said = record.meta.get("task", "dialog")
-    if said not in TASKS:
-        raise RecordError(f"{record.where}: task is {said!r}; expected one of {', '.join(TASKS)}")
-    turns = record.prompt
-    if TASKS[said] == "summary":  # its cue is written with the text
-        turns = (*turns[:-1], Message("user", turns[-1].content.removesuffix("TL;DR:")))
-    return _prompt(Found(turns), TASKS[said], RECORDS, record.where)
-
-
-def _prompt(found: Found, task: str, name: str, where: str) -> Prompt | LeftOut:
-    turns = tuple(Message(turn.role, turn.content.strip()) for turn in found.turns)
-    if not turns or turns[-1].role != "user" or not turns[-1].content:
-        return LeftOut("empty prompts")
-    prompt = Prompt(_written(turns, task), task, name, found.answers, where)
-    cue = "\n\nTL;DR:" if task == "summary" else ""
-    if prompt.messages != (*turns[:-1], Message("user", turns[-1].content + cue)):
-        return LeftOut(MARKS_INSIDE)
-    return prompt
-
-
-def _written(turns: tuple[Message, ...], task: str) -> str:
-    names = {"system": "", "user": "Human: ", "assistant": "Assistant: "}
-    return "\n\n".join(names[turn.role] + turn.content for turn in turns) + CUES[task]
-
-
 def _asked(instruction: str, given: str = "") -> Found:
-    content = f"{instruction.strip()}{INPUT}{given.strip()}" if given.strip() else instruction
-    return Found((Message("user", content),))
+    if given.strip():
+        instruction = f"{instruction.strip()}{INPUT}{given.strip()}"
+    return Found((Message("user", instruction),))
 
 
 # ---- dialogues, questions, posts
@@ -138,23 +84,30 @@ def hh(row, where, num_turns):
         record = HHRLHF.record(row, where)
         yield Found(record.prompt, tuple(answer.text for answer in record.answers))
     else:
-        yield Found(prompt_of(text(row, "prompt", where=where), where)[0])
+        prompt, *_ = prompt_of(text(row, "prompt", where=where), where)
+        yield Found(prompt)
 
 
 @source("qa", "question (text, or an object with full_text); perhaps answer_0, answer_1, score_0, score_1")
 def webgpt(row, where, num_turns):
     """OpenAI's WebGPT comparisons, without the numbers of citations. Answers of equal score are left out."""
-    question = row["question"] if isinstance(row.get("question"), dict) else row
+    question = row
+    if isinstance(row.get("question"), dict):
+        question = row["question"]
     asked = text(question, "full_text", "question", where=where)
     if "score_0" not in row:
         yield Found((Message("user", asked),))
         return
-    scores = [_number(row, name, where) for name in ("score_0", "score_1")]
-    if scores[0] == scores[1]:
+    first_score, second_score = _number(row, "score_0", where), _number(row, "score_1", where)
+    if first_score == second_score:
         raise LeftOut("ties in score")
-    answers = [_CITATION.sub("", text(row, name, where=where)).strip() for name in ("answer_0", "answer_1")]
-    better = scores[1] > scores[0]
-    yield Found((Message("user", asked),), (answers[better], answers[not better]))
+    # The numbers point to pages that the writers saw and a model does not.
+    first = _CITATION.sub("", text(row, "answer_0", where=where)).strip()
+    second = _CITATION.sub("", text(row, "answer_1", where=where)).strip()
+    answers = (first, second)
+    if second_score > first_score:
+        answers = (second, first)
+    yield Found((Message("user", asked),), answers)
 
 
 def _number(row: dict[str, Any], column: str, where: str) -> float:
@@ -173,8 +126,12 @@ def tldr(row, where, num_turns):
         post, answers = "\n".join(parts), _compared(row, where)
     else:
         post = text(row, "prompt", where=where).strip().removesuffix("TL;DR:")
-        names = ("label",) if "label" in row else ("chosen", "rejected") if "chosen" in row else ()
-        answers = tuple(text(row, name, where=where).strip() for name in names)
+        names = ()
+        if "label" in row:
+            names = ("label",)
+        elif "chosen" in row:
+            names = ("chosen", "rejected")
+        answers = tuple([text(row, name, where=where).strip() for name in names])
     yield Found((Message("user", SUMMARY + post.strip()),), answers)
 
 
@@ -182,7 +139,8 @@ def _compared(row: dict[str, Any], where: str) -> tuple[str, ...]:
     both, choice = row.get("summaries"), row.get("choice")
     if not isinstance(both, list) or len(both) != 2 or choice not in (0, 1):
         return ()
-    return tuple(text(both[number], "text", where=where).strip() for number in (choice, 1 - choice))
+    chosen, rejected = both[choice], both[1 - choice]
+    return text(chosen, "text", where=where).strip(), text(rejected, "text", where=where).strip()
 
 
 # ---- instructions
@@ -207,8 +165,10 @@ def natural_instructions(row, where, num_turns):
     if "Definition" not in row:
         yield _asked(text(row, "instruction", where=where), optional(row, "input", where))
         return
-    definition = row["Definition"]
-    task = "\n".join(map(str, definition)) if isinstance(definition, list) else str(definition)
+    task = row["Definition"]
+    if isinstance(task, list):
+        task = "\n".join(map(str, task))
+    task = str(task)
     for instance in _instances(row, "Instances", where):
         yield _asked(task, text(instance, "input", where=where))
 
@@ -222,14 +182,17 @@ def _instances(row: dict[str, Any], column: str, where: str) -> list[dict[str, A
 
 @source("dialog", "conversations: a list of {from, value}")
 def sharegpt(row, where, num_turns):
-    """ShareGPT: the first human turns, each with what was said before it."""
+    """ShareGPT: the first human turns, each with the turns before it."""
     conversation = row.get("conversations")
     if not conversation:
         raise LeftOut("empty conversations")
     dialogue = messages(conversation, f"{where}: conversations")
-    if any(mark in turn.content for turn in dialogue for mark in END_MARKS):
-        raise LeftOut(f"conversations with {', '.join(END_MARKS)}")
+    for turn in dialogue:
+        # The end token of another model's template would be learned as text.
+        if any(mark in turn.content for mark in END_MARKS):
+            raise LeftOut(f"conversations with {', '.join(END_MARKS)}")
     spoken = merged([turn for turn in dialogue if turn.role != "system"])
+    # Without its question the assistant's first turn cannot be learned from.
     if not spoken or spoken[0].role == "assistant":
         raise LeftOut("chats that start with the assistant")
     for number in range(0, min(2 * num_turns, len(spoken)), 2):

@@ -1,8 +1,8 @@
-"""Prompt files: what a judge is told, with the places where the material goes.
+"""Prompt files: the words that a judge reads, with places for the material.
 
-The first line of a file says for what it is: `kind: rating; task: question; version: 1`. Then comes the system message,
-a line `---`, and the user's message; a file without that line has no system message. $conversation, $answer and the
-like stand for the material, $$ for a dollar sign, and $reply for the form of the reply that the parser reads.
+The first line of a file names its use: `kind: rating; task: question; version: 1`. Then comes the system message, a
+line `---`, and the user's message; a file without that line has no system message. $conversation, $answer and the like
+are places for the material, $$ is a dollar sign, and $reply is the form of the reply that the parser reads.
 """
 
 from __future__ import annotations
@@ -20,13 +20,22 @@ FOLDER = Path(__file__).resolve().parents[2] / "data_collect" / "prompts"
 TASKS = {"dialogue": "dialogue", "dialog": "dialogue", "question": "question", "qa": "question", "summary": "summary"}
 NAMES = {"system": "System", "user": "Human", "assistant": "Assistant"}
 _HEADER = re.compile(r"kind: *([\w-]+)(?:; *task: *(\w+))?; *version: *(\d+) *")
-# Lines of the material that a reader of the prompt could take for lines of the prompt itself.
+# Lines of the material that a judge could take for lines of the prompt itself.
 _LOOKALIKE = re.compile(r"^(?=### (?:Task:|Conversation|Answer|Comment|Reply)|(?:System|Human|Assistant): )", re.M)
 
 
 @dataclass(frozen=True)
-class Prompt:
-    """One prompt file. `task` is None where it serves every task."""
+class PromptTemplate:
+    """One prompt file.
+
+    Args:
+        kind: the kind of prompt, of MATERIAL.
+        task: dialogue, question or summary; None where it serves every task.
+        version: the number in the file.
+        system: the system message, or an empty text.
+        user: the user's message, with places.
+        path: the file.
+    """
 
     kind: str
     task: str | None
@@ -36,13 +45,16 @@ class Prompt:
     path: Path
 
     def messages(self, **material: object) -> list[dict[str, str]]:
-        """The chat messages of a request."""
-        user = {"role": "user", "content": self.user.substitute(material)}
-        return [{"role": "system", "content": self.system}, user] if self.system else [user]
+        """Return the chat messages of a request; `material` fills the places."""
+        messages = [{"role": "user", "content": self.user.substitute(material)}]
+        if self.system:
+            messages.insert(0, {"role": "system", "content": self.system})
+        return messages
 
 
-def read_prompt_file(path: Path, material: dict[str, tuple[str, ...]]) -> Prompt:
-    """`material` is {kind: the names that may stand after $}; each of them must. Raises UserError."""
+def read_prompt_file(path: Path, material: dict[str, tuple[str, ...]]) -> PromptTemplate:
+    """Read a prompt file. `material` is {kind: the names of its places}, all of which must be there. Raises
+    UserError."""
     try:
         head, _, body = path.read_text(encoding="utf-8-sig").partition("\n")
     except (OSError, UnicodeDecodeError) as error:
@@ -55,10 +67,16 @@ def read_prompt_file(path: Path, material: dict[str, tuple[str, ...]]) -> Prompt
         raise UserError(f"{path}:1: no prompt of kind {kind!r} is ever used; known: {', '.join(sorted(material))}")
     if task is not None and task not in TASKS:
         raise UserError(f"{path}:1: unknown task {task!r}; expected dialogue, question or summary")
-    system, line, user = body.partition("\n---\n") if not body.startswith("---\n") else ("", "", body[4:])
-    template = string.Template((user if line else system or user).strip())
+    system, user = "", body
+    if body.startswith("---\n"):
+        user = body.removeprefix("---\n")
+    elif "\n---\n" in body:
+        system, _, user = body.partition("\n---\n")
+    template = string.Template(user.strip())
     _check_places(path, template, kind, material[kind])
-    return Prompt(kind, TASKS.get(task), int(version), system.strip() if line else "", template, path)
+    return PromptTemplate(
+        kind=kind, task=TASKS.get(task), version=int(version), system=system.strip(), user=template, path=path
+    )
 
 
 def _check_places(path: Path, template: string.Template, kind: str, expected: tuple[str, ...]) -> None:
@@ -77,38 +95,41 @@ def _names(names: Iterable[str]) -> str:
     return ", ".join(f"${name}" for name in names)
 
 
-class Prompts:
+class PromptTemplates:
     """The prompt of every kind and task: a person's own where there is one, else the built-in one."""
 
     def __init__(self, own: Iterable[Path], material: dict[str, tuple[str, ...]]) -> None:
-        self._prompts: dict[tuple[str, str | None], Prompt] = {}
-        self.own: list[Prompt] = [read_prompt_file(path, material) for path in own]
-        built_in = [read_prompt_file(path, material) for path in sorted(FOLDER.glob("*.txt"))]
-        for prompt in built_in:
+        self._prompts: dict[tuple[str, str | None], PromptTemplate] = {}
+        self.own: list[PromptTemplate] = [read_prompt_file(path, material) for path in own]
+        for path in sorted(FOLDER.glob("*.txt")):
+            prompt = read_prompt_file(path, material)
             self._prompts[prompt.kind, prompt.task] = prompt
+        # A person's own prompt for every task replaces all built-in ones of its kind; one for a single task comes last.
         for prompt in self.own:
             if prompt.task is None:
-                for key in [key for key in self._prompts if key[0] == prompt.kind]:
-                    self._prompts[key] = prompt
+                for kind, task in list(self._prompts):
+                    if kind == prompt.kind:
+                        self._prompts[kind, task] = prompt
         for prompt in self.own:
             if prompt.task is not None:
                 self._prompts[prompt.kind, prompt.task] = prompt
 
-    def of(self, kind: str, task: str) -> Prompt:
+    def of(self, kind: str, task: str) -> PromptTemplate:
+        """Return the template for a kind of prompt and a task."""
         return self._prompts.get((kind, task)) or self._prompts[kind, None]
 
 
 def conversation_text(messages: Iterable[Message]) -> str:
-    """`System: …`, `Human: …`, `Assistant: …`, a blank line between them."""
+    """Return the turns as `System: …`, `Human: …`, `Assistant: …`, a blank line between them."""
     return "\n\n".join(f"{NAMES[message.role]}: {material(message.content)}" for message in messages)
 
 
 def answers_text(answers: Iterable[str]) -> str:
-    """Blocks `### Answer A`, `### Answer B`, …"""
+    """Return the answers as blocks `### Answer A`, `### Answer B`, …"""
     lettered = zip(string.ascii_uppercase, answers, strict=False)
     return "\n\n".join(f"### Answer {letter}\n{material(text)}" for letter, text in lettered)
 
 
 def material(text: str) -> str:
-    """A text to be judged; a space goes before each of its lines that looks like one of the prompt's own."""
+    """Return a text to be judged, with a space before each line that looks like one of the prompt's own."""
     return _LOOKALIKE.sub(" ", text)

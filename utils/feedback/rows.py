@@ -1,6 +1,6 @@
-"""Rows to be asked about, of any raw-dataset class: the answers chosen among theirs, their kind and their task.
+"""Read rows of any raw-dataset class as cases: the answers that are asked about, the kind and the task.
 
-A row of named outputs or with a feedback_type keeps its own fields: what is learned of it is added to them.
+A row of named outputs or with a feedback_type keeps its own fields, to which the feedback is added.
 """
 
 from __future__ import annotations
@@ -21,30 +21,44 @@ from utils.records import Record, RecordError
 
 FEEDBACK_TYPES = {"critic": "critique", "refine": "refinement", "prefer": "preference"}
 OF_LINES = ("feedback_type", "outputs", "task", "reject")  # fields that only a line of prompt, outputs, feedback has
-SINGLE = ("critique", "refinement", "improve")  # a line has one field for these: they are of its first model's answer
-LONGEST_WORDS, LONGEST_CHARACTERS = 2000, 8000  # a longer prompt is not answered by a teacher
+# A line has one field for these, which are then about its first model's answer.
+SINGLE = ("critique", "refinement", "improve")
+# A longer prompt is not sent to a teacher: its answer would be learned from a cut prompt.
+LONGEST_WORDS, LONGEST_CHARACTERS = 2000, 8000
 
 
 @dataclass(frozen=True)
 class Choice:
-    """Which rows, which of their answers, and as what. `kind` None: each row's own feedback_type."""
+    """The choice of rows and answers to ask about.
+
+    Args:
+        kind: the kind of feedback; None is each row's own feedback_type.
+        base_models: the models whose answers are asked about; none: all answers.
+        first: rows to leave out at the start.
+        last: the row to stop before, or None.
+        renamed: {their column: ours}.
+    """
 
     kind: str | None = None
     base_models: tuple[str, ...] = ()
     first: int = 0
     last: int | None = None
-    renamed: dict[str, str] = dataclasses.field(default_factory=dict)  # {their column: ours}
+    renamed: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
 def read_cases(paths: Iterable[str], choice: Choice) -> list[Case]:
-    """Raises UserError for a row that cannot be asked about, an id that comes twice, and where there are no rows."""
-    rows = [row for path in paths for row in open_source(path).rows(False)]
+    """Read the chosen rows. Raises UserError for a row that cannot be asked about, an id that comes twice, and where
+    there are no rows."""
+    rows = []
+    for path in paths:
+        rows += open_source(path).rows(False)
     if not rows:
         raise UserError(f"{', '.join(paths)}: no rows; expected prompts, with answers where they are to be judged")
     cases, ids = [], {}
     for row, where in rows[choice.first : choice.last]:
         case = read_case(row, where, choice)
         name = row.get("id")
+        # The id keys the order in which answers are shown: two rows of one id could not be told apart.
         if name is not None and ids.setdefault(name, where) != where:
             raise UserError(f"{where}: the id {name!r} is that of {ids[name]}, too; expected every id once")
         cases.append(case)
@@ -54,6 +68,7 @@ def read_cases(paths: Iterable[str], choice: Choice) -> list[Case]:
 
 
 def read_case(row: Any, where: str, choice: Choice) -> Case:
+    """Read one row. Raises RecordError for one that cannot be asked about."""
     if not isinstance(row, dict):
         raise RecordError(f"{where}: found {str(row)[:60]!r}; expected an object of columns")
     row = {choice.renamed.get(name, name): value for name, value in row.items()}
@@ -66,12 +81,16 @@ def read_case(row: Any, where: str, choice: Choice) -> Case:
     if len(numbers) < KINDS[kind].answers:
         found = f"{where}: {len(numbers) or 'no'} answer{'s' * (len(numbers) != 1)}"
         raise RecordError(f"{found}; --kind {kind} needs {KINDS[kind].answers} or more to a prompt")
-    return Case(record, kind, task, numbers, row if of_line else None)
+    source = None
+    if of_line:
+        source = row
+    return Case(record, kind, task, numbers=numbers, source=source)
 
 
 def _record(row: dict[str, Any], where: str, choice: Choice) -> Record:
     if not isinstance(row.get("outputs", {}), dict | list):
         raise RecordError(f"{where}: outputs are {str(row['outputs'])[:60]!r}; expected an object of texts by model")
+    # A single output is that of the one model that --base_models names.
     if isinstance(row.get("output"), str) and choice.base_models and "prompt" in row:
         row = {**row, "output": {choice.base_models[0]: row["output"]}}
     try:
@@ -93,32 +112,39 @@ def _task(name: Any, where: str, of_line: bool) -> str:
     """Lines name one of three tasks; the meta of a record may name any, which then counts as a dialogue."""
     if of_line and name is not None and name not in TASKS:
         raise RecordError(f"{where}: task is {str(name)[:60]!r}; expected one of {', '.join(TASKS)}")
-    return TASKS.get(name, "dialogue") if isinstance(name, str) else "dialogue"
+    if not isinstance(name, str):
+        return "dialogue"
+    return TASKS.get(name, "dialogue")
 
 
 def _numbers(record: Record, kind: str, models: tuple[str, ...], of_line: bool) -> tuple[int, ...]:
-    """The numbers of the answers that are asked about, model after model."""
+    """Return the numbers of the answers that are asked about, model after model."""
     if KINDS[kind].answers == 0:
         return ()
-    one = of_line and kind in SINGLE
+    most = None
+    if of_line and kind in SINGLE:
+        most = 1
     if not models:
-        return tuple(range(len(record.answers)))[: 1 if one else None]
+        return tuple(range(len(record.answers)))[:most]
     numbers = []
-    for model in models[:1] if one else models:
+    for model in models[:most]:
         found = [number for number, answer in enumerate(record.answers) if answer.model == model]
         if not found:
-            known = ", ".join(sorted({str(answer.model) for answer in record.answers if answer.model}))
-            raise RecordError(f"{record.where}: no answer of {model!r}; found answers of {known or 'no named model'}")
+            named = {str(answer.model) for answer in record.answers if answer.model}
+            known = ", ".join(sorted(named)) or "no named model"
+            raise RecordError(f"{record.where}: no answer of {model!r}; found answers of {known}")
         numbers += found
     return tuple(numbers)
 
 
 def completions_wanted(cases: list[Case], fraction: float, skipped: int) -> tuple[list[Case], int]:
-    """(the first `fraction` of the cases without the first `skipped` ones and without those that are too long to be
-    answered, how many are too long). A prompt that comes again is asked once."""
+    """Return the cases to be completed and the number of those that are too long.
+
+    The first `fraction` of the cases counts, without the first `skipped` ones. A prompt that comes again is asked once.
+    """
     wanted, long, seen = [], 0, set()
     for case in cases[: int(len(cases) * fraction)][skipped:]:
-        text = "\n\n".join(message.content for message in case.record.prompt)
+        text = "\n\n".join([message.content for message in case.record.prompt])
         if len(text) >= LONGEST_CHARACTERS or len(text.split()) >= LONGEST_WORDS:
             long += 1
         elif case.record.prompt not in seen:
@@ -128,24 +154,30 @@ def completions_wanted(cases: list[Case], fraction: float, skipped: int) -> tupl
 
 
 def read_objectives(path: Path) -> list[Case]:
-    """A learning objective to each line that is not empty. Raises UserError."""
+    """Read a learning objective from each line that is not empty. Raises UserError."""
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read as text: {getattr(error, 'strerror', None) or error}") from None
-    found = [(line.strip(), f"{path}:{number}") for number, line in enumerate(lines, start=1) if line.strip()]
-    if not found:
+    cases = []
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
+            record = Record(objective(line.strip()), where=f"{path}:{number}")
+            cases.append(Case(record, "conversation", "dialogue", ()))
+    if not cases:
         raise UserError(f"{path}: no rows; expected a learning objective a line")
-    return [Case(Record(objective(text), where=where), "conversation", "dialogue", ()) for text, where in found]
+    return cases
 
 
 def slice_of(text: str | None, start: int) -> tuple[int, int | None]:
-    """(first, last) of --nums `a,b` or `n`, and of --start_index. Raises UserError."""
+    """Return (first, last) from --nums `a,b` or `n`, and from --start_index. Raises UserError."""
     if text is None:
         return start, None
     words = text.split(",")
     if start or len(words) > 2 or not all(word.strip().isdigit() for word in words):
-        also = " beside --start_index" if start else ""
-        raise UserError(f"--nums is {text!r}{also}; expected one of n (the first n rows) or a,b (rows a up to b)")
-    first, last = (0, int(words[0])) if len(words) == 1 else map(int, words)
-    return first, last
+        found = f"--nums is {text!r}"
+        if start:
+            found += " beside --start_index"
+        raise UserError(f"{found}; expected one of n (the first n rows) or a,b (rows a up to b)")
+    *first, last = map(int, words)
+    return sum(first), last

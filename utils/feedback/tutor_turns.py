@@ -58,44 +58,53 @@ def _instruction() -> str:
     lines = ["You are a tutor. Cut the student's question into subproblems and work on one at a time with the student.",
              "Guide: do not give solutions away. Classify the student's turn first, then choose what to do.", "",
              f"{EVALUATION} is one of"]  # fmt: skip
-    lines += [f"{code}: {meaning}" for code, meaning in EVALUATIONS.items()]
+    lines += map(": ".join, EVALUATIONS.items())
     lines += ["", f"{ACTION} is one of"]
-    lines += [f"{code} (after {after}): {what}" for after, ways in ACTIONS.items() for code, what in ways.items()]
+    for evaluation, actions in ACTIONS.items():
+        lines += [f"{code} (after {evaluation}): {meaning}" for code, meaning in actions.items()]
     lines += ["", f"{STATE} is one of"]
-    lines += [f"{code}: {meaning}" for code, meaning in STATES.items()]
+    lines += map(": ".join, STATES.items())
     return "\n".join([*lines, "", f"Answer with one JSON object of the keys {', '.join(FIELDS)}.", ""])
 
 
-INSTRUCTION = _instruction()  # the system's words of every conversation that `cleaned` returns
+INSTRUCTION = _instruction()  # the system message of the tutoring data, unless a person gives another
 
 
 def cleaned(conversation: Any, instruction: str, where: str) -> list[Message]:
-    """The turns of `conversations`, the tutor's without thoughts and in Python's spelling, N/A as its code.
+    """Return the turns of a conversation, the tutor's without thoughts and in Python's spelling, N/A as its code.
 
     The first turn holds `instruction` and the student's question. A tutor's turn that is no object with the three
-    codes ends the conversation before the student's turn that it answers; so does a turn out of turn. May be empty.
+    codes ends the conversation before the student's turn that it answers; so does a turn of the wrong speaker. May be
+    empty.
     """
     out: list[Message] = []
     for turn in messages(conversation, where):
-        if turn.role != ("assistant" if len(out) % 2 else "user"):
+        if turn.role != ("user", "assistant")[len(out) % 2]:
             break
+        if turn.role == "user" and out:
+            out.append(turn)
+            continue
         if turn.role == "user":
-            out.append(Message("user", turn.content if out else _opening(turn.content, instruction)))
+            out.append(Message("user", _opening(turn.content, instruction)))
             continue
         said = literal(turn.content)
+        # Nothing after a turn without codes is used: its answer would be learned from a broken history.
         if said is None or not {EVALUATION, ACTION, STATE} <= said.keys():
             break
         out.append(Message("assistant", str(without_thoughts(said))))
-    return out[: len(out) // 2 * 2]  # a student's turn at the end is answered by nobody
+    # A student's turn at the end has no answer to learn from.
+    return out[: len(out) // 2 * 2]
 
 
 def _opening(first: str, instruction: str) -> str:
     _, mark, question = first.partition("Student: ")
-    return f"{instruction.rstrip()}\n\nStudent: {question if mark else first}"
+    if not mark:
+        question = first
+    return f"{instruction.rstrip()}\n\nStudent: {question}"
 
 
 def prompts_and_turns(dialogue: Sequence[Message]) -> list[tuple[str, str]]:
-    """(prompt, the tutor's turn) for every tutor's turn: the history up to the student's words, then the cue."""
+    """Return (prompt, turn) for every tutor's turn: the history up to the student's words, then the cue."""
     names = {"user": "Student:", "assistant": "Tutorbot:"}
     text, out = f"System: {dialogue[0].content}\n", []
     for message in dialogue[1:]:
@@ -106,14 +115,15 @@ def prompts_and_turns(dialogue: Sequence[Message]) -> list[tuple[str, str]]:
 
 
 def is_valid_reference(turn: Mapping[str, Any] | None) -> bool:
-    """Are the codes of the teacher's turn of the right length (1, at most 2, 1) and its other fields text?"""
+    """Return whether the codes of a teacher's turn have the right length (1, at most 2, 1) and its other fields are
+    text."""
     if turn is None or not all(isinstance(turn.get(name), str) for name in FIELDS):
         return False
     return len(turn[EVALUATION]) == 1 and len(turn[ACTION]) <= 2 and len(turn[STATE]) == 1
 
 
 def why_worse(response: str, reference: Mapping[str, str]) -> str | None:
-    """The first of REASONS to prefer the reference to a model's own turn; None when their three codes agree."""
+    """Return the first of REASONS to prefer the reference to a model's own turn; None when their three codes agree."""
     turn = literal(response)
     if turn is None:
         return "unparsable"

@@ -1,7 +1,8 @@
-"""What a format is: the rows that a record becomes, the file that holds them, and what they can and cannot say."""
+"""The formats of other systems: which rows a record becomes, which file holds them, and what they cannot hold."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -16,8 +17,9 @@ from utils.records import Record, RecordError, content_id
 Rows = Callable[[Record], Iterable[Any]]
 OnBad = Callable[[RecordError], None]
 
-# What a record may say beside one question and its answer. A format names what it keeps of this; a record that says
-# more loses it, and that is counted; but a record whose STRUCTURE it cannot hold is refused.
+# What a record may hold beside one question and its answer. A format names what it keeps of this. What else a record
+# holds is lost when it is written, and counted; but a record whose STRUCTURE does not fit is refused, because its
+# answers would be read as answers to something else.
 STRUCTURE = ("system messages", "earlier turns", "several answers")
 OF_ANSWERS = {  # the field of an answer -> what it is called
     "model": "models",
@@ -42,104 +44,142 @@ TURNS = ("system messages", "earlier turns")
 MANY = ("several answers", UNRATED, UNCOMPARED)  # every answer is written, whatever is known of it
 
 
+def _no_rows(record: Record) -> Iterable[Any]:
+    raise NotImplementedError
+
+
 @dataclass(frozen=True)
 class Format:
-    """`rows` are a record's rows (RecordError: it cannot be said), `file` writes them; `keeps` are of FACTS."""
+    """A format of files, as @writes registers it."""
 
     name: str
-    about: str
-    rows: Rows
-    file: File
-    keeps: frozenset[str]
-    needs: tuple[str, ...]  # facts without any of which a record has no rows
-    writing: str  # what else is lost when it is written, in words
-    reading: str  # and when it is read
-    empty: str  # what a record is that has no rows
+    file: File  # how rows are written
+    about: str  # a line for people
+    keeps: Iterable[str] = ()  # of FACTS
+    needs: tuple[str, ...] = ()  # facts without any of which a record has no rows
+    writing: str = ""  # what else is lost when it is written, in words
+    reading: str = ""  # and when it is read
+    empty: str = ""  # what to call records that have no rows; "": by what the format needs
+    rows: Rows = _no_rows  # from a record to its rows; raises RecordError for one that the format cannot hold
 
 
 FORMATS: dict[str, Format] = {}
 
 
-def writes(
-    name: str,
-    file: File,
-    about: str,
-    keeps: Iterable[str] = (),
-    needs: tuple[str, ...] = (),
-    writing: str = "",
-    reading: str = "",
-    empty: str | None = None,
-) -> Callable[[Rows], Rows]:
-    """Decorator: the function from a record to its rows becomes a format."""
-    keeps = frozenset(keeps)
+def writes(form: Format) -> Callable[[Rows], Rows]:
+    """Return a decorator that makes a function from a record to its rows the writer of a format."""
+    keeps = frozenset(form.keeps)
     if keeps - set(FACTS):
-        raise ValueError(f"{name} keeps {sorted(keeps - set(FACTS))}, which nothing is called")
+        raise ValueError(f"{form.name} keeps {sorted(keeps - set(FACTS))}; expected facts of FACTS")
+    empty = form.empty or f"records without {' or '.join(form.needs) or 'answers'}"
 
     def register(rows: Rows) -> Rows:
-        nothing = empty or f"records without {' or '.join(needs) or 'answers'}"
-        FORMATS[name] = Format(name, about, rows, file, keeps, needs, writing, reading, nothing)
+        FORMATS[form.name] = dataclasses.replace(form, keeps=keeps, empty=empty, rows=rows)
         return rows
 
     return register
 
 
 def facts(record: Record) -> Iterator[str]:
-    """What of FACTS the record says."""
+    """Yield what of FACTS the record holds."""
     roles = [message.role for message in record.prompt]
-    texts = [message.content for message in record.prompt] + [answer.text for answer in record.answers]
-    asked = [verdict for verdict in record.verdicts if verdict.judge != BY_RATING]  # the ratings say these themselves
-    answers = record.answers
-    rated = [answer for answer in answers if answer.rating is not None]
-    compared = {k for v in record.verdicts if v.preferred in ("a", "b", "tie") for k in (v.a, v.b)}
-    said = {
-        "system messages": "system" in roles,
-        "earlier turns": len(roles) - roles.count("system") > 1,
-        "several answers": len(answers) > 1,
-        "marks of cut answers": not all(answer.finished for answer in answers),
-        "judges": any(verdict.judge for verdict in asked),
-        "orders": any(verdict.order for verdict in asked),
-        "ids": record.id != content_id(record.prompt, answers),
-        COLUMNS: bool(record.meta.keys() - {"instruction", "input"}),
-        UNRATED: 0 < len(rated) < len(answers),
-        UNCOMPARED: 0 < len(compared) < len(answers),
-        SPACE: any(text != text.strip() for text in texts),
-    }
-    yield from (fact for fact, is_so in said.items() if is_so)
-    yield from {OF_VERDICTS[verdict.preferred] for verdict in asked}
+    if "system" in roles:
+        yield "system messages"
+    if len(roles) - roles.count("system") > 1:
+        yield "earlier turns"
+    if len(record.answers) > 1:
+        yield "several answers"
+    if not all(answer.finished for answer in record.answers):
+        yield "marks of cut answers"
+    # Verdicts that ratings imply are left out: whoever reads the ratings again has them again.
+    asked = [verdict for verdict in record.verdicts if verdict.judge != BY_RATING]
+    if any(verdict.judge for verdict in asked):
+        yield "judges"
+    if any(verdict.order for verdict in asked):
+        yield "orders"
+    if record.id != content_id(record.prompt, record.answers):
+        yield "ids"
+    if _further_columns(record):
+        yield COLUMNS
+    yield from _facts_of_some_answers(record)
+    texts = [*(message.content for message in record.prompt), *texts_of(record)]
+    if texts != list(map(str.strip, texts)):
+        yield SPACE
+    yield from dict.fromkeys(OF_VERDICTS[verdict.preferred] for verdict in asked)
     for name, fact in OF_ANSWERS.items():
-        if any(getattr(answer, name) not in (None, {}) for answer in answers):
+        if any(getattr(answer, name) not in (None, {}) for answer in record.answers):
             yield fact
 
 
+def texts_of(record: Record) -> list[str]:
+    """Return the text of every answer."""
+    return [answer.text for answer in record.answers]
+
+
+def _facts_of_some_answers(record: Record) -> Iterator[str]:
+    """Yield whether some answers are rated, or compared, and others not: a format of ratings loses those."""
+    rated = sum(answer.rating is not None for answer in record.answers)
+    if 0 < rated < len(record.answers):
+        yield UNRATED
+    compared = set()
+    for verdict in record.verdicts:
+        if verdict.preferred in ("a", "b", "tie"):
+            compared |= {verdict.a, verdict.b}
+    if 0 < len(compared) < len(record.answers):
+        yield UNCOMPARED
+
+
+def _further_columns(record: Record) -> dict[str, Any]:
+    # `instruct` keeps these two in meta where the message alone cannot tell them apart; they are not further columns.
+    return {name: value for name, value in record.meta.items() if name not in ("instruction", "input")}
+
+
 def with_columns(row: dict[str, Any], record: Record) -> dict[str, Any]:
-    """The row and the further columns of its record. Raises RecordError where both have one of the same name."""
-    further = {name: value for name, value in record.meta.items() if name not in ("instruction", "input")}
-    both = [name for name in further if name in row and further[name] != row[name]]
-    if both:
-        raise RecordError(f"{record.where}: a further column is called {both[0]!r}, as one of the format itself")
+    """Return the row and the further columns of its record. Raises RecordError where both have one of the same name."""
+    further = _further_columns(record)
+    for name, value in further.items():
+        if name in row and value != row[name]:
+            raise RecordError(f"{record.where}: a further column is called {name!r}, as one of the format itself")
     return {**row, **further}
 
 
 def write(name: str, path: Path | str, records: Iterable[Record], on_bad: OnBad | None = None) -> Counter[str]:
-    """Write a file of that format, beside `path` and renamed. Returns what became of the records: "rows" written, and
-    whatever was lost -> in how many records. A record that the format cannot say goes to `on_bad`, or raises
-    RecordError. Raises UserError for a name that is none, and when nothing would be written."""
+    """Write records to a file of a format.
+
+    Args:
+        name: of FORMATS.
+        path: the file, written beside and renamed.
+        records: what to write.
+        on_bad: gets every record that the format cannot hold; None raises it.
+
+    Returns:
+        The number of "rows" written and, for every fact that was lost, in how many records.
+
+    Raises:
+        UserError: an unknown name, or nothing to write.
+        RecordError: a record that the format cannot hold.
+    """
     if name not in FORMATS:
         raise UserError(f"{name!r} is no format that can be written; known: {', '.join(FORMATS)}")
     tally: Counter[str] = Counter()
     with replacing(Path(path)) as out:
         FORMATS[name].file.write(out, _rows(FORMATS[name], records, on_bad, tally))
+        # Still inside: an error here removes the new file and leaves an older one in its place.
         if not tally["rows"]:
-            reasons = "".join(f"; {count} {what}" for what, count in tally.items() if what != "rows")
-            raise UserError(f"{path}: no rows left to write as {name}{reasons}")
+            found = f"{path}: no rows left to write as {name}"
+            for what, count in tally.items():
+                found += f"; {count} {what}"
+            raise UserError(found)
     return tally
 
 
 def _rows(form: Format, records: Iterable[Record], on_bad: OnBad | None, tally: Counter[str]) -> Iterator[Any]:
+    """Yield the rows of the records, and count in `tally` what becomes of each."""
     for record in records:
         try:
             lost = [fact for fact in facts(record) if fact not in form.keeps]
             beyond = [fact for fact in lost if fact in STRUCTURE]
+            # Not counted as lost: its answers would be read as answers to another prompt.
             if beyond:
                 raise RecordError(
                     f"{record.where}: the record has {' and '.join(beyond)}, which {form.name} cannot say"
@@ -154,6 +194,7 @@ def _rows(form: Format, records: Iterable[Record], on_bad: OnBad | None, tally: 
         tally.update(lost)
         if not rows:
             tally[form.empty] += 1
+        # A record's good rows are written though another of its rows is bad: they are answers of their own.
         for row in rows:
             try:
                 form.file.check(row, record.where)

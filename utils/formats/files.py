@@ -1,4 +1,4 @@
-"""The files that hold rows: JSON Lines, one JSON value, CSV. Each is written beside its place and renamed."""
+"""Files that hold rows: JSON Lines, one JSON value, CSV. Each is written beside its place and renamed."""
 
 from __future__ import annotations
 
@@ -20,16 +20,21 @@ SPECIAL = ',"\n\r'
 
 
 class File:
+    """A way to write rows."""
+
     suffix = ".json"
 
     def write(self, out: TextIO, rows: Iterable[Any]) -> None:
+        """Write the rows."""
         raise NotImplementedError
 
     def check(self, row: Any, where: str) -> None:
-        """Raises RecordError for a row that the file cannot hold."""
+        """Refuse a row that the file cannot hold. Raises RecordError."""
 
 
 class JsonLines(File):
+    """One JSON value a line."""
+
     suffix = ".jsonl"
 
     def write(self, out, rows):
@@ -38,11 +43,15 @@ class JsonLines(File):
 
 
 class JsonList(File):
+    """One JSON list, a row to a line."""
+
     def write(self, out, rows):
-        """A row to a line, between brackets."""
-        out.write("[")
-        for number, row in enumerate(rows):
-            out.write((",\n " if number else "\n ") + json.dumps(row, ensure_ascii=False))
+        separator = "[\n "
+        for row in rows:
+            out.write(separator + json.dumps(row, ensure_ascii=False))
+            separator = ",\n "
+        if separator == "[\n ":  # no rows
+            out.write("[")
         out.write("\n]\n")
 
 
@@ -51,12 +60,11 @@ class JsonColumns(File):
 
     def write(self, out, rows):
         columns: dict[str, list[Any]] = {}
-        for row in rows:
-            columns = columns or {name: [] for name in row}
-            if columns.keys() != row.keys():
+        for number, row in enumerate(rows):
+            if number and columns.keys() != row.keys():
                 raise UserError(f"some records have {', '.join(columns)} and some {', '.join(row)}; expected all alike")
             for name, value in row.items():
-                columns[name].append(value)
+                columns.setdefault(name, []).append(value)
         out.write(json.dumps(columns, ensure_ascii=False) + "\n")
 
 
@@ -71,7 +79,9 @@ class JsonObject(File):
         values: dict[str, list[Any]] = {}
         for key, more in rows:
             values.setdefault(key, []).extend(more)
-        json.dump({key: {self.inside: each} for key, each in values.items()} if self.inside else values, out)
+        if self.inside:
+            values = {key: {self.inside: each} for key, each in values.items()}
+        json.dump(values, out)
 
 
 @dataclass(frozen=True)
@@ -86,9 +96,10 @@ class Csv(File):
 
     def write(self, out, rows):
         # Without a header, a byte-order mark in front of the first text would be read as the file's own.
-        marks = SPECIAL if self.header else SPECIAL + "\ufeff"
-        for fields in [self.names] * self.header:
-            out.write(csv_line(fields))
+        marks = SPECIAL + "\ufeff"
+        if self.header:
+            marks = SPECIAL
+            out.write(csv_line(self.names))
         for fields in rows:
             out.write(csv_line(fields, marks))
 
@@ -99,24 +110,26 @@ class Csv(File):
 
 
 def csv_line(fields: Iterable[str], marks: str = SPECIAL) -> str:
-    """Fields that hold one of `marks` are quoted, no others."""
-    return (
-        ",".join(
-            '"' + field.replace('"', '""') + '"' if any(mark in field for mark in marks) else field for field in fields
-        )
-        + "\n"
-    )
+    """Return a line of CSV. Fields that hold one of `marks` are quoted, no others."""
+    written = []
+    for field in fields:
+        if not set(marks).isdisjoint(field):
+            field = '"' + field.replace('"', '""') + '"'
+        written.append(field)
+    return ",".join(written) + "\n"
 
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[TextIO]:
-    """An open file that takes the place of `path` at the end, and leaves no trace when that is not reached."""
+    """Open a file that takes the place of `path` at the end, and is removed when an error comes before."""
+    # Named by the process: two that write one file would else write into one another.
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # Half a character (a lone surrogate) in a further column is written as JSON's own escape.
         with partial.open("w", encoding="utf-8", errors="backslashreplace", newline="") as out:
             yield out
+            # On disk before it takes the old file's place: a crash in between must not leave half a file there.
             out.flush()
             os.fsync(out.fileno())
         move(partial, path)

@@ -2,33 +2,39 @@
 
 from __future__ import annotations
 
-from utils.formats.base import COLUMNS, MANY, SPACE, UNCOMPARED, UNRATED, with_columns, writes
+import itertools
+
+from utils.formats.base import COLUMNS, MANY, SPACE, UNCOMPARED, UNRATED, Format, texts_of, with_columns, writes
 from utils.formats.files import Csv, JsonList, JsonObject
 from utils.raw_datasets.feedback_csv import FEEDBACK
 from utils.raw_datasets.instructions import alpaca_prompt, instruction_of, only_message
 from utils.records import Record, RecordError
 
 WORDS = {preferred: words for words, preferred in FEEDBACK.items()}  # of a decision
-LEFT_OUT = "selfinstruct"  # the part of AlpacaEval that the training instructions come from
+# The part of AlpacaEval that the training instructions come from.
+LEFT_OUT = "selfinstruct"
 
 
 @writes(
-    "responses",
-    JsonList(),
-    "JSON list of instruction, input, responses: several sampled answers",
-    keeps=(*MANY, SPACE, COLUMNS),
+    Format(
+        name="responses",
+        file=JsonList(),
+        about="JSON list of instruction, input, responses: several sampled answers",
+        keeps=(*MANY, SPACE, COLUMNS),
+    )
 )
 def responses(record: Record):
     instruction, given = instruction_of(record)
-    answers = [answer.text for answer in record.answers]
-    yield with_columns({"instruction": instruction, "input": given, "responses": answers}, record)
+    yield with_columns({"instruction": instruction, "input": given, "responses": texts_of(record)}, record)
 
 
 @writes(
-    "ratings-csv",
-    Csv(("instruction", "input", "response")),
-    "CSV: a row for each answer, to be rated",
-    keeps=(*MANY, SPACE),
+    Format(
+        name="ratings-csv",
+        file=Csv(("instruction", "input", "response")),
+        about="CSV: a row for each answer, to be rated",
+        keeps=(*MANY, SPACE),
+    )
 )
 def ratings_csv(record: Record):
     for answer in record.answers:
@@ -36,26 +42,29 @@ def ratings_csv(record: Record):
 
 
 @writes(
-    "rankings-csv",
-    Csv(("instruction", "input", "response1", "response2")),
-    "CSV: a row for every two answers, to be ranked",
-    keeps=(*MANY, SPACE),
-    needs=("several answers",),
-    writing="which rows are one record",
+    Format(
+        name="rankings-csv",
+        file=Csv(("instruction", "input", "response1", "response2")),
+        about="CSV: a row for every two answers, to be ranked",
+        keeps=(*MANY, SPACE),
+        needs=("several answers",),
+        writing="which rows are one record",
+    )
 )
 def rankings_csv(record: Record):
-    for number, first in enumerate(record.answers):
-        for second in record.answers[number + 1 :]:
-            yield *instruction_of(record), first.text, second.text
+    for first, second in itertools.combinations(record.answers, 2):
+        yield *instruction_of(record), first.text, second.text
 
 
 @writes(
-    "ratings-feedback-csv",
-    Csv(("instruction", "input", "output", "score"), header=False),
-    "CSV without a header: a row for each rated answer",
-    keeps=("several answers", SPACE, UNCOMPARED, "ratings"),
-    needs=("ratings",),
-    reading="the order of prompts' rows",
+    Format(
+        name="ratings-feedback-csv",
+        file=Csv(("instruction", "input", "output", "score"), header=False),
+        about="CSV without a header: a row for each rated answer",
+        keeps=("several answers", SPACE, UNCOMPARED, "ratings"),
+        needs=("ratings",),
+        reading="the order of prompts' rows",
+    )
 )
 def ratings_feedback_csv(record: Record):
     for answer in record.answers:
@@ -64,12 +73,14 @@ def ratings_feedback_csv(record: Record):
 
 
 @writes(
-    "rankings-feedback-csv",
-    Csv(("instruction", "input", "output1", "output2", "feedback"), header=False),
-    "CSV without a header: a row for each ranked pair; (a), (b) or equal",
-    keeps=("several answers", SPACE, UNRATED, "preferences", "ties"),
-    needs=("preferences",),
-    reading="the order of prompts' rows",
+    Format(
+        name="rankings-feedback-csv",
+        file=Csv(("instruction", "input", "output1", "output2", "feedback"), header=False),
+        about="CSV without a header: a row for each ranked pair; (a), (b) or equal",
+        keeps=("several answers", SPACE, UNRATED, "preferences", "ties"),
+        needs=("preferences",),
+        reading="the order of prompts' rows",
+    )
 )
 def rankings_feedback_csv(record: Record):
     for verdict in record.verdicts:
@@ -79,12 +90,14 @@ def rankings_feedback_csv(record: Record):
 
 
 @writes(
-    "rm-json",
-    JsonObject("sentences"),
-    "JSON object: Alpaca prompt -> sentences, a list of [better, worse]",
-    keeps=("several answers", SPACE, UNRATED, "preferences"),
-    needs=("preferences",),
-    reading="an input 'nan'",
+    Format(
+        name="rm-json",
+        file=JsonObject("sentences"),
+        about="JSON object: Alpaca prompt -> sentences, a list of [better, worse]",
+        keeps=("several answers", SPACE, UNRATED, "preferences"),
+        needs=("preferences",),
+        reading="an input 'nan'",
+    )
 )
 def rm_json(record: Record):
     pairs = decided(record)
@@ -93,10 +106,12 @@ def rm_json(record: Record):
 
 
 @writes(
-    "generations",
-    JsonList(),
-    "JSON list of dataset, generator, instruction, output",
-    keeps=("models", SPACE, COLUMNS),
+    Format(
+        name="generations",
+        file=JsonList(),
+        about="JSON list of dataset, generator, instruction, output",
+        keeps=("models", SPACE, COLUMNS),
+    )
 )
 def generations(record: Record):
     for answer in record.answers:
@@ -105,27 +120,30 @@ def generations(record: Record):
 
 
 @writes(
-    "generations-n",
-    JsonList(),
-    "JSON list of dataset, generator, instruction, outputs: several sampled answers",
-    keeps=(*MANY, SPACE, "models", COLUMNS),
+    Format(
+        name="generations-n",
+        file=JsonList(),
+        about="JSON list of dataset, generator, instruction, outputs: several sampled answers",
+        keeps=(*MANY, SPACE, "models", COLUMNS),
+    )
 )
 def generations_n(record: Record):
     models = sorted({answer.model or "" for answer in record.answers})
     if len(models) > 1:
-        found = f"{record.where}: the answers are of {', '.join(model or 'an unknown model' for model in models)}"
-        raise RecordError(f"{found}; expected one generator")
+        names = ", ".join(model or "an unknown model" for model in models)
+        raise RecordError(f"{record.where}: the answers are of {names}; expected one generator")
     head = {"dataset": record.meta.get("dataset", ""), "generator": "".join(models)}
-    outputs = [answer.text for answer in record.answers]
-    yield with_columns({**head, "instruction": only_message(record), "outputs": outputs}, record)
+    yield with_columns({**head, "instruction": only_message(record), "outputs": texts_of(record)}, record)
 
 
 @writes(
-    "ratings-eval-csv",
-    Csv(("instruction", "input", "response")),
-    "CSV: a row for each instruction and its one output, to be rated",
-    keeps=(SPACE,),
-    empty=f"records of the data set {LEFT_OUT}",
+    Format(
+        name="ratings-eval-csv",
+        file=Csv(("instruction", "input", "response")),
+        about="CSV: a row for each instruction and its one output, to be rated",
+        keeps=(SPACE,),
+        empty=f"records of the data set {LEFT_OUT}",
+    )
 )
 def ratings_eval_csv(record: Record):
     for answer in record.answers:
@@ -134,23 +152,33 @@ def ratings_eval_csv(record: Record):
 
 
 @writes(
-    "rankings-eval-csv",
-    Csv(("instruction", "input", "response1", "response2")),
-    "CSV: the outputs of a reference and of a model, to be ranked; from two files of generations in this order",
-    keeps=(*MANY, SPACE),
-    needs=("several answers",),
+    Format(
+        name="rankings-eval-csv",
+        file=Csv(("instruction", "input", "response1", "response2")),
+        about="CSV: the outputs of a reference and of a model, to be ranked; from two files of generations in this "
+        "order",
+        keeps=(*MANY, SPACE),
+        needs=("several answers",),
+    )
 )
 def rankings_eval_csv(record: Record):
     if len(record.answers) != 2:
         raise RecordError(f"{record.where}: found {len(record.answers)} answers; expected a reference and a model's")
-    yield only_message(record), "", *(answer.text for answer in record.answers)
+    yield only_message(record), "", *texts_of(record)
 
 
 def decided(record: Record) -> list[tuple[str, str]]:
-    """(better, worse) of every decided verdict, those between equal texts as well."""
-    ends = [(v.a, v.b) if v.preferred == "a" else (v.b, v.a) for v in record.verdicts if v.preferred in ("a", "b")]
-    return [(record.answers[win].text, record.answers[lose].text) for win, lose in ends]
+    """Return (better, worse) of every decided verdict, those between equal texts as well."""
+    found = []
+    for verdict in record.verdicts:
+        first, second = record.answers[verdict.a].text, record.answers[verdict.b].text
+        if verdict.preferred == "a":
+            found.append((first, second))
+        elif verdict.preferred == "b":
+            found.append((second, first))
+    return found
 
 
 def number(rating: float) -> str:
+    """Return a rating as these files have it: whole ones without a point."""
     return str(int(rating)) if float(rating).is_integer() else repr(float(rating))

@@ -1,4 +1,4 @@
-"""Which back end answers, and why: a registry, gates, and a probe that compares with the reference at the start."""
+"""The back ends by name, and the choice among them: a back end must agree with the reference before it is used."""
 
 from __future__ import annotations
 
@@ -11,34 +11,38 @@ from torch import nn
 
 from utils.errors import UserError
 from utils.generation import hf, shared, vllm
-from utils.generation.request import Completion, Request
+from utils.generation.request import Completion, GenerationRequest
 from utils.generation.sampling import Sampling
 from utils.generation.shared_attention import why_not_shared
 from utils.model.lora import plain
 from utils.model.packed_attention import why_not_packed
 from utils.reporting import say, warn
 
-Backend = Callable[[nn.Module, Request], list[list[Completion]]]
+Backend = Callable[[nn.Module, GenerationRequest], list[list[Completion]]]
 BACKENDS: dict[str, Backend] = {
     "shared": shared.complete,
     "hf": hf.complete,
     "vllm": vllm.complete,
 }
 PROBE_TOKENS = 8
-_refused: weakref.WeakKeyDictionary[nn.Module, dict[str, str]] = weakref.WeakKeyDictionary()  # reason by back end
+# For each model: by the name of a back end the reason why it is refused, "" if it is not.
+_reasons: weakref.WeakKeyDictionary[nn.Module, dict[str, str]] = weakref.WeakKeyDictionary()
 
 
-def choose(model: nn.Module, request: Request, wanted: str) -> Backend:
-    """The back end `wanted`, or `hf` where it cannot serve this model (said once, with the reason) or this request.
-    Raises UserError for an unknown name."""
+def choose(model: nn.Module, request: GenerationRequest, wanted: str) -> Backend:
+    """Return the back end `wanted`, or `hf` where it cannot serve this model or this request.
+
+    For a model the reason is printed once. Raises UserError for an unknown name.
+    """
     if wanted not in BACKENDS:
         raise UserError(f"the back end {wanted!r} is unknown; known: {', '.join(BACKENDS)}")
     if wanted in ("hf", "vllm"):
         return BACKENDS[wanted]
-    if request.sampling.num_beams > 1 or request.synced:  # beams copy each other's past; sharded weights need one pace
+    # Beams copy each other's keys and values, and with sharded weights every rank must take the same number of steps.
+    if request.sampling.num_beams > 1 or request.synced:
         return hf.complete
     base = plain(model)
-    known = _refused.setdefault(base, {})
+    known = _reasons.setdefault(base, {})
     if wanted not in known:
         known[wanted] = why_not(model, request, wanted) or ""
         if known[wanted]:
@@ -48,33 +52,33 @@ def choose(model: nn.Module, request: Request, wanted: str) -> Backend:
     return hf.complete if known[wanted] else BACKENDS[wanted]
 
 
-def why_not(model: nn.Module, request: Request, wanted: str) -> str | None:
-    """None if the back end can read the model and agrees with `hf` on the first prompts, else the reason."""
+def why_not(model: nn.Module, request: GenerationRequest, wanted: str) -> str | None:
+    """Return None if the back end can read the model and agrees with `hf` on the first prompts, else the reason."""
     base = plain(model)
     return why_not_packed(base) or why_not_shared(base) or _probe(model, request, BACKENDS[wanted])
 
 
-def _probe(model: nn.Module, request: Request, backend: Backend) -> str | None:
-    """Greedy tokens and their log-probs of two prompts, compared with those of `hf`. In bfloat16 two tokens may be
-    equally likely within rounding: what comes after the first difference is not compared."""
+def _probe(model: nn.Module, request: GenerationRequest, backend: Backend) -> str | None:
+    """Compare the greedy tokens of two prompts, and their log-probs, with those of `hf`; return what is wrong."""
     limit = getattr(plain(model).config.get_text_config(), "max_position_embeddings", None)
-    longest = max(len(p) for p in request.prompts[:2])
-    room = min(PROBE_TOKENS, limit - longest) if limit else PROBE_TOKENS
+    few = request.part(range(min(2, len(request.prompts))))
+    room = PROBE_TOKENS
+    if limit:
+        room = min(room, limit - max(map(len, few.prompts)))
     if room < 1:
         return None  # check_positions refuses the request itself
-    greedy = Sampling(max_new_tokens=room, temperature=0)
-    question = dataclasses.replace(
-        request, prompts=request.prompts[:2], numbers=request.numbers[:2], sampling=greedy, stream=None
-    )
+    few = dataclasses.replace(few, sampling=Sampling(max_new_tokens=room, temperature=0), stream=None)
+    # bfloat16 rounds logits of size 10 by about 0.04.
     tolerance = 1e-3 if plain(model).dtype == torch.float32 else 0.1
     try:
-        pairs = zip(backend(model, question), hf.complete(model, question), strict=True)
+        pairs = zip(backend(model, few), hf.complete(model, few), strict=True)
     except (RuntimeError, TypeError, ValueError, AttributeError, IndexError) as error:
         return f"it fails on this model: {next(iter(str(error).splitlines()), type(error).__name__)}"
     for (mine,), (theirs,) in pairs:
-        for a, b, p, q in zip(mine.tokens, theirs.tokens, mine.logprobs, theirs.logprobs, strict=False):
-            if abs(p - q) > tolerance:
-                return f"its log-probs differ from those of hf by {abs(p - q):.2g}"
-            if a != b:
+        for number, (own, other) in enumerate(zip(mine.logprobs, theirs.logprobs, strict=False)):
+            if abs(own - other) > tolerance:
+                return f"its log-probs differ from those of hf by {abs(own - other):.2g}"
+            # Two tokens may be equally likely within rounding: behind a different one nothing can be compared.
+            if mine.tokens[number] != theirs.tokens[number]:
                 break
     return None

@@ -1,4 +1,4 @@
-"""The reference back end: transformers' own `model.generate`; a prompt stands once for each answer, left-padded."""
+"""The reference back end: transformers' `model.generate`, on rows of left-padded prompts, one row for each answer."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from torch import nn
 from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
 from transformers.generation.streamers import BaseStreamer
 
-from utils.generation.request import Completion, Request
-from utils.generation.sampling import Draw, Finite, StopStrings, hashed, processors_of
+from utils.generation.request import Completion, GenerationRequest
+from utils.generation.sampling import DrawProcessor, RefuseNonfinite, hashed, processors_of
+from utils.generation.stopping import StopStrings
 from utils.model.lora import plain
 
 
-def complete(model: nn.Module, request: Request) -> list[list[Completion]]:
-    """Inside `generating(model)`."""
+def complete(model: nn.Module, request: GenerationRequest) -> list[list[Completion]]:
+    """Answer a batch, inside `generating(model)`."""
     base, sampling = plain(model), request.sampling
     beams = sampling.num_beams
     ids, mask = (x.to(base.device) for x in request.left_padded())
@@ -28,17 +29,22 @@ def complete(model: nn.Module, request: Request) -> list[list[Completion]]:
     )  # fmt: skip
     processors = processors_of(sampling, mask, request.stops)
     if beams > 1:
-        processors.insert(0, Finite())
+        processors.insert(0, RefuseNonfinite())
     else:
-        draw = Draw(processors, request.uniforms(ids.device))
+        draw = DrawProcessor(processors, request.uniforms(ids.device))
         processors = LogitsProcessorList([draw])
     strings = request.strings
-    criteria = [StopStrings(request.renderer.tokenizer, strings, ids.shape[1])] if strings else []
-    seed = hashed(sampling.seed, request.numbers[0])
-    with _seeded(seed, base.device) if config.do_sample else contextlib.nullcontext():
+    criteria = StoppingCriteriaList()
+    if strings:
+        criteria.append(StopStrings(request.renderer.tokenizer, strings, ids.shape[1]))
+    random_state = contextlib.nullcontext()
+    if config.do_sample:
+        # Beams are drawn by transformers from the global generator, so their seed is that of the batch's first prompt.
+        random_state = _seeded(hashed(sampling.seed, request.numbers[0]), base.device)
+    with random_state:
         output = base.generate(
             ids, attention_mask=mask, position_ids=(mask.cumsum(-1) - 1).clamp(min=0), generation_config=config,
-            logits_processor=processors, stopping_criteria=StoppingCriteriaList(criteria),
+            logits_processor=processors, stopping_criteria=criteria,
             synced_gpus=request.synced, streamer=_Streamer(request.stream) if request.stream else None,
         )  # fmt: skip
     if beams == 1:
@@ -52,12 +58,15 @@ def complete(model: nn.Module, request: Request) -> list[list[Completion]]:
 
 @contextlib.contextmanager
 def _seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Seed the global random generators, and put their state back at the end."""
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         yield
 
 
 class _Streamer(BaseStreamer):
+    """Calls `stream` with the answer's tokens so far."""
+
     def __init__(self, stream: Callable[[list[int]], None]) -> None:
         self.stream, self.tokens = stream, None
 

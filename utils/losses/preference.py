@@ -17,8 +17,9 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Pairs:
-    """What a loss may look at. `chosen` and `rejected` are log π − log ρ of the answers, [M], summed over tokens."""
+class LogRatios:
+    """What a loss may look at of M pairs. `chosen` and `rejected` are log π − log ρ of the answers, [M], summed over
+    their tokens in float32."""
 
     chosen: Tensor
     rejected: Tensor
@@ -29,13 +30,14 @@ class Pairs:
 
     @property
     def delta(self) -> Tensor:
+        """Δ of each pair, [M]."""
         return self.chosen - self.rejected
 
 
 @dataclass(frozen=True)
 class PreferenceLoss:
     name: str
-    losses: Callable[[Pairs], Tensor]  # -> [M]
+    losses: Callable[[LogRatios], Tensor]  # -> [M]
     at_start: Callable[[float, float], float]  # (beta, label smoothing) -> the loss at Δ = 0
     smooths: bool  # does it use label_smoothing?
 
@@ -46,7 +48,7 @@ LOSSES: dict[str, PreferenceLoss] = {}
 def preference_loss(at_start: Callable[[float, float], float], smooths: bool = False):
     """Make `--loss <function name>` use this function; `at_start` is its value when policy and reference agree."""
 
-    def register(losses: Callable[[Pairs], Tensor]):
+    def register(losses: Callable[[LogRatios], Tensor]):
         LOSSES[losses.__name__] = PreferenceLoss(losses.__name__, losses, at_start, smooths)
         return losses
 
@@ -54,26 +56,26 @@ def preference_loss(at_start: Callable[[float, float], float], smooths: bool = F
 
 
 @preference_loss(at_start=lambda beta, eps: math.log(2))
-def sigmoid(pairs: Pairs) -> Tensor:
+def sigmoid(pairs: LogRatios) -> Tensor:
     """DPO: −log σ(βΔ). Rafailov et al. 2023, arXiv:2305.18290, eq. 7."""
     return -F.logsigmoid(pairs.beta * pairs.delta)
 
 
 @preference_loss(at_start=lambda beta, eps: math.log(2), smooths=True)
-def cdpo(pairs: Pairs) -> Tensor:
+def cdpo(pairs: LogRatios) -> Tensor:
     """Conservative DPO: −(1−ε) log σ(βΔ) − ε log σ(−βΔ). Mitchell 2023, A note on DPO with noisy preferences, eq. 3."""
     logit, eps = pairs.beta * pairs.delta, pairs.label_smoothing
     return -(1 - eps) * F.logsigmoid(logit) - eps * F.logsigmoid(-logit)
 
 
 @preference_loss(at_start=lambda beta, eps: 1 / (4 * beta**2))
-def ipo(pairs: Pairs) -> Tensor:
+def ipo(pairs: LogRatios) -> Tensor:
     """IPO: (Δ − 1/(2β))², Δ of summed log-probs. Azar et al. 2023, arXiv:2310.12036, eq. 17."""
     return (pairs.delta - 1 / (2 * pairs.beta)) ** 2
 
 
 @preference_loss(at_start=lambda beta, eps: 1 / (4 * beta**2))
-def ipo_mean(pairs: Pairs) -> Tensor:
+def ipo_mean(pairs: LogRatios) -> Tensor:
     """IPO with Δ of log-probs averaged over each answer's tokens: what TRL since 0.8 calls `ipo`."""
     delta = pairs.chosen / pairs.chosen_tokens - pairs.rejected / pairs.rejected_tokens
     return (delta - 1 / (2 * pairs.beta)) ** 2

@@ -7,5 +7,5 @@ from torch import Tensor
 
 
 def bradley_terry(chosen_M: Tensor, rejected_M: Tensor) -> Tensor:
-    """−log P(chosen beats rejected) = −log σ(r_w − r_l), [M]. Bradley & Terry 1952; Ouyang et al. 2022, eq. 1."""
+    """Return [M] −log P(chosen beats rejected) = −log σ(r_w − r_l). Bradley & Terry 1952; Ouyang et al. 2022, eq. 1."""
     return -F.logsigmoid(chosen_M - rejected_M)

@@ -18,8 +18,14 @@ BASE = "base"
 
 
 def save_adapter(model: nn.Module, state: dict[str, Tensor], tokenizer, folder: Path, final: Path) -> None:
-    """Write the adapter to `folder`, which will be renamed to `final`: peft's files, with the base by its absolute path
-    (or its name on the hub), and the tokenizer.
+    """Write an adapter: peft's files, with the base by its absolute path (or its name on the hub), and the tokenizer.
+
+    Args:
+        model: the model with its adapter.
+        state: whole weights by the names of the model.
+        tokenizer: of the model.
+        folder: where to write.
+        final: what `folder` will be renamed to.
 
     peft turns a language model into a classifier of two labels, but a reward model has one. Its adapter therefore names
     the folder base/ inside it as the base: the base's config.json with one label, and links to its weights."""
@@ -28,7 +34,9 @@ def save_adapter(model: nn.Module, state: dict[str, Tensor], tokenizer, folder: 
     model.save_pretrained(folder, state_dict=tensors, save_embedding_layers=False)
     (folder / "README.md").unlink(missing_ok=True)  # peft's form with nothing filled in
     tokenizer.save_pretrained(folder)
-    source = str(Path(name).expanduser().resolve()) if os.path.isdir(os.path.expanduser(name)) else name
+    source = name
+    if os.path.isdir(os.path.expanduser(name)):  # absolute: peft would read a relative path from where it is started
+        source = str(Path(name).expanduser().resolve())
     if "SequenceClassification" in type(base).__name__ and _link_base(model, source, tokenizer, folder / BASE):
         source = str(final.resolve() / BASE)
     file = folder / "adapter_config.json"
@@ -38,15 +46,18 @@ def save_adapter(model: nn.Module, state: dict[str, Tensor], tokenizer, folder: 
 
 
 def _link_base(model: nn.Module, source: str, tokenizer, folder: Path) -> bool:
-    """Fill base/; False where the base has one label itself, or no files that a link can name."""
+    """Fill base/, and return whether it is needed and could be: not where the base has one label itself, nor where it
+    has no files that a link can name."""
     config = read(AutoConfig, source, cache_dir=model.cache_dir)
     if config.num_labels == 1:
         return False
     try:
-        options = {"revision": getattr(config, "_commit_hash", None), "cache_dir": model.cache_dir}
-        home = Path(source if os.path.isdir(source) else snapshot_download(source, local_files_only=True, **options))
-        found = [sorted(home.glob(pattern)) for pattern in WEIGHTS]
-        weights = next((files for files in found if files), [])  # safetensors, if there are any
+        home = source
+        if not os.path.isdir(source):
+            home = snapshot_download(source, local_files_only=True, cache_dir=model.cache_dir)
+        home, weights = Path(home), []
+        for pattern in WEIGHTS:
+            weights = weights or sorted(home.glob(pattern))  # safetensors, if there are any
         if not weights:  # a model that began with random weights
             return False
         folder.mkdir()

@@ -39,48 +39,66 @@ class Batch:
     answer_of: Tensor  # [N] which answer each belongs to; A for trained tokens inside a prompt
     answer_ends: Tensor  # [A] position of each answer's last token
     answer_tokens: Tensor  # [A] lengths
-    winners: Tensor  # [M] answers
-    losers: Tensor  # [M]
+    chosen: Tensor  # [M] which answer each pair prefers
+    rejected: Tensor  # [M] to which
     rows: tuple[int, ...]
     parts: tuple[tuple[int, ...] | None, ...]  # of each group, which of its answers are here; None: all
     tokens: int
     weight: float = 1.0
 
     def sum_per_answer(self, values_N: Tensor) -> Tensor:
-        """Sum over each answer's tokens in float32, [A]."""
+        """Return the sum over each answer's tokens in float32, [A]."""
         sums = values_N.new_zeros(len(self.answer_ends) + 1, dtype=torch.float32)
         return sums.index_add(0, self.answer_of, values_N.float())[:-1]
 
     def to(self, device: torch.device | str) -> Batch:
+        """Return the batch with its tensors on `device`."""
         if torch.device(device).type == "cpu":
             return self
-        tensors = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        moved = {n: v.to(device, non_blocking=True) for n, v in tensors.items() if isinstance(v, Tensor)}
+        moved = {name: v.to(device, non_blocking=True) for name, v in vars(self).items() if isinstance(v, Tensor)}
         return dataclasses.replace(self, **moved)
 
 
 def collate(groups: Sequence[Group], rows: Sequence[int] = (), packed: bool = True, weight: float = 1.0) -> Batch:
-    """One Batch of `groups`. Everything that is a next-token shift happens here: a token at position p is predicted by
-    the logits at p − 1, and the first token of every answer by the last token of the prompt."""
-    ids, positions, columns = (_packed if packed else _padded)(groups)
-    logit_positions, logit_rows = np.unique(columns.predicted_by, return_inverse=True)
-    lengths = [(len(g.prompt), tuple(map(len, g.answers))) for g in groups]
+    """Return one Batch. Everything that is a next-token shift happens here: a token at position p is predicted by the
+    logits at p − 1, and the first token of every answer by the last token of the prompt.
+
+    Args:
+        groups: prompts with their answers.
+        rows: the groups' numbers in their store.
+        packed: one packed row, or right-padded rows.
+        weight: 0 for a batch that only fills a rank's turn.
+    """
+    lay_out = _packed if packed else _padded
+    ids, positions, columns = lay_out(groups)
+    logit_positions, logit_rows = np.unique(_joined(columns.predicted_by), return_inverse=True)
     tokens = sum(g.tokens for g in groups)
-    filling = [(ids.size - tokens, ())] if ids.size > tokens else []
-    t = lambda values: torch.from_numpy(np.ascontiguousarray(values, np.int64))  # noqa: E731
+    layout = None
+    if packed:
+        lengths = [(len(g.prompt), tuple(map(len, g.answers))) for g in groups]
+        if ids.size > tokens:
+            lengths.append((ids.size - tokens, ()))
+        layout = Layout(tuple(lengths))
+    answer_tokens, chosen, rejected = [], [], []
+    for g in groups:
+        first = len(answer_tokens)
+        for better, worse in g.pairs:
+            chosen.append(first + better)
+            rejected.append(first + worse)
+        answer_tokens += map(len, g.answers)
     return Batch(
-        input_ids=t(ids),
-        position_ids=t(positions) if packed else None,
-        attention_mask=None if packed else t(positions),
-        layout=Layout((*lengths, *filling)) if packed else None,
-        logit_positions=t(np.resize(logit_positions, len(logit_positions) + _filling(len(logit_positions)))),
-        logit_rows=t(logit_rows),
-        targets=t(columns.targets),
-        answer_of=t(columns.answer_of),
-        answer_ends=t(columns.ends),
-        answer_tokens=t([len(a) for g in groups for a in g.answers]),
-        winners=t([first + w for g, first in _with_first_answer(groups) for w, _ in g.pairs]),
-        losers=t([first + l for g, first in _with_first_answer(groups) for _, l in g.pairs]),
+        input_ids=_tensor(ids),
+        position_ids=_tensor(positions) if packed else None,
+        attention_mask=None if packed else _tensor(positions),
+        layout=layout,
+        logit_positions=_tensor(np.resize(logit_positions, len(logit_positions) + _filling(len(logit_positions)))),
+        logit_rows=_tensor(logit_rows),
+        targets=_tensor(_joined(columns.targets)),
+        answer_of=_tensor(_joined(columns.answer_of)),
+        answer_ends=_tensor(columns.ends),
+        answer_tokens=_tensor(answer_tokens),
+        chosen=_tensor(chosen),
+        rejected=_tensor(rejected),
         rows=tuple(rows),
         parts=tuple(g.part for g in groups),
         tokens=tokens,
@@ -88,38 +106,50 @@ def collate(groups: Sequence[Group], rows: Sequence[int] = (), packed: bool = Tr
     )
 
 
-class _Columns:
-    """The trained tokens of a batch, gathered answer by answer."""
+def _tensor(values: np.ndarray | Sequence[int]) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(values, np.int64))
 
-    def __init__(self) -> None:
-        self._targets, self._by, self._of, self.ends = [], [], [], []
 
-    def add_answer(self, answer: np.ndarray, number: int, start: int, prompt_end: int) -> None:
-        """`start` is the position of the answer's first token, `prompt_end` that of its prompt's last."""
-        self._targets.append(answer)
-        self._by.append(np.r_[prompt_end, np.arange(start, start + len(answer) - 1)])
-        self._of.append(np.full(len(answer), number))
-        self.ends.append(start + len(answer) - 1)
-
-    def add_inside_prompt(self, group: Group, start: int, nobody: int) -> None:
-        if group.prompt_trained is not None:
-            at = np.flatnonzero(group.prompt_trained[1:]) + 1  # nothing predicts a prompt's first token
-            self._targets.append(group.prompt[at])
-            self._by.append(start + at - 1)
-            self._of.append(np.full(len(at), nobody))
-
-    targets = property(lambda self: np.concatenate(self._targets or [np.zeros(0)]))
-    predicted_by = property(lambda self: np.concatenate(self._by or [np.zeros(0, np.int64)]))
-    answer_of = property(lambda self: np.concatenate(self._of or [np.zeros(0)]))
+def _joined(parts: Sequence[np.ndarray]) -> np.ndarray:
+    return np.concatenate([np.zeros(0, np.int64), *parts])
 
 
 def _filling(length: int) -> int:
+    """Return how many positions are missing to a multiple of MULTIPLE."""
     return -length % MULTIPLE
 
 
-def _packed(groups: Sequence[Group]):
+@dataclass
+class _Columns:
+    """The trained tokens of a batch, gathered answer by answer: an array of each."""
+
+    targets: list[np.ndarray] = dataclasses.field(default_factory=list)
+    predicted_by: list[np.ndarray] = dataclasses.field(default_factory=list)  # positions of their logits
+    answer_of: list[np.ndarray] = dataclasses.field(default_factory=list)
+    ends: list[int] = dataclasses.field(default_factory=list)  # position of each answer's last token
+
+    def add_answer(self, answer: np.ndarray, start: int, prompt_end: int) -> None:
+        """Add the next answer. `start` is the position of its first token, `prompt_end` that of its prompt's last."""
+        self.targets.append(answer)
+        self.predicted_by.append(np.r_[prompt_end, np.arange(start, start + len(answer) - 1)])
+        self.answer_of.append(np.full(len(answer), len(self.ends)))
+        self.ends.append(start + len(answer) - 1)
+
+    def add_inside_prompt(self, group: Group, start: int, answers: int) -> None:
+        """Add a prompt's own trained tokens. `start` is the position of its first token; `answers`, how many answers
+        the batch has, is the number of none."""
+        if group.prompt_trained is None:
+            return
+        at = np.flatnonzero(group.prompt_trained[1:]) + 1  # nothing predicts a prompt's first token
+        self.targets.append(group.prompt[at])
+        self.predicted_by.append(start + at - 1)
+        self.answer_of.append(np.full(len(at), answers))
+
+
+def _packed(groups: Sequence[Group]) -> tuple[np.ndarray, np.ndarray, _Columns]:
+    """Return (ids [1, T], positions [1, T], columns) of one row: every prompt with its answers behind it."""
     total = sum(len(g.answers) for g in groups)
-    ids, positions, columns, at, number = [], [], _Columns(), 0, 0
+    ids, positions, columns, at = [], [], _Columns(), 0
     for g in groups:
         prompt = len(g.prompt)
         ids.append(g.prompt)
@@ -128,32 +158,30 @@ def _packed(groups: Sequence[Group]):
         start, prompt_end = at + prompt, at + prompt - 1
         for answer in g.answers:
             ids.append(answer)
+            # as if each answer came first behind the prompt
             positions.append(np.arange(prompt, prompt + len(answer)))
-            columns.add_answer(answer, number, start, prompt_end)
-            start, number = start + len(answer), number + 1
+            columns.add_answer(answer, start, prompt_end)
+            start += len(answer)
         at = start
     ids.append(np.zeros(_filling(at), np.int64))
     positions.append(np.arange(_filling(at)))
     return np.concatenate(ids)[None], np.concatenate(positions)[None], columns
 
 
-def _padded(groups: Sequence[Group]):
-    rows = [(g, answer, k) for g in groups for k, answer in enumerate(g.answers)]
-    longest = max(len(g.prompt) + len(answer) for g, answer, _ in rows)
-    ids, mask, columns = np.zeros((len(rows), longest), np.int64), np.zeros((len(rows), longest), np.int64), _Columns()
-    for number, (g, answer, k) in enumerate(rows):
-        end = len(g.prompt) + len(answer)
-        ids[number, :end] = np.concatenate((g.prompt, answer))
-        mask[number, :end] = 1
-        at = number * longest
-        if k == 0:
-            columns.add_inside_prompt(g, at, len(rows))
-        columns.add_answer(answer, number, at + len(g.prompt), at + len(g.prompt) - 1)
-    return ids, mask, columns
-
-
-def _with_first_answer(groups: Sequence[Group]):
-    first = 0
+def _padded(groups: Sequence[Group]) -> tuple[np.ndarray, np.ndarray, _Columns]:
+    """Return (ids [A, longest], mask [A, longest], columns): every answer behind a copy of its prompt."""
+    total = sum(len(g.answers) for g in groups)
+    longest = max(len(g.prompt) + len(answer) for g in groups for answer in g.answers)
+    ids, mask, columns = np.zeros((total, longest), np.int64), np.zeros((total, longest), np.int64), _Columns()
+    number = 0
     for g in groups:
-        yield g, first
-        first += len(g.answers)
+        for k, answer in enumerate(g.answers):
+            prompt, start = len(g.prompt), number * longest
+            if k == 0:
+                columns.add_inside_prompt(g, start, total)
+            ids[number, :prompt] = g.prompt
+            ids[number, prompt : prompt + len(answer)] = answer
+            mask[number, : prompt + len(answer)] = 1
+            columns.add_answer(answer, start + prompt, start + prompt - 1)
+            number += 1
+    return ids, mask, columns

@@ -28,9 +28,19 @@ CHAT_TEMPLATE = (
 
 
 def make_model_folder(texts: Iterable[str], folder: Path, vocab_size: int, **sizes: int) -> int:
-    """Fill `folder` with a tokenizer trained on `texts` and a config.json (no weights); returns the vocabulary's size.
+    """Write a tokenizer trained on `texts` and a config.json, without weights; AutoTokenizer and AutoConfig load them.
 
-    `sizes` are those of `llama_config`. Plain AutoTokenizer and AutoConfig load it. Raises UserError.
+    Args:
+        texts: what the tokenizer is trained on.
+        folder: where to write; other files in it stay.
+        vocab_size: the most tokens; few texts give fewer.
+        sizes: those of `llama_config`.
+
+    Returns:
+        The size of the vocabulary.
+
+    Raises:
+        UserError: the texts or sizes do not do, or the folder cannot be written.
     """
     texts = list(texts)
     folder = Path(folder)
@@ -58,7 +68,18 @@ def llama_config(
     num_attention_heads: int = 4,
     max_position_embeddings: int = 512,
 ) -> dict[str, Any]:
-    """config.json of a Llama with tied embeddings; its feed-forward width is 8/3 of the hidden size, as in Llama's."""
+    """Return config.json of a Llama with tied embeddings.
+
+    Args:
+        vocab_size: rows of the embedding.
+        hidden_size: numbers of a hidden state.
+        num_hidden_layers: layers.
+        num_attention_heads: heads of a layer, all with keys of their own.
+        max_position_embeddings: the longest row, in tokens.
+
+    Raises:
+        UserError: the hidden size does not divide into heads.
+    """
     if hidden_size % (2 * num_attention_heads):
         raise UserError(
             f"--hidden_size {hidden_size} does not divide into {num_attention_heads} heads of an even width; "
@@ -69,6 +90,7 @@ def llama_config(
         "model_type": "llama",
         "vocab_size": vocab_size,
         "hidden_size": hidden_size,
+        # 8/3 of the hidden size, as in Llama, rounded up to a multiple of 32, with which kernels are faster
         "intermediate_size": -(-hidden_size * 8 // 3 // 32) * 32,
         "num_hidden_layers": num_hidden_layers,
         "num_attention_heads": num_attention_heads,
@@ -86,7 +108,7 @@ def _write_tokenizer(texts: list[str], folder: Path, vocab_size: int) -> int:
     from transformers import AutoTokenizer
 
     (folder / "tokenizer.model").write_bytes(_sentencepiece(texts, vocab_size))
-    # the class must be named here: LlamaTokenizer(vocab_file=...) of transformers 5 returns no ids
+    # The class must be named here: LlamaTokenizer(vocab_file=...) of transformers 5 returns no ids.
     tokenizer_config = {
         "tokenizer_class": "LlamaTokenizer",
         "unk_token": UNK,
@@ -104,6 +126,7 @@ def _write_tokenizer(texts: list[str], folder: Path, vocab_size: int) -> int:
     _write_json(folder / "tokenizer_config.json", tokenizer_config)
     AutoTokenizer.from_pretrained(folder).save_pretrained(folder)
     tokenizer = AutoTokenizer.from_pretrained(folder)  # as everyone will load it
+    # 200 texts take a moment; a setting that changes texts changes most of them
     for text in texts[:200]:
         ids = tokenizer(text)["input_ids"]
         if len(ids) < 2 or tokenizer.decode(ids, skip_special_tokens=True) != text:
@@ -114,8 +137,8 @@ def _write_tokenizer(texts: list[str], folder: Path, vocab_size: int) -> int:
 
 
 def _sentencepiece(texts: list[str], vocab_size: int) -> bytes:
-    """A BPE model with byte fallback. Nothing is normalised and no space is put in front, so that every text
-    round-trips and a turn reads the same wherever it stands."""
+    """Return a BPE model with byte fallback. Nothing is normalised and no space is put in front, so that every text
+    round-trips and a turn is read as the same tokens in every place."""
     import sentencepiece
 
     if not any(text.strip() for text in texts):
@@ -151,8 +174,8 @@ def _write_json(path: Path, value: Any) -> None:
 
 
 def token_counter(name: str) -> Callable[[str], int]:
-    """How many tokens a text has, special tokens aside, by the tokenizer of a folder or a Hugging Face name. Needs no
-    torch. Raises UserError."""
+    """Return a function that counts the tokens of a text, special ones aside, by the tokenizer of a folder or a name on
+    the hub. Needs no torch. Raises UserError."""
     from transformers import AutoTokenizer
 
     if not Path(name).is_dir():

@@ -1,4 +1,4 @@
-"""Tokenizers and models in and out of folders: every `from_pretrained` and `save_pretrained` that needs torch."""
+"""Tokenizers and models from folders and from the Hugging Face hub, as the options ask for them."""
 
 from __future__ import annotations
 
@@ -10,20 +10,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import try_to_load_from_cache
 from torch import nn
 from transformers import (
+    MODEL_FOR_MASKED_LM_MAPPING,
+    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
     AutoConfig,
     AutoModelForCausalLM,
-    AutoModelForMaskedLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
 )
-from transformers.integrations import deepspeed as hf
 
 from utils.arguments.options import ModelArguments
-from utils.engine import ranks
+from utils.engine import internals, ranks
 from utils.errors import UserError
-from utils.model.folders import WEIGHTS, read, whole_models
+from utils.model.folders import WEIGHTS, read
 from utils.model.lora import add_lora, plain
 from utils.model.writing import save
 
@@ -42,8 +43,8 @@ HEADS = ("lm_head.", "embed_out.", "score.")  # weights that a model with anothe
 
 
 def load_tokenizer(name: str, cache_dir: str | None = None):
-    """The tokenizer beside the model (or named by itself). A missing pad token becomes the end token: padding is
-    decided by length here, never by id."""
+    """Return the tokenizer of a folder or of a name on the hub. A missing pad token becomes the end token: padding is
+    decided by length in this project, never by id. Raises UserError where it cannot be used."""
     if os.path.isdir(name) and not any((Path(name) / f).is_file() for f in ("tokenizer_config.json", "tokenizer.json")):
         raise UserError(f"{name}: no tokenizer in this folder; name one with --tokenizer_name_or_path")
     tokenizer = read(AutoTokenizer, name, cache_dir=cache_dir)
@@ -57,25 +58,45 @@ def load_tokenizer(name: str, cache_dir: str | None = None):
 
 
 def load_causal_lm(args: ModelArguments, tokenizer, bf16: bool = False, offload: bool = False) -> nn.Module:
-    """A language model to train or to read, on this rank's device (offload: on the CPU; under ZeRO-3 in shards). Raises
-    UserError for a reward model or a folder without weights."""
+    """Return a language model to train or to read.
+
+    Args:
+        args: which model, and what is done to it.
+        tokenizer: the one it will read; the embeddings grow to its size.
+        bf16: load weights in bfloat16, else in float32.
+        offload: load them on the CPU, else on this rank's device (at ZeRO-3 in shards).
+
+    Returns:
+        The model, with an adapter around it if `args` asks for one.
+
+    Raises:
+        UserError: a reward model, or a folder without weights.
+    """
     config = _config(args)
-    if any("SequenceClassification" in name for name in config.architectures or []):
+    if _is_classifier(config):
         raise UserError(f"{args.model_name_or_path} is a reward model; a language model is wanted here")
-    return _load(AutoModelForCausalLM, config, args, tokenizer, bf16, offload)
+    loaded = _load(AutoModelForCausalLM, config, args, bf16=bf16, offload=offload)
+    return _prepared(loaded, args, tokenizer)
 
 
 def load_reward_model(
     args: ModelArguments, tokenizer, bf16: bool = False, offload: bool = False, critic: bool = False
 ) -> nn.Module:
-    """The backbone of a language model (or a trained reward model) with one output, read at an answer's last token.
+    """Return the backbone of a language model (or a trained reward model) with one output, read at an answer's last
+    token.
 
-    critic: its config says from now on that it is one, so that it is never taken for a reward model.
     A pad token that differs from every end token is added where there is none, so that plain transformers, which finds
     the last token by looking for padding, scores a padded batch as this project does.
+
+    Args:
+        args, tokenizer, bf16, offload: as in load_causal_lm.
+        critic: write into its config that it is a critic, so that it is never taken for a reward model.
+
+    Raises:
+        UserError: the family has no such model, or the folder holds another kind.
     """
     config = _config(args)
-    if config.is_encoder_decoder or type(config) in AutoModelForMaskedLM._model_mapping:  # BERT, RoBERTa, T5, …
+    if config.is_encoder_decoder or type(config) in MODEL_FOR_MASKED_LM_MAPPING:  # BERT, RoBERTa, T5, …
         raise UserError(
             f"{args.model_name_or_path}: {config.model_type} is an encoder family, which is not supported as a reward "
             f"model yet; start from a causal language model (Llama, Qwen, Mistral, GPT-2, …)"
@@ -84,14 +105,16 @@ def load_reward_model(
         raise UserError(f"{args.model_name_or_path} has {config.num_labels} labels; a reward model has one")
     config.num_labels = 1
     config.is_critic = critic
-    if type(config) not in AutoModelForSequenceClassification._model_mapping:
+    if type(config) not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
         raise UserError(
             f"{config.model_type} has no sequence classification model in transformers; it cannot be a reward model"
         )
+    # transformers reads the score in front of the first padding, which must not be an end token
     if tokenizer.pad_token_id in (None, tokenizer.eos_token_id):
         tokenizer.add_special_tokens({"pad_token": "<|pad|>"})
     config.get_text_config().pad_token_id = tokenizer.pad_token_id
-    model = _load(AutoModelForSequenceClassification, config, args, tokenizer, bf16, offload)
+    loaded = _load(AutoModelForSequenceClassification, config, args, bf16=bf16, offload=offload)
+    model = _prepared(loaded, args, tokenizer)
     if not hasattr(plain(model), "score"):
         raise UserError(f"{config.model_type}: no head `score` that reads the last token; it cannot be a reward model")
     model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
@@ -102,13 +125,18 @@ def require_reward_model(name: str) -> None:
     """Raise UserError unless `name` is a model that scores answers: a critic has the same head, but it predicts what an
     unfinished answer will be worth to PPO."""
     config = read(AutoConfig, name)
-    if not any("SequenceClassification" in kind for kind in config.architectures or []):
+    if not _is_classifier(config):
         raise UserError(f"{name} is a language model; a reward model is wanted here (step 2 makes one)")
     if getattr(config, "is_critic", False):
         raise UserError(f"{name} is the critic of a PPO run; a reward model is wanted here (step 2 makes one)")
 
 
+def _is_classifier(config) -> bool:
+    return any("SequenceClassification" in name for name in config.architectures or [])
+
+
 def _config(args: ModelArguments):
+    """Return the model's config with every rate of dropout set to --dropout: families call them by different names."""
     config = read(AutoConfig, args.model_name_or_path, cache_dir=args.cache_dir)
     text = config.get_text_config()
     for name in ("attention_dropout", "attn_pdrop", "embd_pdrop", "resid_pdrop", "hidden_dropout", "dropout",
@@ -122,36 +150,49 @@ def _config(args: ModelArguments):
     return config
 
 
-def _load(kind, config, args: ModelArguments, tokenizer, bf16: bool, offload: bool) -> nn.Module:
-    name, dtype = args.model_name_or_path, torch.bfloat16 if bf16 else torch.float32
+def _load(kind, config, args: ModelArguments, *, bf16: bool, offload: bool) -> nn.Module:
+    """Return a model of the class `kind` with the weights of its folder, or random ones. Raises UserError where the
+    weights are not those of `config`."""
+    name, dtype = args.model_name_or_path, torch.float32
+    if bf16:
+        dtype = torch.bfloat16
     if args.from_scratch:
-        with whole_models():
-            model = kind.from_config(config, dtype=dtype)
-    else:
-        if os.path.isdir(name) and not any(next(Path(name).glob(pattern), None) for pattern in WEIGHTS):
-            raise UserError(
-                f"{name}: no weights in this folder (*.safetensors); --from_scratch starts from random ones"
-            )
-        placed = _placement(offload)
-        model, info = read(
-            kind, name, config=config, dtype=dtype, cache_dir=args.cache_dir, output_loading_info=True,
-            ignore_mismatched_sizes=True, **placed,
-        )  # fmt: skip
-        new_head = not any("SequenceClassification" in architecture for architecture in config.architectures or [])
-        lost = [key for key in info["missing_keys"] if not (new_head and key.startswith("score."))]
-        if lost:
-            raise UserError(f"{name}: its files lack {len(lost)} of the model's weights, the first {sorted(lost)[0]}")
-        for key, found, expected in sorted(info["mismatched_keys"]):
-            raise UserError(f"{name}: its weight {key} has the shape {list(found)}; config.json says {list(expected)}")
-        unused = sorted(key for key in info["unexpected_keys"] if not key.startswith(HEADS))
-        if unused:
-            warn(f"{name}: its files hold {len(unused)} weights that the model does not use, the first {unused[0]}")
-        if placed:
-            _draw_on_cpu(model, info["missing_keys"])
+        with internals.whole_models():  # under ZeRO-3 from_config would give empty tensors
+            return kind.from_config(config, dtype=dtype)
+    if os.path.isdir(name) and not any(next(Path(name).glob(pattern), None) for pattern in WEIGHTS):
+        raise UserError(f"{name}: no weights in this folder (*.safetensors); --from_scratch starts from random ones")
+    placed = _placement(offload)
+    model, info = read(
+        kind, name, config=config, dtype=dtype, cache_dir=args.cache_dir, output_loading_info=True,
+        ignore_mismatched_sizes=True, **placed,
+    )  # fmt: skip
+    _check_weights(name, config, info)
+    if placed:
+        _draw_on_cpu(model, info["missing_keys"])
+    return model
+
+
+def _check_weights(name: str, config, info: dict[str, Any]) -> None:
+    """Raise UserError where a folder's weights are not those of its config; warn of some that are not used. `info` is
+    the loading info of from_pretrained, which would draw random weights for those that are missing."""
+    new_head = not _is_classifier(config)
+    lost = [key for key in info["missing_keys"] if not (new_head and key.startswith("score."))]
+    if lost:
+        raise UserError(f"{name}: its files lack {len(lost)} of the model's weights, the first {sorted(lost)[0]}")
+    for key, found, expected in sorted(info["mismatched_keys"]):
+        raise UserError(f"{name}: its weight {key} has the shape {list(found)}; config.json says {list(expected)}")
+    unused = sorted(key for key in info["unexpected_keys"] if not key.startswith(HEADS))
+    if unused:
+        warn(f"{name}: its files hold {len(unused)} weights that the model does not use, the first {unused[0]}")
+
+
+def _prepared(model: nn.Module, args: ModelArguments, tokenizer) -> nn.Module:
+    """Return the model ready for training: room for all tokens, recomputation, no cache, an adapter around it."""
     if len(tokenizer) > model.get_input_embeddings().num_embeddings:
         model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
     if args.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
+        # frozen embeddings give hidden states that need no gradient, and recomputed layers then give none
         if args.lora_dim:
             model.enable_input_require_grads()
     model.config.use_cache = False
@@ -163,9 +204,9 @@ def _load(kind, config, args: ModelArguments, tokenizer, bf16: bool, offload: bo
 
 
 def _placement(offload: bool) -> dict[str, Any]:
-    """Options of from_pretrained: weights go straight to this rank's GPU, instead of a whole copy on the CPU for each
-    rank. None where they stay on the CPU or, at ZeRO-3, are sharded as they load."""
-    if ranks.device().type == "cpu" or offload or hf.is_deepspeed_zero3_enabled():
+    """Return options of from_pretrained: weights go straight to this rank's GPU, instead of a whole copy on the CPU for
+    each rank. Nothing where they stay on the CPU or, at ZeRO-3, are sharded as they load."""
+    if ranks.device().type == "cpu" or offload or internals.shards_while_loading():
         return {}
     return {"device_map": {"": ranks.device()}}
 
@@ -174,11 +215,12 @@ def _draw_on_cpu(model: nn.Module, names: Iterable[str]) -> None:
     """Draw the weights that no file has (a new head) as a model on the CPU does: GPUs draw other numbers."""
     for owner in sorted({name.rpartition(".")[0] for name in names}):
         fresh = copy.deepcopy(model.get_submodule(owner)).to("cpu")
-        model._init_weights(fresh)
+        internals.draw_weights(model, fresh)
         model.get_submodule(owner).load_state_dict(fresh.state_dict())
 
 
 def check_length(model: nn.Module, longest: int) -> None:
+    """Raise UserError where a row of `longest` tokens has more positions than the model."""
     limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     if limit and longest > limit:
         raise UserError(
@@ -187,8 +229,9 @@ def check_length(model: nn.Module, longest: int) -> None:
         )
 
 
-def fingerprint(name: str) -> str:
-    """A hash of a model's content: of its files (config and weights) for a folder, of the commit for a hub name."""
+def fingerprint(name: str, cache_dir: str | None = None) -> str:
+    """Return a hash of a model's content: of its files (config and weights) for a folder, of the commit for a name on
+    the hub."""
     digest = hashlib.blake2b(digest_size=16)
     if os.path.isdir(name):
         for file in sorted(f for p in ("config.json", *WEIGHTS) for f in Path(name).glob(p)):
@@ -196,5 +239,7 @@ def fingerprint(name: str) -> str:
             with file.open("rb") as content:
                 digest.update(hashlib.file_digest(content, "blake2b").digest())
     else:
-        digest.update(f"{name}@{getattr(read(AutoConfig, name), '_commit_hash', None)}".encode())
+        read(AutoConfig, name, cache_dir=cache_dir)  # puts it into the cache, in a folder named by the commit
+        file = try_to_load_from_cache(name, "config.json", cache_dir=cache_dir)
+        digest.update(f"{name}@{Path(file).parent.name}".encode())
     return digest.hexdigest()

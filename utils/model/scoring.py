@@ -1,4 +1,4 @@
-"""What a model says of given answers: token log-probs (Policy) and scores (RewardModel), each prompt computed once.
+"""Scoring given answers: log-probs (Policy), scores (RewardModel), values (Critic), each prompt computed once.
 
 Legend: L positions with logits, N trained tokens, A answers, V vocabulary (utils/model/batch.py has the rest).
 """
@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
+from utils.engine.internals import attention_of, padded_attention
 from utils.engine.ranks import device, gather_objects
 from utils.errors import UserError
 from utils.model.batch import Batch, collate
@@ -28,20 +29,31 @@ class Policy(nn.Module):
     """
 
     def __init__(self, model: nn.Module, temperature: float = 1.0) -> None:
+        """model: of transformers, with or without an adapter. temperature: of the distributions it is asked for."""
         super().__init__()
-        self.model, self.packed, self.temperature, self.head = model, _choose_rows(model), temperature, _head_of(model)
+        self.model, self.temperature = model, temperature
+        self.packed, self.head = _choose_rows(model), _head_of(model)
+        # self_test() switches this off where chunks give other numbers than the model's own logits
         self.chunked = self.head is not None
 
     def forward(
         self, batch: Batch, *, entropy: bool = False, temperature: float | None = None, distributions: bool = False
     ) -> Tensor | tuple[Tensor, Tensor]:
-        """Return log-probs of the batch's trained tokens, [N].
+        """Return log-probs of the batch's trained tokens.
 
-        entropy: also the entropy in nats of the distribution of each token, [N]. temperature: of the distribution; None
-        is the policy's own. distributions: return instead the log-probs of all words in place of each trained token,
-        float32 [N, V], without gradients: for few tokens.
+        Args:
+            batch: packed or padded, as `packed` says.
+            entropy: whether to return entropies, too.
+            temperature: of the distribution; None: the policy's own.
+            distributions: return the log-probs of all words in place of each trained token instead, without gradients:
+                for few tokens.
+
+        Returns:
+            Log-probs in float32, [N]; with `entropy` also the entropy in nats of each token's distribution, [N]; with
+            `distributions` float32 [N, V] alone.
         """
-        temperature = self.temperature if temperature is None else temperature
+        if temperature is None:
+            temperature = self.temperature
         if self.chunked:
             make, values_LX = self.head, hidden_states(self.model, batch)[batch.logit_positions]
         else:
@@ -50,10 +62,12 @@ class Policy(nn.Module):
         if distributions:
             return make(values_LX, rows_N, batch.targets, distributions=True)[rows_N]
         logprobs_N, entropy_L = make(values_LX, rows_N, batch.targets, temperature=temperature, entropy=entropy)
-        return (logprobs_N, entropy_L[rows_N]) if entropy else logprobs_N
+        if entropy:
+            return logprobs_N, entropy_L[rows_N]
+        return logprobs_N
 
     def _logits(self, batch: Batch) -> Tensor:
-        """[L, V], as the model's own forward makes them."""
+        """Return logits [L, V] as the model's own forward makes them."""
         _read_rows(self.model, batch)
         if batch.layout is None:
             output = self.model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False)
@@ -73,6 +87,7 @@ class RewardModel(nn.Module):
         self.model, self.packed = model, _choose_rows(model)
 
     def forward(self, batch: Batch) -> Tensor:
+        """Return the score of each answer, read at its last token, float32 [A]."""
         return self._scores_at(batch, batch.answer_ends)
 
     def _scores_at(self, batch: Batch, positions: Tensor) -> Tensor:
@@ -81,14 +96,15 @@ class RewardModel(nn.Module):
 
 
 class Critic(RewardModel):
-    """The same model as a value function: what is expected before each trained token is drawn, float32 [N]."""
+    """A reward model as a value function: the return it expects before each trained token is drawn, float32 [N]."""
 
     def forward(self, batch: Batch) -> Tensor:
+        """Return the value in front of each trained token, float32 [N]."""
         return self._scores_at(batch, batch.logit_positions)[batch.logit_rows]
 
 
 def hidden_states(model: nn.Module, batch: Batch) -> Tensor:
-    """What the model's body gives at every position of the batch's flattened input_ids, [T, D]."""
+    """Return the hidden states of the model's last layer at every position of the flattened input_ids, [T, D]."""
     _read_rows(model, batch)
     base = plain(model)
     body = getattr(base, base.base_model_prefix)
@@ -116,18 +132,30 @@ def _choose_rows(model: nn.Module) -> bool:
 
 
 def _read_rows(model: nn.Module, batch: Batch) -> None:
-    """Packed rows need the attention that reads them; anything else must not use it."""
-    base = plain(model)
-    wanted = PACKED if batch.layout is not None else "sdpa" if getattr(base, "_supports_sdpa", False) else "eager"
-    if base.config._attn_implementation != wanted:
+    """Give the model the attention that reads this batch: packed rows need one that padded rows must not use."""
+    base, wanted = plain(model), PACKED
+    if batch.layout is None:
+        wanted = padded_attention(base)
+    if attention_of(base) != wanted:
         base.set_attn_implementation(wanted)
 
 
 def self_test(model, scorer: Policy | RewardModel, store: Sequence[Group], dtype_name: str) -> None:
     """Check that packed rows give what padded ones give, and that an answer's numbers do not depend on its batch, on
-    two groups and without dropout. A family that fails the first falls back to padded rows, on all ranks; one that
-    fails the second is refused. `model` is the engine, or the scorer. A collective; raises UserError."""
-    tolerance = 1e-4 if dtype_name == "fp32" else 0.05  # per token or score; bf16 rounds logits to about 0.4 %
+    two groups and without dropout. A collective.
+
+    Args:
+        model: the engine, or the scorer itself.
+        scorer: falls back to padded rows, on all ranks, where packed ones give other numbers.
+        store: rows of the run; the first two are tried.
+        dtype_name: "fp32" or "bf16", which decides how far numbers may differ.
+
+    Raises:
+        UserError: an answer's numbers depend on the rest of its batch.
+    """
+    # per token or score: float32 differs by the order of its sums, bfloat16 rounds logits to about 0.4 %
+    tolerance = 1e-4 if dtype_name == "fp32" else 0.05
+    # two groups: one could not show that a row reads its neighbour, more would only take longer
     groups = [store[i] for i in range(min(2, len(store)))]
     kind = plain(scorer.model).config.model_type
     with torch.no_grad(), _without_dropout(scorer), _enough_memory(groups):
@@ -138,6 +166,7 @@ def self_test(model, scorer: Policy | RewardModel, store: Sequence[Group], dtype
                 return
             warn(f"padded rows instead of packed ones (slower, the same numbers): {kind}: {reasons[0]}")
             scorer.packed = False
+        # a model that reads its padding gives other numbers when a group is alone and its padding shorter
         alone = torch.cat([model(collate([g], packed=False).to(device())) for g in groups])
     gaps = [gap for gap in gather_objects(_gap(alone, padded)) if not gap <= tolerance]  # NaN is no agreement
     if gaps:
@@ -149,19 +178,22 @@ def self_test(model, scorer: Policy | RewardModel, store: Sequence[Group], dtype
 
 
 def _why_padded(model, groups: list[Group], padded: Tensor, tolerance: float) -> str | None:
-    """Why packed rows cannot be used on this rank, None if they can."""
+    """Return why packed rows cannot be used on this rank, None if they can."""
     try:
         gap = _gap(model(collate(groups, packed=True).to(device())), padded)
+    # what a family raises that takes no `layout`, or reads it in its own way; running out of memory is no reason
     except (RuntimeError, TypeError, ValueError, AttributeError) as error:
         if _out_of_memory(error):
             raise
         return f"it cannot read packed rows: {next(iter(str(error).splitlines()), type(error).__name__)}"
-    return None if gap <= tolerance else f"a packed row differs from padded ones by {gap:.2g} per token"
+    if gap <= tolerance:
+        return None
+    return f"a packed row differs from padded ones by {gap:.2g} per token"
 
 
 def _without_chunks(model, scorer: nn.Module, groups: list[Group], tolerance: float) -> Tensor:
-    """The numbers of padded rows; a policy's from logits that the model's own forward makes. Where its head in chunks
-    gives others, on any rank, it is not used. A collective."""
+    """Return the numbers of padded rows, a policy's from logits that the model's own forward makes. Where its head in
+    chunks gives others, on any rank, it is not used from now on. A collective."""
     batch = collate(groups, packed=False).to(device())
     if not getattr(scorer, "chunked", False):
         return model(batch)
@@ -177,7 +209,7 @@ def _without_chunks(model, scorer: nn.Module, groups: list[Group], tolerance: fl
 
 @contextlib.contextmanager
 def _without_dropout(scorer: nn.Module) -> Iterator[None]:
-    """Context in which every module of the scorer is in eval mode; each goes back to the mode that it had."""
+    """Put every module of the scorer into eval mode; each goes back to the mode that it had."""
     modes = [(module, module.training) for module in scorer.modules()]
     scorer.eval()
     try:
@@ -189,7 +221,7 @@ def _without_dropout(scorer: nn.Module) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _enough_memory(groups: list[Group]) -> Iterator[None]:
-    """Context that turns running out of memory into a UserError with what to lower."""
+    """Turn running out of memory into a UserError with what to lower."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
@@ -204,11 +236,12 @@ def _enough_memory(groups: list[Group]) -> Iterator[None]:
 
 
 def _out_of_memory(error: BaseException) -> bool:
-    """CUDA has an error class for most cases; the others and the CPU's allocator raise RuntimeErrors that say it."""
+    """Return whether memory ran out: CUDA has an error class for most cases, the others and the CPU's allocator raise
+    RuntimeErrors with these words."""
     signs = ("out of memory", "DefaultCPUAllocator", "STATUS_ALLOC_FAILED")
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(sign in str(error) for sign in signs)
 
 
 def _gap(a: Tensor, b: Tensor) -> float:
-    """Mean absolute difference, relative where values are large."""
+    """Return the mean absolute difference, relative where values are above 1."""
     return float(((a - b).abs() / b.abs().clamp(min=1.0)).mean())

@@ -9,9 +9,9 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from utils.engine.internals import whole_models
 from utils.errors import UserError, write_failure
 from utils.model.adapters import save_adapter
-from utils.model.folders import whole_models
 from utils.model.lora import DTYPES, merged, plain
 
 # the weights of another model that this one takes the place of
@@ -20,14 +20,28 @@ PARTS = ("model.safetensors", "model-*-of-*.safetensors", "pytorch_model*.bin", 
 
 def save(model: nn.Module, state: dict[str, Tensor], renderer, folder: Path) -> nn.Module:
     """Write a folder that plain transformers loads: safetensors, config, generation config, tokenizer with its chat
-    template, and adapter/ when there is one. Written beside, loaded again and compared, then renamed; config.json moves
-    last, so a folder with a config is a whole model. Only rank 0 calls this. Returns the model as it was read back."""
+    template, and adapter/ when there is one. It is written into a folder inside, loaded again and compared, then moved;
+    config.json moves last, so a folder with a config is a whole model. Only rank 0 calls this.
+
+    Args:
+        model: the model that was trained, with its adapter if it has one.
+        state: its whole weights by name.
+        renderer: with its tokenizer, chat template and stop tokens.
+        folder: where to write; other files in it stay.
+
+    Returns:
+        The model as it was read back.
+
+    Raises:
+        UserError: it cannot be written, or reads back differently.
+    """
     base, whole, tokenizer = plain(model), merged(model, state), renderer.tokenizer
     partial = folder / ".model.partial"
     shutil.rmtree(partial, ignore_errors=True)
     try:
         partial.mkdir(parents=True)
         base.config.use_cache = True
+        # plain transformers then stops where this project's generation stops
         if hasattr(base, "generation_config") and base.can_generate():
             base.generation_config.eos_token_id = list(renderer.stop_token_ids)
             base.generation_config.pad_token_id = tokenizer.pad_token_id
@@ -41,10 +55,11 @@ def save(model: nn.Module, state: dict[str, Tensor], renderer, folder: Path) -> 
         again = _compare(type(base), partial, whole)
         if hasattr(model, "get_base_model"):
             save_adapter(model, state, tokenizer, partial / "adapter", folder / "adapter")
-        files = sorted((f for f in partial.iterdir()), key=lambda f: f.name == "config.json")
-        for old in (file for kind in PARTS for file in folder.glob(kind)):
-            if not (partial / old.name).exists():  # save_pretrained() removes them, too: they might be read first
-                old.unlink()
+        files = sorted(partial.iterdir(), key=lambda f: f.name == "config.json")
+        for kind in PARTS:
+            for old in folder.glob(kind):
+                if not (partial / old.name).exists():  # save_pretrained() removes them, too: they might be read first
+                    old.unlink()
         for file in files:
             target = folder / file.name
             if target.is_dir():
@@ -61,8 +76,10 @@ def save(model: nn.Module, state: dict[str, Tensor], renderer, folder: Path) -> 
 
 
 def _compare(kind: type, folder: Path, state: dict[str, Tensor]) -> nn.Module:
+    """Return the folder's model; raise UserError unless all its weights are those of `state`, to the last bit."""
     with whole_models():
         again, info = kind.from_pretrained(folder, dtype="auto", output_loading_info=True)
+    # compared to the last bit: what is written is copied, not computed
     lost = list(info["missing_keys"]) + list(info["mismatched_keys"])
     loaded = again.state_dict()
     lost += [name for name, tensor in state.items() if name not in loaded or not torch.equal(loaded[name], tensor)]

@@ -1,4 +1,4 @@
-"""Replies as values: strict form first, lenient forms second, never a guess.
+"""Parsers of judges' replies: the strict form first, lenient forms second, never a guess.
 
     value = PARSERS["rating"].parse("Rating: 6/7", low=1, high=7)     # 6, or raises Unparsed("two ratings")
 

@@ -1,4 +1,4 @@
-"""What every parser is made of: the registry, the reason of a failure, JSON inside text."""
+"""The parts of every parser: the registry, the reason of a failure, JSON inside text."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-JSON_TRIES = 50  # objects looked for in one reply: a reply of nothing but braces must not take quadratic time
+# Objects looked for in one reply: a reply of nothing but braces must not take quadratic time.
+JSON_TRIES = 50
 
 
 class Unparsed(Exception):  # noqa: N818 - it is an outcome, counted and listed, not a fault
@@ -24,15 +25,17 @@ class Unparsed(Exception):  # noqa: N818 - it is an outcome, counted and listed,
 
 @dataclass(frozen=True)
 class Parser:
+    """A parser and its version. `parse(text, **arguments)` returns a JSON value or raises Unparsed."""
+
     version: int
-    parse: Callable[..., Any]  # parse(text, **arguments) -> JSON value; raises Unparsed
+    parse: Callable[..., Any]
 
 
 PARSERS: dict[str, Parser] = {}
 
 
 def parser(name: str, version: int) -> Callable:
-    """Register parse(text, **arguments); text without its reasoning, never empty."""
+    """Register a function `parse(text, **arguments)`. The text that it gets has no reasoning and is never empty."""
 
     def register(parse: Callable[..., Any]) -> Callable[..., Any]:
         PARSERS[name] = Parser(version, lambda text, **arguments: parse(spoken(text), **arguments))
@@ -42,8 +45,10 @@ def parser(name: str, version: int) -> Callable:
 
 
 def spoken(text: str | None) -> str:
-    """A reply without the reasoning that some models write before it. Raises Unparsed."""
-    text = re.sub(r"<think>.*?</think>", "", text or "", flags=re.DOTALL) if text and "</think>" in text else text or ""
+    """Return a reply without the reasoning that some models write before it. Raises Unparsed."""
+    text = text or ""
+    if "</think>" in text:
+        text = re.sub(r"<think>.*?</think>", "", text, flags=re.DOTALL)
     if "<think>" in text:
         raise Unparsed("reasoning not finished")
     if not text.strip():
@@ -52,15 +57,18 @@ def spoken(text: str | None) -> str:
 
 
 def plain(text: str) -> str:
-    """A verdict's text without emphasis and the heading of the prompt's last block, wide letters as ordinary ones."""
+    """Return a verdict's text without emphasis and the heading of the prompt's last block, wide letters as ordinary
+    ones."""
     text = unicodedata.normalize("NFKC", text)
     refuse_echo(text)
     text = re.sub(r"[*`]|\b_|_\b|\A#+\s*Reply\s*\n", "", text).strip()
-    return re.sub(r"\s*\n\s*", "\n", re.sub(r"[^\S\n]+", " ", text))  # patterns would take cubic time on long spaces
+    # The patterns of the parsers would take cubic time on long runs of spaces.
+    return re.sub(r"\s*\n\s*", "\n", re.sub(r"[^\S\n]+", " ", text))
 
 
 def refuse_echo(text: str) -> None:
-    """Prompts hold examples of verdicts: one that is merely repeated must not be read as a verdict."""
+    """Raise Unparsed for a reply that repeats the prompt."""
+    # Prompts hold examples of verdicts, which would be read as the judge's own.
     if re.search(r"^#+ (Task:|Conversation\s*$)", text, re.MULTILINE):
         raise Unparsed("prompt echoed")
 
@@ -74,17 +82,20 @@ _REFUSAL = re.compile(
 
 
 def is_refusal(text: str) -> bool:
-    """Does a short reply say in its first words that the model will not do it?"""
+    """Return whether a short reply says in its first words that the model will not do it."""
+    # A long reply that opens with such words goes on to answer, as "I cannot compare them fully, but …".
     return len(text) < 600 and _REFUSAL.search(text[:160]) is not None
 
 
 def missing(text: str, what: str) -> Unparsed:
-    """Why a reply has no verdict of the sort `what`."""
-    return Unparsed("refusal" if is_refusal(text) else f"no {what}")
+    """Return the reason why a reply has no verdict of the sort `what`."""
+    if is_refusal(text):
+        return Unparsed("refusal")
+    return Unparsed(f"no {what}")
 
 
 def only(found: list[Any], text: str, what: str) -> Any:
-    """The one value that all of `found` agree on. Raises Unparsed."""
+    """Return the one value that all of `found` agree on. Raises Unparsed."""
     if not found:
         raise missing(text, what)
     if any(value != found[0] for value in found):
@@ -112,16 +123,20 @@ _DECODER = json.JSONDecoder(object_pairs_hook=_pairs, parse_constant=_no_constan
 
 
 def without_fence(text: str) -> str:
-    """The inside of a code fence, if the text has just one."""
+    """Return the inside of a code fence if the text has just one, else the text."""
     fences = re.findall(r"```[\w-]*[ \t]*\n?(.*?)```", text, re.DOTALL)
-    return fences[0].strip() if len(fences) == 1 else text
+    if len(fences) != 1:
+        return text
+    (inside,) = fences
+    return inside.strip()
 
 
 def json_value(text: str) -> Any:
-    """The text as one JSON value, in a fence or not, or as the same in Python's spelling. Raises Unparsed."""
+    """Read the text as one JSON value, in a fence or not, or as the same in Python's spelling. Raises Unparsed."""
     text = without_fence(text)
     start = re.search(r"[\[{]", text)
-    text = text[start.start() :].strip() if start else text
+    if start:
+        text = text[start.start() :].strip()
     try:
         value, end = _DECODER.raw_decode(text)
         if re.search(r"[\[{]", text[end:]):
@@ -145,7 +160,7 @@ def _python_value(text: str) -> Any:
 
 
 def take_objects(text: str) -> tuple[list[dict[str, Any]], str]:
-    """The JSON objects in a text, and the text without them. Raises Unparsed where one contradicts itself."""
+    """Return the JSON objects in a text, and the text without them. Raises Unparsed where one contradicts itself."""
     found, rest, at = [], "", 0
     for _ in range(JSON_TRIES):
         start = text.find("{", at)
@@ -161,7 +176,7 @@ def take_objects(text: str) -> tuple[list[dict[str, Any]], str]:
 
 
 def _object_at(text: str, start: int) -> tuple[dict[str, Any] | None, int]:
-    """(the object that begins at `start`, where it ends); (None, start + 1) if there is none."""
+    """Return (the object that begins at `start`, its end), or (None, start + 1) if there is none."""
     try:
         return _DECODER.raw_decode(text, start)
     except _TwiceError as key:
@@ -172,9 +187,16 @@ def _object_at(text: str, start: int) -> tuple[dict[str, Any] | None, int]:
         value = _python_value(text[start:end])
     except Unparsed:
         return None, start + 1
-    return (value, end) if isinstance(value, dict) else (None, start + 1)
+    if not isinstance(value, dict):
+        return None, start + 1
+    return value, end
 
 
 def named(objects: list[dict[str, Any]], names: tuple[str, ...]) -> list[Any]:
-    """The values under any of `names`, in any case, of all objects."""
-    return [value for each in objects for key, value in each.items() if str(key).strip().lower() in names]
+    """Return the values under any of `names`, in any case, of all objects."""
+    found = []
+    for each in objects:
+        for key, value in each.items():
+            if str(key).strip().lower() in names:
+                found.append(value)
+    return found

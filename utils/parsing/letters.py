@@ -25,10 +25,10 @@ _TIE_MARK = re.compile(rf"\b{_SAYS}\s*(?:is\s*:?|[:=])\s*{_OPEN}{_EQUAL}", re.IG
 
 
 class _Letters:
-    """The ways of naming one of `labels` in a reply, the clearest first."""
+    """The forms in which a reply can name one of `labels`, the clearest first."""
 
     def __init__(self, labels: Sequence[str]) -> None:
-        one = "|".join(re.escape(label.upper()) for label in labels)
+        one = "|".join([re.escape(label.upper()) for label in labels])
         ends = r"(?=\s*$|[)\]}>\"'.:,;!]|\s+(?:is|was|because|since|as|wins?|over|for)\b|\s+[-–—(])"
         better = r"(?:better|best|preferable|preferred|superior|stronger)"
         forms = {
@@ -46,26 +46,38 @@ class _Letters:
         self.strict = re.compile(rf"Answer: ({one})")
 
     def verdicts(self, text: str) -> list[str]:
-        """All labels that a text gives as its verdict. Raises Unparsed."""
+        """Return all labels that a text gives as its verdict. Raises Unparsed."""
         lines = [line.strip() for line in text.splitlines() if line.strip()]
-        bare = [_label(hit) for hit in map(self._forms["bare"].fullmatch, lines) if hit]
+        bare = []
+        for line in lines:
+            hit = self._forms["bare"].fullmatch(line)
+            if hit:
+                bare.append(_label(hit))
+        found = self._marks(text)
+        # A letter alone on a line in the middle may be a heading; at either end it is the verdict.
         at_an_end = any(self._forms["bare"].fullmatch(line) for line in lines[:1] + lines[-1:])
-        found = self._marks(text) + (bare if at_an_end or len(set(bare)) > 1 else [])
+        if at_an_end or len(set(bare)) > 1:
+            found += bare
+        # Weaker forms count only where a single label is mentioned and nothing speaks against it.
         if found or len(self._mentioned(text)) != 1 or _NEGATIVE.search(text):
             return found
-        noun, opening, sentence = (self._forms[name] for name in ("noun", "opening", "sentence"))
-        said = noun.fullmatch(lines[0]) or opening.match(text) or sentence.search(text)
-        return [_label(said)] if said else []
+        said = self._forms["noun"].fullmatch(lines[0]) or self._forms["opening"].match(text)
+        said = said or self._forms["sentence"].search(text)
+        if not said:
+            return []
+        return [_label(said)]
 
     def _marks(self, text: str) -> list[str]:
-        """Labels after words that announce a verdict."""
+        """Return the labels after words that announce a verdict."""
         found = []
         for mark in self._forms["mark"].finditer(text):
             before = text[: mark.start()].rsplit("\n", 1)[-1]
             after = text[mark.end() :].split("\n", 1)[0]
-            if _NEGATIVE.search(before):  # the worse answer is B
+            # "The worse answer is B" names the loser.
+            if _NEGATIVE.search(before):
                 continue
-            if self._mentioned(after) - {_label(mark)}:  # Answer: A or B
+            # "Answer: A or B" names both.
+            if self._mentioned(after) - {_label(mark)}:
                 raise Unparsed("different verdicts")
             found.append(_label(mark))
         return found
@@ -79,7 +91,8 @@ def _label(hit: re.Match) -> str:
 
 
 def _letter(text: str, labels: Sequence[str], tie: str | None, names: tuple[str, ...]) -> str:
-    """The label in a reply; `tie` is the label that words like `equally good` stand for."""
+    """Return the label in a reply. `tie` is the label for replies such as "equally good"; `names` are the keys of a
+    JSON reply."""
     text, letters = plain(text), _Letters(labels)
     strict = letters.strict.fullmatch(text)
     if strict:
@@ -87,8 +100,12 @@ def _letter(text: str, labels: Sequence[str], tie: str | None, names: tuple[str,
     objects, rest = take_objects(text)
     found = []
     for value in named(objects, names):
-        value = plain(value) if isinstance(value, str) else ""
-        said = letters.verdicts(value) or ([tie] if tie and _TIE.fullmatch(value.strip(" .!")) else [])
+        if not isinstance(value, str):
+            raise Unparsed("no verdict")
+        value = plain(value)
+        said = letters.verdicts(value)
+        if not said and tie and _TIE.fullmatch(value.strip(" .!")):
+            said = [tie]
         if not said:
             raise Unparsed("no verdict")
         found += said
@@ -100,57 +117,74 @@ def _letter(text: str, labels: Sequence[str], tie: str | None, names: tuple[str,
 
 @parser("preference", version=1)
 def preference(text: str, labels: Sequence[str] = ("A", "B", "C")) -> str:
-    """a | b | tie: `Answer: A`, {"preference": "A"}. `labels` name the first, the second and, if given, a tie."""
-    tie = labels[2].upper() if len(labels) > 2 else None
-    label = _letter(text, labels, tie, ("preference", "preferred", "answer", "verdict", "choice", "winner"))
-    return ("a", "b", "tie")[[each.upper() for each in labels].index(label)]
+    """Read a | b | tie: `Answer: A`, {"preference": "A"}. `labels` name the first, the second and, if given, a tie."""
+    verdict_of = {label.upper(): verdict for label, verdict in zip(labels, ("a", "b", "tie"), strict=False)}
+    tie = None
+    if len(labels) > 2:
+        tie = labels[2].upper()
+    names = ("preference", "preferred", "answer", "verdict", "choice", "winner")
+    return verdict_of[_letter(text, labels, tie, names)]
 
 
 @parser("explain", version=1)
 def explain(text: str, labels: Sequence[str] = ("A", "B", "C")) -> str:
-    """One of the labels of a multiple choice: `Answer: B`."""
-    return _letter(text, labels, None, ("answer", "choice", "aspect", "explain"))
+    """Read one of the labels of a multiple choice: `Answer: B`."""
+    return _letter(text, labels, tie=None, names=("answer", "choice", "aspect", "explain"))
 
 
 @parser("order", version=1)
 def order(text: str, count: int) -> list[list[int]]:
-    """Answers from best to worst as groups of equals: `Order: B > A = D > C` is [[1], [0, 3], [2]]."""
+    """Read answers from best to worst as groups of equals: `Order: B > A = D > C` is [[1], [0, 3], [2]]."""
     text = plain(text)
     objects, rest = take_objects(text)
-    found = [_chain(value, count) for value in map(_as_chain, named(objects, ("order", "ranking")))]
+    chains = [_as_chain(value) for value in named(objects, ("order", "ranking"))]
     labelled = re.findall(r"\b(?:order|ranking)\b\s*(?:is)?\s*[:=]\s*(.+)", rest, re.IGNORECASE)
-    chains = labelled or [line for line in rest.splitlines() if ">" in line]
-    return only(found + [_chain(each, count) for each in chains] or _listed(rest, count), text, "order")
+    chains += labelled or [line for line in rest.splitlines() if ">" in line]
+    found = [_chain(chain, count) for chain in chains]
+    return only(found or _listed(rest, count), text, "order")
 
 
 def _as_chain(value: Any) -> str:
-    """A JSON value of an order as a chain."""
-    if isinstance(value, list):
-        return " > ".join(" = ".join(map(str, each)) if isinstance(each, list) else str(each) for each in value)
-    return str(value)
+    """Return a JSON value of an order as a chain."""
+    if not isinstance(value, list):
+        return str(value)
+    groups = []
+    for group in value:
+        if isinstance(group, list):
+            group = " = ".join(map(str, group))
+        groups.append(str(group))
+    return " > ".join(groups)
 
 
 def _chain(text: str, count: int) -> list[list[int]]:
+    """Read a chain such as `B > A = C`. Raises Unparsed unless it holds each of the `count` letters once."""
     text = re.sub(rf"\b{_NOUN}\b|[\s()\[\]\"']", "", text, flags=re.IGNORECASE).rstrip(".!")
     if "," in text and not re.search("[>=]", text):
         text = text.replace(",", ">")
     if not re.fullmatch(r"[A-Za-z](?:[>=][A-Za-z])*", text):
         raise Unparsed("no order")
-    groups = [[string.ascii_uppercase.index(each.upper()) for each in group.split("=")] for group in text.split(">")]
-    flat = sorted(number for group in groups for number in group)
-    if flat[-1] >= count:
+    groups, flat = [], []
+    for group in text.split(">"):
+        numbers = [string.ascii_uppercase.index(letter.upper()) for letter in group.split("=")]
+        groups.append(sorted(numbers))
+        flat += numbers
+    if max(flat) >= count:
         raise Unparsed("unknown letter")
     if len(set(flat)) < len(flat):
         raise Unparsed("letter repeated")
     if len(flat) < count:
         raise Unparsed("letter missing")
-    return [sorted(group) for group in groups]
+    return groups
 
 
 def _listed(text: str, count: int) -> list[list[list[int]]]:
-    """The order of a numbered list with nothing else in it."""
-    lines = [line for line in text.splitlines() if line.strip()]
-    items = [re.fullmatch(rf"\s*(\d+)[.):]\s*(?i:{_NOUN}\s*)?\(?([A-Za-z])\)?\W*", line) for line in lines]
-    if not all(items) or [int(item[1]) for item in items] != list(range(1, count + 1)):
+    """Return the order of a numbered list with nothing else in it, or nothing."""
+    letters = []
+    for line in filter(str.strip, text.splitlines()):
+        item = re.fullmatch(rf"\s*(\d+)[.):]\s*(?i:{_NOUN}\s*)?\(?([A-Za-z])\)?\W*", line)
+        if not item or int(item[1]) != len(letters) + 1:
+            return []
+        letters.append(item[2])
+    if len(letters) != count:
         return []
-    return [_chain(" > ".join(item[2] for item in items), count)]
+    return [_chain(" > ".join(letters), count)]

@@ -1,4 +1,4 @@
-"""Ratings: the number that a judge gave, and no other number of its reply."""
+"""Parser of ratings: the number that a judge gave, and no other number of its reply."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from utils.parsing.base import Unparsed, named, only, parser, plain, take_object
 WORDS = {"one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9, "ten": 10}
 _WORD = "|".join(WORDS)
 _NUMBER = r"[-+]?\d+(?:\.\d+)?"
-_ALONE = rf"(?![\w%+]|[.,]\d|\s*[-–~]\s*\d|\s*(?:or|to|and)\s+(?:\d|{_WORD}))"  # not 6,5 nor 5-6 nor `5 or 6`
+# Not 6,5 nor 5-6 nor "5 or 6": none of them is one number.
+_ALONE = rf"(?![\w%+]|[.,]\d|\s*[-–~]\s*\d|\s*(?:or|to|and)\s+(?:\d|{_WORD}))"
 _VALUE = rf"(?P<n>{_NUMBER}|{_WORD}){_ALONE}(?:\s*\(?\s*(?:/|out of|of)\s*(?P<of>{_NUMBER}))?"
 _LABELLED = re.compile(
     rf"\b(?:rating|ratings|score)\b(?:\s*\([^)\n]{{0,20}}\))?\s*(?:is|was|of|would be)?\s*[:=]?\s*[\[(\"']*{_VALUE}",
@@ -25,7 +26,7 @@ _BARE = re.compile(rf"[\s(\[\"'<]*{_VALUE}[\s)\]\"'>.!]*", re.IGNORECASE)
 
 @parser("rating", version=1)
 def rating(text: str, low: float, high: float) -> float | int:
-    """A number from low to high: `Rating: 6`, {"rating": 6}, a first line that is a number; 6/7 when 7 is `high`."""
+    """Read a number from low to high: `Rating: 6`, {"rating": 6}, a number as the first line; 6/7 where 7 is `high`."""
     text = plain(text)
     strict = re.fullmatch(rf"Rating: ({_NUMBER})", text)
     if strict:
@@ -46,7 +47,9 @@ def _from_json(value: Any, low: float, high: float) -> float | int:
 
 
 def _in_words(text: str, low: float, high: float) -> list[float | int]:
-    scale = rf"\(?\b{low:g}\s*(?:[-–]|to)\s*{high:g}\b\)?"  # what a judge says of the scale is no rating
+    """Return the ratings that a text states in words."""
+    # A judge that repeats the scale ("from 1 to 7") does not rate with it.
+    scale = rf"\(?\b{low:g}\s*(?:[-–]|to)\s*{high:g}\b\)?"
     text = re.sub(scale, "", text)
     found = []
     for mark in [*_LABELLED.finditer(text), *_SPOKEN.finditer(text)]:
@@ -54,10 +57,13 @@ def _in_words(text: str, low: float, high: float) -> list[float | int]:
         if re.search(r"\d", rest):
             raise Unparsed("different ratings")
         found.append(_in_range(mark["n"], mark["of"], low, high))
+    # Lines that are a number alone count where the first line is one; further down they may number a list.
     lines = [line for line in text.splitlines() if line.strip()]
-    bare = [_BARE.fullmatch(line) for line in lines]
-    if bare and bare[0]:
-        found += [_in_range(each["n"], each["of"], low, high) for each in bare if each]
+    if lines and _BARE.fullmatch(lines[0]):
+        for line in lines:
+            bare = _BARE.fullmatch(line)
+            if bare:
+                found.append(_in_range(bare["n"], bare["of"], low, high))
     return found
 
 
@@ -67,4 +73,6 @@ def _in_range(number: float | str, of: str | None, low: float, high: float) -> f
         raise Unparsed("another scale")
     if not low <= value <= high:
         raise Unparsed("out of range")
-    return int(value) if value.is_integer() else value
+    if value.is_integer():
+        return int(value)
+    return value

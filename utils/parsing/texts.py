@@ -1,11 +1,11 @@
-"""Replies that are texts, or JSON documents."""
+"""Parsers of replies that are texts or JSON documents."""
 
 from __future__ import annotations
 
 import re
 from typing import Any
 
-from utils.parsing.base import Unparsed, is_refusal, json_value, parser, refuse_echo
+from utils.parsing.base import Unparsed, is_refusal, json_value, missing, parser, refuse_echo
 
 _TRIGGER = re.compile(
     r"(?<![`\"'“])\*{0,2}\bA better (?:answer|response|summary) is\*{0,2}\s*:\s*\*{0,2}(?![`\"'”])", re.IGNORECASE
@@ -27,13 +27,14 @@ TURN = (SPOKEN, "Evaluation of Student Response", "Action Based on Evaluation", 
 
 @parser("completion", version=1)
 def completion(text: str) -> str:
-    """The text itself. What a teacher declines to do is an answer, too."""
+    """Return the text itself."""
+    # A teacher that declines has answered, too: its words are what a student should learn.
     return text
 
 
 @parser("critique", version=1)
 def critique(text: str) -> str:
-    """Free text. Raises Unparsed for a refusal or the prompt itself."""
+    """Return free text. Raises Unparsed for a refusal or the prompt itself."""
     refuse_echo(text)
     if is_refusal(text):
         raise Unparsed("refusal")
@@ -42,10 +43,11 @@ def critique(text: str) -> str:
 
 @parser("refinement", version=1)
 def refinement(text: str) -> str:
-    """What follows the last `A better answer is:` (or response, summary). A trigger in quotes is the prompt's."""
+    """Return what follows the last `A better answer is:` (or response, summary)."""
+    # A trigger in quotes repeats the prompt; _TRIGGER does not match it.
     marks = list(_TRIGGER.finditer(text))
     if not marks:
-        raise Unparsed("refusal" if is_refusal(text) else "no trigger")
+        raise missing(text, "trigger")
     answer = re.sub(r"\ATL;DR:", "", text[marks[-1].end() :].strip()).strip()
     if not answer:
         raise Unparsed("nothing after the trigger")
@@ -54,18 +56,18 @@ def refinement(text: str) -> str:
 
 @parser("improve", version=1)
 def improve(text: str) -> str:
-    """A rewritten answer without what models write around it.
+    """Return a rewritten answer without what models write around it.
 
-    Paragraphs from the first that speaks of the answer or opens another turn are cut, and a first one that repeats the
-    question. A label in front of the answer is taken off (source A loses such an answer)."""
+    A first paragraph that repeats the question is cut, and all paragraphs from the first that speaks of the answer or
+    opens another turn. A label in front of the answer is taken off."""
     refuse_echo(text)
     if is_refusal(text):
         raise Unparsed("refusal")
     paragraphs = re.split(r"\n\s*\n", text)
     if paragraphs[0].startswith("Human:"):
         paragraphs = paragraphs[1:]
-    if paragraphs:
-        paragraphs[0] = _LEAD.sub("", paragraphs[0], count=1) if _LEAD.match(paragraphs[0]) else paragraphs[0]
+    if paragraphs and _LEAD.match(paragraphs[0]):
+        paragraphs[0] = _LEAD.sub("", paragraphs[0], count=1)
     kept = []
     for paragraph in paragraphs:
         if _AFTERWARDS.search(paragraph):
@@ -79,7 +81,7 @@ def improve(text: str) -> str:
 
 @parser("problem", version=1)
 def problem(text: str) -> dict[str, Any]:
-    """A tutoring problem with its subproblems, as JSON."""
+    """Read a tutoring problem with its subproblems, as JSON."""
     value = _document(text)
     _need(value, PROBLEM)
     if not isinstance(value["SubProblems"], list) or not value["SubProblems"]:
@@ -91,7 +93,7 @@ def problem(text: str) -> dict[str, Any]:
 
 @parser("conversation", version=1)
 def conversation(text: str) -> list[dict[str, Any]]:
-    """A mock tutoring dialogue: a JSON list of turns, each the student's words and the tutor's coded ones."""
+    """Read a mock tutoring dialogue: a JSON list of turns, each the student's words and the tutor's coded ones."""
     value = _document(text)
     if not isinstance(value, list) or not value:
         raise Unparsed("not a list of turns")

@@ -1,1 +1,1 @@
-"""Train on the model's own answers: rollouts, rewards, advantages and the trainer of PPO."""
+"""Train on the policy's own answers (PPO): rollouts, their models and rewards, advantages, the steps of the trainer."""

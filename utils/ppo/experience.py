@@ -1,12 +1,15 @@
-"""What a rollout leaves to learn from: answers of the policy with numbers for their tokens, of all ranks together.
+"""What a step of PPO learns from: answers of the policy with numbers for their tokens, of all ranks together.
 
 Legend: N answer tokens of several answers laid end to end, A answers, k answers of a prompt.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -21,123 +24,162 @@ from utils.tokens.group import Group
 class Rollout:
     """One prompt, its k answers, and numbers of their tokens [N] or of the answers [k]."""
 
-    slot: int
-    row: int
+    slot: int  # number of the prompt in the run
+    row: int  # number of the prompt in its store
     group: Group
     texts: list[str]
     finished: list[bool]  # ended by the end token, not by a limit
-    old: np.ndarray  # log π of each token, of the policy that drew it
-    reference: np.ndarray | None = None  # log ρ
-    values: np.ndarray | None = None
-    scores: np.ndarray | None = None  # [k]
-    truth: np.ndarray | None = None  # [k]
+    old_logprobs: np.ndarray  # log π of each token, of the policy that drew it
+    reference_logprobs: np.ndarray | None = None  # log ρ
+    values: np.ndarray | None = None  # of the critic, before each token
+    scores: np.ndarray | None = None  # [k], of the reward
+    true_rewards: np.ndarray | None = None  # [k], of --true_reward_fn
 
 
-@dataclass
+@dataclass(frozen=True)
 class Experience:
-    """All ranks' rollouts of one iteration, as float32 tensors on the CPU; advantages, returns and weights are made of
-    the rest by the algorithm."""
+    """All ranks' rollouts of one step, as float32 tensors on the CPU."""
 
     rollouts: list[Rollout]
-    advantages: Tensor = field(init=False)
-    returns: Tensor = field(init=False)
-    weights: Tensor = field(init=False)  # [N] of each token in a loss; 0 for tokens that are not learned from
+    finished: Tensor  # [A] bool
+    old_logprobs: Tensor  # [N]
+    reference_logprobs: Tensor | None  # [N]
+    values: Tensor | None  # [N]; None without a critic
+    scores: Tensor | None  # [A]
+    true_rewards: Tensor | None  # [A]
 
-    def __post_init__(self) -> None:
-        self.lengths = [len(answer) for r in self.rollouts for answer in r.group.answers]
-        self.sizes = [len(r.group.answers) for r in self.rollouts]
-        self.finished = torch.tensor([f for r in self.rollouts for f in r.finished])
-        for name in ("old", "reference", "values", "scores", "truth"):
-            parts = [getattr(rollout, name) for rollout in self.rollouts]
-            setattr(self, name, None if parts[0] is None else torch.from_numpy(np.concatenate(parts)).float())
-        ends = np.cumsum([sum(map(len, r.group.answers)) for r in self.rollouts])
-        self._spans = list(zip([0, *ends[:-1].tolist()], ends.tolist(), strict=True))
+    @cached_property
+    def lengths(self) -> list[int]:
+        """Tokens of each answer."""
+        return [len(answer) for rollout in self.rollouts for answer in rollout.group.answers]
 
-    @property
-    def learned(self) -> Tensor:
-        """[N] True for tokens that are learned from."""
-        return self.weights > 0
+    @cached_property
+    def answers_per_prompt(self) -> list[int]:
+        """Answers of each prompt."""
+        return [len(rollout.group.answers) for rollout in self.rollouts]
 
-    @property
-    def units(self) -> list[int]:
-        """What a loss is averaged over: of each rollout the sum of its weights, a number of tokens or of answers."""
-        return [round(float(self.of_rollout(i, self.weights).sum())) for i in range(len(self.rollouts))]
+    @cached_property
+    def _tokens_per_prompt(self) -> list[int]:
+        return [sum(map(len, rollout.group.answers)) for rollout in self.rollouts]
 
-    @property
-    def ends(self) -> Tensor:
+    @cached_property
+    def last_tokens(self) -> Tensor:
         """Place of each answer's last token, [A]."""
         return torch.tensor(self.lengths).cumsum(0) - 1
 
     def sums(self, values_N: Tensor) -> Tensor:
-        """Sum over each answer's tokens, [A]."""
+        """Return the sum over each answer's tokens, [A]."""
         return torch.stack([part.sum() for part in values_N.split(self.lengths)])
 
-    def of_tokens(self, values_A: Tensor) -> Tensor:
-        """An answer's number at each of its tokens, [N]."""
+    def at_tokens(self, values_A: Tensor) -> Tensor:
+        """Return an answer's number at each of its tokens, [N]."""
         return values_A.repeat_interleave(torch.tensor(self.lengths))
 
-    def of_rollout(self, number: int, values_N: Tensor) -> Tensor:
-        return values_N[slice(*self._spans[number])]
+    def by_rollout(self, values_N: Tensor) -> tuple[Tensor, ...]:
+        """Return the numbers of each rollout's tokens."""
+        return values_N.split(self._tokens_per_prompt)
 
-    def of(self, batch: Batch, values_N: Tensor) -> Tensor:
-        """The numbers of a batch's tokens, in the order of its targets; batch.rows are numbers of rollouts."""
-        found: list[Tensor] = []
+    def in_batch(self, batch: Batch, values_N: Tensor) -> Tensor:
+        """Return the numbers of a batch's tokens, in the order of its targets; batch.rows are numbers of rollouts."""
+        of_rollouts, found = self.by_rollout(values_N), []
         for row, part in zip(batch.rows, batch.parts, strict=True):
-            of_answers = self.of_rollout(row, values_N).split([len(a) for a in self.rollouts[row].group.answers])
-            found += of_answers if part is None else [of_answers[k] for k in part]
+            if part is None:
+                found.append(of_rollouts[row])
+                continue
+            of_answers = of_rollouts[row].split([len(answer) for answer in self.rollouts[row].group.answers])
+            found += [of_answers[k] for k in part]
         return torch.cat(found).to(batch.targets.device)
 
-    def where_learned(self, batch: Batch, values_N: Tensor, rollout_N: Tensor) -> Tensor:
-        """The model's numbers of tokens that are learned from, the rollout's of the others: no gradient flows through
-        those, whatever a loss makes of them (0 times an infinite ratio is NaN)."""
-        return torch.where(self.of(batch, self.learned), values_N, rollout_N)
+
+@dataclass(frozen=True)
+class Targets:
+    """What the models learn of an experience: float32 tensors on the CPU."""
+
+    weights: Tensor  # [N] of each token in a loss; 0 for tokens that are not learned from
+    advantages: Tensor  # [N]
+    returns: Tensor | None = None  # [N]; None without a critic
+    metrics: dict[str, float] = dataclasses.field(default_factory=dict)
+
+    @cached_property
+    def learned(self) -> Tensor:
+        """Return [N] True for tokens that are learned from."""
+        return self.weights > 0
 
 
-def facts_of(experience: Experience) -> dict[str, float]:
-    """What can be said of answers before anything is learned from them."""
-    log_ratio_N = experience.old - experience.reference
-    facts = {
-        "score": experience.scores.mean(), "kl": experience.sums(log_ratio_N).mean(), "entropy": -experience.old.mean(),
-        "length": torch.tensor(experience.lengths).float().mean(), "finished": experience.finished.float().mean(),
-    }  # fmt: skip
-    if experience.truth is not None:
-        facts["true_score"] = experience.truth.mean()
-    return {name: float(value) for name, value in facts.items()}
+def experience_of(rollouts: list[Rollout]) -> Experience:
+    """Return the rollouts' numbers, laid end to end."""
+
+    def joined(name: str) -> Tensor | None:
+        parts = [getattr(rollout, name) for rollout in rollouts]
+        return None if parts[0] is None else torch.from_numpy(np.concatenate(parts)).float()
+
+    finished = torch.tensor([ended for rollout in rollouts for ended in rollout.finished])
+    names = ("old_logprobs", "reference_logprobs", "values", "scores", "true_rewards")
+    return Experience(rollouts, finished, *map(joined, names))
 
 
-class Running:
+def summary_of(experience: Experience) -> dict[str, float]:
+    """Return means over the answers: score, KL to the reference (nats of an answer), entropy (nats of a token), length,
+    and the share that is finished."""
+    log_ratio_N = experience.old_logprobs - experience.reference_logprobs
+    means = {
+        "score": experience.scores.mean(),
+        "kl": experience.sums(log_ratio_N).mean(),
+        "entropy": -experience.old_logprobs.mean(),
+        "length": torch.tensor(experience.lengths).float().mean(),
+        "finished": experience.finished.float().mean(),
+    }
+    if experience.true_rewards is not None:
+        means["true_score"] = experience.true_rewards.mean()
+    return {name: float(value) for name, value in means.items()}
+
+
+class RunningMoments:
     """Mean and variance of all scores so far (Chan, Golub and LeVeque 1983); part of a resume."""
+
+    # A checkpoint keeps vars() of this object: another name of an attribute is another format.
 
     def __init__(self) -> None:
         self.count, self.mean, self.squares = 0, 0.0, 0.0
 
     def normalised(self, scores_A: Tensor) -> Tensor:
-        """Take the scores in, then give them minus the mean, over the standard deviation."""
+        """Take the scores in, then return them minus the mean, over the standard deviation."""
         count, values = len(scores_A), scores_A.double()
         delta, total = float(values.mean()) - self.mean, self.count + count
         self.squares += float((values - values.mean()).square().sum()) + delta**2 * self.count * count / total
         self.mean, self.count = self.mean + delta * count / total, total
+        # 1e-6: all scores so far may be equal.
         return (scores_A - self.mean) / (math.sqrt(self.squares / total) + 1e-6)
 
 
-def rewards_of(x: Experience, options: PPOArguments, running: Running) -> Tensor:
-    """What an answer's score becomes: sigmoid, normalised, scaled, clipped, less the penalty of the unfinished. [A]"""
-    rewards_A = x.scores
+def rewards_of(experience: Experience, options: PPOArguments, moments: RunningMoments) -> Tensor:
+    """Return what each answer's score becomes, [A]: sigmoid, normalised, scaled, clipped, less the penalty of the
+    unfinished."""
+    rewards_A = experience.scores
     if options.sigmoid_scores:
         rewards_A = rewards_A.sigmoid()
     if options.normalize_scores:
-        rewards_A = running.normalised(rewards_A)
+        rewards_A = moments.normalised(rewards_A)
     rewards_A = rewards_A * options.score_scale
     if options.score_clip:
         rewards_A = rewards_A.clamp(-options.score_clip, options.score_clip)
+    # After the clip, which would take the penalty from the lowest scores.
     if options.unfinished == "penalty":
-        rewards_A = rewards_A - options.unfinished_penalty * (~x.finished)
+        rewards_A = rewards_A - options.unfinished_penalty * (~experience.finished)
     return rewards_A
 
 
-def weights_of(x: Experience, options: PPOArguments) -> Tensor:
-    """Weight of each token in a loss, [N]: 1, or 1 over the length of its answer; 0 in answers not learned from."""
-    learned_A = x.finished.float() if options.unfinished == "mask" else torch.ones(len(x.lengths))
+def weights_of(experience: Experience, options: PPOArguments) -> Tensor:
+    """Return the weight of each token in a loss, [N]: 1, or 1 over the length of its answer; 0 in answers that are not
+    learned from."""
+    weights_A = torch.ones(len(experience.lengths))
+    if options.unfinished == "mask":
+        weights_A = experience.finished.float()
     if options.loss_average == "answer":
-        learned_A = learned_A / torch.tensor(x.lengths)
-    return x.of_tokens(learned_A)
+        weights_A = weights_A / torch.tensor(experience.lengths)
+    return experience.at_tokens(weights_A)
+
+
+def units_of(experience: Experience, weights_N: Tensor) -> Sequence[int]:
+    """Return what a loss is averaged over: of each rollout the sum of its weights, a number of tokens or of answers."""
+    return [round(float(weights.sum())) for weights in experience.by_rollout(weights_N)]

@@ -1,4 +1,4 @@
-"""Where rewards come from: a reward model's folder, a Python function, an HTTP service. All say one number an answer.
+"""Where rewards come from: a reward model's folder, a Python function, an HTTP service. All give one number an answer.
 
 reward(judged) -> [[score of each answer], ...]      judged: list of Judged, one for each prompt
 """
@@ -15,8 +15,9 @@ import traceback
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from torch import nn
 
@@ -24,9 +25,10 @@ from utils import raw_datasets
 from utils.arguments.options import DataArguments
 from utils.engine import ranks
 from utils.errors import UserError
-from utils.model.passes import measure
+from utils.model.measure import measure
 from utils.records import Answer, Record
 from utils.tokens.group import Group
+from utils.tokens.store import TokenStore
 
 TIMEOUT = 120.0  # seconds for an answer of the service; it is asked TRIES times
 TRIES = 3
@@ -45,7 +47,7 @@ Reward = Callable[[Sequence[Judged]], list[list[float]]]
 
 @contextlib.contextmanager
 def at_hand(model: Any) -> Iterator[None]:
-    """A model that waits in CPU memory comes to the device, and goes back."""
+    """Context in which a model that waits in CPU memory is on the device."""
     waits = isinstance(model, nn.Module) and not hasattr(model, "optimizer") and ranks.device().type != "cpu"
     waits = waits and next(model.parameters()).device.type == "cpu"
     if waits:
@@ -58,7 +60,16 @@ def at_hand(model: Any) -> Iterator[None]:
 
 
 def of_model(model: Any, packed: bool, limits: dict[str, int]) -> Reward:
-    """Scores of a reward model; limits: of forward passes, as measure() takes them. A collective under ZeRO-3."""
+    """Return the reward that a model gives.
+
+    Args:
+        model: a reward model, called with a Batch.
+        packed: whether it reads packed rows.
+        limits: the most groups and tokens of a forward pass, as measure() takes them.
+
+    Returns:
+        The reward; calling it is a collective under ZeRO-3.
+    """
 
     def scores(judged: Sequence[Judged]) -> list[list[float]]:
         with at_hand(model):
@@ -69,7 +80,8 @@ def of_model(model: Any, packed: bool, limits: dict[str, int]) -> Reward:
 
 
 def of_function(name: str) -> Reward:
-    """module:function or FILE.py:function, which takes a Record and returns a number for each of its answers."""
+    """Return the reward of module:function or FILE.py:function, which takes a Record and returns a number for each of
+    its answers."""
     function = _function(name)
 
     def score(judged: Judged) -> list[float]:
@@ -118,7 +130,7 @@ def _function(name: str) -> Callable[[Record], Sequence[float]]:
 
 
 def of_service(url: str) -> Reward:
-    """An HTTP service, which is sent every record of a rollout in one POST."""
+    """Return the reward of an HTTP service, which is sent every record of a rollout in one POST."""
     if not url.startswith(("http://", "https://")):
         raise UserError(f"--reward_url {url}: expected http:// or https://")
 
@@ -137,6 +149,7 @@ def of_service(url: str) -> Reward:
 
 def _post(request: urllib.request.Request, url: str) -> Any:
     local = request.host.split(":")[0] in ("127.0.0.1", "localhost")
+    # Past the proxy that the environment may name: it cannot reach the services of this machine.
     opener = urllib.request.build_opener(*([urllib.request.ProxyHandler({})] if local else []))
     for attempt in range(1, TRIES + 1):
         try:
@@ -160,17 +173,32 @@ def _checked(values: Sequence[float], judged: Judged, name: str) -> list[float]:
     return numbers
 
 
-class Prompts:
-    """The text of a store's prompts, for rewards that read text: made of the data again, once, when first asked."""
+class PromptSet:
+    """The prompts of a split: as tokens in `store`, and as text for rewards that read text, which is read from the data
+    once, when it is first asked for.
 
-    def __init__(self, data: DataArguments, split: str, seed: int, store) -> None:
-        self.data, self.split, self.seed, self.store, self._prompts = data, split, seed, store, None
+    Args:
+        data: the data sets that the store was made of.
+        split: which of their splits.
+        seed: of their mixture.
+        store: the prompts as tokens.
+    """
+
+    def __init__(self, data: DataArguments, split: Literal["train", "eval"], seed: int, store: TokenStore) -> None:
+        self.store = store
+        self._data, self._split, self._seed = data, split, seed
+
+    def __len__(self) -> int:
+        return len(self.store)
+
+    @cached_property
+    def _records(self) -> list[Record]:
+        """Of the store's prompts, in its order."""
+        mixture = iter(raw_datasets.open_mixture(self._data, self._split, 3, self._seed))
+        # the store left some records out and kept the order of the others; files may give an id to other prompts
+        return [next(record for record in mixture if record.id == name) for name in self.store.record_ids]
 
     def record(self, row: int, texts: Sequence[str], finished: Sequence[bool]) -> Record:
-        if self._prompts is None:
-            mixture = iter(raw_datasets.open_mixture(self.data, self.split, 3, self.seed))
-            # the store left some records out and kept the order of the others; files may give an id to other prompts
-            self._prompts = [next(r for r in mixture if r.id == name) for name in self.store.record_ids]
-        known = self._prompts[row]
+        """Return prompt `row` with these answers."""
         answers = tuple(Answer(t, finished=f) for t, f in zip(texts, finished, strict=True))
-        return dataclasses.replace(known, answers=answers, verdicts=())
+        return dataclasses.replace(self._records[row], answers=answers, verdicts=())

@@ -28,13 +28,35 @@ for _module in pkgutil.iter_modules(__path__):
 
 
 def open_mixture(data: DataArguments, split: Literal["train", "eval"], stage: int, seed: int) -> Mixture:
-    """The records of a stage (1, 2 or 3) for training or evaluation. Raises UserError for what can be seen at once:
-    a missing file, an unknown class, a share of zero. What stands in the rows is checked as they are read."""
-    return Mixture(data, split, stage, seed)
+    """Return the records of a stage for training or evaluation.
+
+    Args:
+        data: the options of the data.
+        split: train | eval.
+        stage: 1, 2 or 3.
+        seed: of what is drawn.
+
+    Returns:
+        The records; their rows are checked as they are read.
+
+    Raises:
+        UserError: what can be seen at once: a missing file, an unknown class, a share of zero.
+    """
+    return Mixture(data, split=split, stage=stage, seed=seed)
 
 
 def records_of(spec: str, columns: Sequence[str] = (), on_bad_row: str = "error", seed: int = 0) -> Iterator[Record]:
-    """Every record of one [CLASS:]PATH_OR_NAME[=WEIGHT|=Nrows]: undivided, train before test, ties kept."""
+    """Return every record of one data set: undivided, train before test, ties kept.
+
+    Args:
+        spec: [CLASS:]PATH_OR_NAME[=WEIGHT|=Nrows].
+        columns: OURS=THEIRS of --columns.
+        on_bad_row: error | skip.
+        seed: of the rows that a weight draws.
+
+    Returns:
+        The records.
+    """
     parsed = Spec.of(spec)
     return iter(weighted(_records_of(parsed, columns, on_bad_row), parsed, f"weight {seed}"))
 
@@ -43,6 +65,6 @@ def _records_of(spec: Spec, columns: Sequence[str], on_bad_row: str) -> Iterator
     source = open_source(spec.path)
     for test, there in ((False, source.has_train), (True, source.has_test)):
         if there:
-            reader = Reader(spec, source, test, renaming(list(columns)), on_bad_row)
+            reader = Reader(spec, source, test=test, renamed=renaming(list(columns)), on_bad_row=on_bad_row)
             reader.open()
             yield from reader.records()

@@ -15,14 +15,18 @@ class Alpaca(RawDataset):
 
     @staticmethod
     def record(row, where):
-        """The pair if there is one (output is then kept in meta), else output as the answer, else the prompt alone."""
+        """Return the pair if there is one (output is then kept in meta), else output as the answer, else the prompt
+        alone."""
         content = text(row, "instruction", where=where)
         if row.get("input") is not None and text(row, "input", where=where).strip():
-            content += f"\n\n### Input:\n{row['input']}"  # the words of the alpaca template, which finds them again
+            # The words of the alpaca template, which finds them again.
+            content += f"\n\n### Input:\n{row['input']}"
         prompt = (Message("user", content),)
         if "chosen" in row or "rejected" in row:
-            chosen, rejected = (text(row, name, where=where) for name in ("chosen", "rejected"))
+            chosen, rejected = text(row, "chosen", where=where), text(row, "rejected", where=where)
             meta = rest(row, ("instruction", "input", "chosen", "rejected"))
             return comparison(prompt, chosen, rejected, where=where, meta=meta)
-        answers = (Answer(text(row, "output", where=where)),) if "output" in row else ()
+        answers = ()
+        if "output" in row:
+            answers = (Answer(text(row, "output", where=where)),)
         return Record(prompt, answers, where=where, meta=rest(row, Alpaca.columns))

@@ -7,7 +7,8 @@ from utils.raw_datasets.instructions import optional
 from utils.records import Answer, Message, Record, RecordError, Verdict
 
 TIE, FAILED = 0, None  # as they are written; 1.5 is a tie as well, -1 and NaN are failures
-NOISE = 0.01  # how far from its value a preference may lie: averages of log-probs give 1.0000048
+# How far from 0, 1, 1.5 and 2 a preference may be: AlpacaEval's averages of log-probs give 1.0000048.
+NOISE = 0.01
 
 
 @raw_dataset("annotations")
@@ -22,24 +23,28 @@ class Annotations(RawDataset):
 
     @staticmethod
     def record(row, where):
-        """A preference that is not simply 1, 2, 0 or null is kept in meta as it was."""
-        models = [optional(row, f"generator_{n}", where) or None for n in (1, 2)]
-        models[1] = models[1] or optional(row, "generator", where) or None
-        texts = [text(row, f"output_{n}", where=where) for n in (1, 2)]
+        """Read the two outputs and the preference. One that is not simply 1, 2, 0 or null is kept in meta as it was."""
+        first_model = optional(row, "generator_1", where) or None
+        # Files of one model against a reference name the model in `generator` alone.
+        second_model = optional(row, "generator_2", where) or optional(row, "generator", where) or None
+        first = Answer(text(row, "output_1", where=where), first_model)
+        second = Answer(text(row, "output_2", where=where), second_model)
         if "preference" not in row:
             raise RecordError(f"{where}: no column 'preference'; found the columns {', '.join(row)}")
         preferred = preference(row["preference"], where)
         meta = rest(row, (*Annotations.columns, "generator"))
         if row["preference"] != written(preferred):
-            meta["preference"] = row["preference"] if row["preference"] == row["preference"] else None
+            meta["preference"] = row["preference"]
+            # NaN is no JSON, and the meta is written as JSON.
+            if row["preference"] != row["preference"]:
+                meta["preference"] = None
         verdict = Verdict(0, 1, preferred, judge=optional(row, "annotator", where) or None)
-        answers = tuple(Answer(content, model) for content, model in zip(texts, models, strict=True))
         prompt = (Message("user", text(row, "instruction", where=where)),)
-        return Record(prompt, answers, (verdict,), where=where, meta=meta)
+        return Record(prompt, (first, second), (verdict,), where=where, meta=meta)
 
 
 def preference(value, where: str) -> str:
-    """a | b | tie | failed. Raises RecordError."""
+    """Return a | b | tie | failed. Raises RecordError."""
     if value is None or value in (-1, FAILED) or value != value:
         return "failed"
     number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
@@ -51,4 +56,5 @@ def preference(value, where: str) -> str:
 
 
 def written(preferred: str) -> int | None:
+    """Return the number of a verdict in these files."""
     return {"a": 1, "b": 2, "tie": TIE}.get(preferred, FAILED)

@@ -15,10 +15,11 @@ class _ByPrompt(NamedOnly):
 
     @staticmethod
     def read(path: Path, on_bad: OnBad | None = None) -> Rows:
-        """{prompt, answers} of each key and its value."""
+        """Yield {prompt, answers} of each key and its value."""
         for row, where in read_jsonl(path, on_bad):
             if not isinstance(row, dict):
                 raise RecordError(f"{where}: found {type(row).__name__}; expected one object with a prompt to each key")
+            # The number of the key stands for a line's: the whole object may be one line.
             for number, (prompt, answers) in enumerate(row.items(), start=1):
                 yield {"prompt": prompt, "answers": answers}, f"{path}[{number}]"
 

@@ -48,7 +48,7 @@ class RankingsCSV(RawDataset):
 
     @staticmethod
     def record(row, where):
-        answers = tuple(Answer(present(row, name, where)) for name in ("response1", "response2"))
+        answers = (Answer(present(row, "response1", where)), Answer(present(row, "response2", where)))
         return Record(**instruct(*asked(row, where)), answers=answers, where=where)
 
 
@@ -59,15 +59,17 @@ class RatingsFeedback(NamedOnly):
 
     @staticmethod
     def read(path: Path, on_bad: OnBad | None = None) -> Rows:
-        return _by_prompt(path, on_bad, RatingsFeedback.columns, _rated)
+        return _by_prompt(path, on_bad, RatingsFeedback.columns, feedback_of=_rated)
 
     @staticmethod
     def record(row, where):
-        """The rated answers, and what their ratings imply of every two of them."""
+        """Return the rated answers, and what their ratings imply of every two of them."""
         answers = tuple(Answer(output, rating=score) for output, score in row["feedback"])
-        pairs = itertools.combinations(range(len(answers)), 2)
-        verdicts = tuple(Verdict(a, b, implied(answers[a].rating, answers[b].rating), BY_RATING) for a, b in pairs)
-        return Record(**instruct(row["instruction"], row["input"]), answers=answers, verdicts=verdicts, where=where)
+        verdicts = []
+        for (a, first), (b, second) in itertools.combinations(enumerate(answers), 2):
+            verdicts.append(Verdict(a, b, implied(first.rating, second.rating), judge=BY_RATING))
+        fields = instruct(row["instruction"], row["input"])
+        return Record(**fields, answers=answers, verdicts=tuple(verdicts), where=where)
 
 
 @raw_dataset("rankings-feedback-csv")
@@ -77,8 +79,8 @@ class RankingsFeedback(NamedOnly):
 
     @staticmethod
     def read(path: Path, on_bad: OnBad | None = None) -> Rows:
-        """In the order of the first decision on each prompt: the order of the reward model's file."""
-        return _by_prompt(path, on_bad, RankingsFeedback.columns, _ranked, lambda row: row[2] in ("a", "b"))
+        """Read the prompts in the order of the first decision on each: the order of the reward model's file."""
+        return _by_prompt(path, on_bad, RankingsFeedback.columns, feedback_of=_ranked, opens=_decided)
 
     @staticmethod
     def record(row, where):
@@ -87,30 +89,45 @@ class RankingsFeedback(NamedOnly):
 
 
 def compared(pairs: Iterable[tuple[str, str, str]]) -> tuple[tuple[Answer, ...], tuple[Verdict, ...]]:
-    """Answers and verdicts of (a text, another, preferred). A text is one answer, unless it is compared with itself."""
+    """Return the answers and verdicts of (a text, another, preferred). A text is one answer, unless it is compared with
+    itself."""
     texts: list[str] = []
-    verdicts = [Verdict(_place(texts, a), _place(texts, b, int(a == b)), preferred) for a, b, preferred in pairs]
+    verdicts = []
+    for first, second, preferred in pairs:
+        a = _place(texts, first)
+        # A text against itself takes a second copy: a verdict needs two answers.
+        after = a + 1 if second == first else 0
+        verdicts.append(Verdict(a, _place(texts, second, after), preferred))
     return tuple(map(Answer, texts)), tuple(verdicts)
 
 
-def _place(texts: list[str], wanted: str, copy: int = 0) -> int:
-    """The number of the text's first or second copy among `texts`, which gain what they lack."""
-    texts += [wanted] * (1 + copy - texts.count(wanted))
-    return [n for n, each in enumerate(texts) if each == wanted][copy]
+def _place(texts: list[str], wanted: str, after: int = 0) -> int:
+    """Return the place of a text in `texts` from `after` on; it is added where it lacks."""
+    if wanted not in texts[after:]:
+        texts.append(wanted)
+    return texts.index(wanted, after)
 
 
-def implied(a: float, b: float) -> str:
-    return "tie" if a == b else "a" if a > b else "b"
+def implied(first: float, second: float) -> str:
+    """Return the verdict of two ratings."""
+    if first == second:
+        return "tie"
+    return "a" if first > second else "b"
 
 
 def asked(row, where: str) -> tuple[str, str]:
-    """(instruction, input). An empty input was written as nan by a script that had read it with pandas."""
-    given = text(row, "input", where=where) if "input" in row else ""
-    return present(row, "instruction", where), "" if given in ("", "nan") else present(row, "input", where)
+    """Return (instruction, input). An empty input was written as nan by a script that had read it with pandas."""
+    given = ""
+    if "input" in row:
+        given = text(row, "input", where=where)
+    instruction = present(row, "instruction", where)
+    if given in ("", "nan"):
+        return instruction, ""
+    return instruction, present(row, "input", where)
 
 
 def present(row, column: str, where: str) -> str:
-    """The text of a column, which the programs that share these files must not read as missing."""
+    """Return the text of a column, which the programs that share these files must not read as missing."""
     value = text(row, column, where=where)
     if value in MISSING:
         raise RecordError(f"{where}: column {column!r} is {value!r}, which pandas reads as a missing value")
@@ -124,18 +141,26 @@ def _rated(row, where: str):
         score = math.nan
     if not math.isfinite(score):
         raise RecordError(f"{where}: column 'score' is {row['score'][:60]!r}; expected a number")
-    return present(row, "output", where), int(score) if score.is_integer() else score
+    output = present(row, "output", where)
+    if score.is_integer():
+        return output, int(score)
+    return output, score
 
 
 def _ranked(row, where: str):
-    outputs = [present(row, column, where) for column in ("output1", "output2")]
-    return *outputs, FEEDBACK.get(row["feedback"], "failed")
+    first, second = present(row, "output1", where), present(row, "output2", where)
+    return first, second, FEEDBACK.get(row["feedback"], "failed")
+
+
+def _decided(ranked: tuple[str, str, str]) -> bool:
+    _, _, preferred = ranked
+    return preferred in ("a", "b")
 
 
 def _by_prompt(path: Path, on_bad: OnBad | None, names, feedback_of: Callable, opens: Callable = bool) -> Rows:
-    """One row a prompt: {instruction, input, feedback: what each of its lines says}. Prompts are in the order of the
-    first line of each that `opens` it; those without one are last."""
-    prompts: dict[tuple[str, str], tuple[dict, str]] = {}
+    """Return one row a prompt: {instruction, input, feedback: what each of its lines holds}. Prompts are in the order
+    of the first line of each that `opens` it; those without one are last."""
+    prompts: dict[tuple[str, str], tuple[dict, str]] = {}  # (instruction, input) -> (row, where)
     opened: dict[tuple[str, str], int] = {}
     for number, (row, where) in enumerate(csv_rows(path, on_bad, names)):
         try:
@@ -147,8 +172,11 @@ def _by_prompt(path: Path, on_bad: OnBad | None, names, feedback_of: Callable, o
                 raise
             on_bad(error)
             continue
-        group = {"instruction": prompt[0], "input": prompt[1], "feedback": []}
-        prompts.setdefault(prompt, (group, where))[0]["feedback"].append(feedback)
+        instruction, given = prompt
+        group, _ = prompts.setdefault(prompt, ({"instruction": instruction, "input": given, "feedback": []}, where))
+        group["feedback"].append(feedback)
         if opens(feedback):
             opened.setdefault(prompt, number)
-    return iter([prompts[prompt] for prompt in sorted(prompts, key=lambda prompt: opened.get(prompt, math.inf))])
+    # sorted() is stable: prompts that no line opens keep the order of their first lines.
+    in_order = sorted(prompts, key=lambda prompt: opened.get(prompt, math.inf))
+    return map(prompts.__getitem__, in_order)

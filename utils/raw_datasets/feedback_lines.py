@@ -22,14 +22,15 @@ class FeedbackLines(RawDataset):
 
     @staticmethod
     def fits(row):
-        """A critique that was followed (chosen, reject) is a pair."""
-        said = {"prompt", "feedback_type", "feedback"} <= set(row) and bool({"output", "outputs"} & set(row))
-        return said and not {"chosen", "reject"} <= set(row)
+        # A critique that was followed is a pair, and `pairs` reads it.
+        if {"chosen", "reject"} <= set(row):
+            return False
+        return {"prompt", "feedback_type", "feedback"} <= set(row) and bool({"output", "outputs"} & set(row))
 
     @staticmethod
     def record(row, where):
-        """The words themselves stay in meta. Where they say nothing clear, a preference is `failed`, and meta.unparsed
-        has the reason."""
+        """Return the answers with what the words say of them; the words themselves are kept in meta. Where they say
+        nothing clear, a preference is `failed`, and meta.unparsed has the reason."""
         prompt, _ = prompt_of(row.get("prompt"), where)
         answers, meta = answers_of(row, where), rest(row, FeedbackLines.columns)
         kind, feedback = text(row, "feedback_type", where=where), text(row, "feedback", where=where)
@@ -41,11 +42,13 @@ class FeedbackLines(RawDataset):
             value = PARSERS[PARSER_OF[kind]].parse(feedback)
         except Unparsed as failed:
             value, meta = None, {**meta, "unparsed": failed.reason}
-        verdicts = (Verdict(0, 1, value or "failed"),) if kind == "prefer" else ()
-        if value is not None and not verdicts:
-            first = Answer(answers[0].text, answers[0].model, **{PARSER_OF[kind]: value})
-            answers = (first, *answers[1:])
         meta |= {"feedback_type": kind, "feedback": feedback}
+        verdicts = ()
+        if kind == "prefer":
+            verdicts = (Verdict(0, 1, value or "failed"),)
+        elif value is not None:
+            first, *others = answers
+            answers = (Answer(first.text, first.model, **{PARSER_OF[kind]: value}), *others)
         return Record(prompt, answers, verdicts, where=where, meta=meta)
 
 
@@ -62,10 +65,17 @@ class Improved(RawDataset):
     @staticmethod
     def record(row, where):
         column = next((name for name in NEW if name in row), NEW[0])
-        new = row[column][0] if isinstance(row.get(column), list) and row[column] else text(row, column, where=where)
-        critique = text(row, "critique", "feedback", where=where) if {"critique", "feedback"} & set(row) else ""
-        if not isinstance(new, str):
-            raise RecordError(f"{where}: column {column!r} is {str(row[column])[:60]!r}; expected text")
+        # Of several sampled answers the first counts.
+        if isinstance(row.get(column), list) and row[column]:
+            new, *_ = row[column]
+            if not isinstance(new, str):
+                raise RecordError(f"{where}: column {column!r} is {str(row[column])[:60]!r}; expected text")
+        else:
+            new = text(row, column, where=where)
+        critique = ""
+        if {"critique", "feedback"} & set(row):
+            critique = text(row, "critique", "feedback", where=where)
         answer = Answer(text(row, "reject", where=where), row.get("model"), critique=critique, refinement=new)
         meta = rest(row, (*Improved.columns, f"{column}_finished"))
-        return Record(prompt_of(row.get("origin_prompt"), where)[0], (answer,), where=where, meta=meta)
+        prompt, _ = prompt_of(row.get("origin_prompt"), where)
+        return Record(prompt, (answer,), where=where, meta=meta)

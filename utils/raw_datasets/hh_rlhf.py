@@ -17,7 +17,8 @@ class HHRLHF(RawDataset):
 
     @staticmethod
     def record(row, where):
-        if "prompt" in row:  # the same data with the prompt already split off, as DeepSpeed-Chat users keep it
+        # The same data with the prompt already split off, as DeepSpeed-Chat users keep it.
+        if "prompt" in row:
             return Pairs.record(row, where)
         if isinstance(row.get("chosen"), list):
             chosen, rejected = (messages(row.get(name), f"{where}: {name}") for name in HHRLHF.columns)

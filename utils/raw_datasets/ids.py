@@ -6,14 +6,14 @@ from utils.records import Record, RecordError
 
 
 class Ids:
-    """Those of one file. A prompt may come again, with other answers (it was sampled twice, or repeated in the data);
-    two prompts of one id are two things that whoever looks an id up takes for one."""
+    """The ids of one file. A prompt may come again, with other answers (it was sampled twice, or repeated in the data);
+    two prompts of one id would be taken for one wherever answers are matched by it."""
 
     def __init__(self) -> None:
         self._first: dict[str, tuple[int, str]] = {}  # id -> (hash of its prompt, where)
 
     def check(self, record: Record) -> None:
-        """Raises RecordError for an id that an earlier row gave to another prompt."""
+        """Refuse an id that an earlier row gave to another prompt. Raises RecordError."""
         prompt = hash(record.prompt)
         known, where = self._first.setdefault(record.id, (prompt, record.where))
         if known != prompt:

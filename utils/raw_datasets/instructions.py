@@ -21,10 +21,11 @@ _ALPACA = re.compile(f"{_TASK}({_WITH_INPUT})?{re.escape(_REQUEST)}(.*)\n\n### R
 
 
 def instruct(instruction: str, given: str, meta: dict[str, Any] | None = None) -> dict[str, Any]:
-    """{prompt, meta} of a Record: the input `given` stands under a line of its own. Where the two texts cannot be told
-    apart again in the message, meta keeps them."""
-    written = bool(given.strip())
-    content = f"{instruction}{INPUT}{given}" if written else instruction
+    """Return {prompt, meta} of a Record: the input `given` is written under a line of its own. Where the two texts
+    cannot be told apart again in the message, meta keeps them."""
+    content = instruction
+    if given.strip():
+        content = f"{instruction}{INPUT}{given}"
     meta = meta or {}
     if split(content) != (instruction, given):
         meta = {**meta, "instruction": instruction, "input": given}
@@ -32,46 +33,53 @@ def instruct(instruction: str, given: str, meta: dict[str, Any] | None = None) -
 
 
 def split(content: str) -> tuple[str, str]:
-    """(instruction, input) of a user message."""
+    """Return (instruction, input) of a user message."""
     instruction, _, given = content.partition(INPUT)
     return instruction, given
 
 
 def instruction_of(record: Record) -> tuple[str, str]:
-    """(instruction, input) of a prompt that is one user message: the inverse of instruct()."""
+    """Return (instruction, input) of a prompt that is one user message: the inverse of instruct()."""
     content = only_message(record)
-    kept = {"instruction", "input"} <= record.meta.keys() and (record.meta["instruction"], record.meta["input"])
-    if kept and all(isinstance(part, str) for part in kept) and instruct(*kept)["prompt"] == record.prompt:
-        return kept
+    instruction, given = record.meta.get("instruction"), record.meta.get("input")
+    # What meta keeps counts only while it gives the same message: a program may have changed the prompt.
+    both = isinstance(instruction, str) and isinstance(given, str)
+    if both and instruct(instruction, given)["prompt"] == record.prompt:
+        return instruction, given
     return split(content)
 
 
 def only_message(record: Record) -> str:
-    """The text of a prompt that is one user message. Raises RecordError."""
+    """Return the text of a prompt that is one user message. Raises RecordError."""
     if len(record.prompt) > 1:
         roles = ", ".join(message.role for message in record.prompt)
         raise RecordError(f"{record.where}: the prompt has the turns {roles}; expected one instruction alone")
-    return record.prompt[0].content
+    (message,) = record.prompt
+    return message.content
 
 
 def alpaca_prompt(instruction: str, given: str) -> str:
-    """The public Alpaca format, with the space that some leave after its last colon."""
-    head, body = (_TASK + _WITH_INPUT, instruction + INPUT + given) if given else (_TASK, instruction)
-    return f"{head}{_REQUEST}{body}\n\n### Response: "
+    """Return the public Alpaca format, with the space that some leave after its last colon."""
+    if given:
+        return f"{_TASK}{_WITH_INPUT}{_REQUEST}{instruction}{INPUT}{given}\n\n### Response: "
+    return f"{_TASK}{_REQUEST}{instruction}\n\n### Response: "
 
 
 def from_alpaca_prompt(prompt: str) -> tuple[str, str]:
-    """(instruction, input) of such a text, or of a text that is the instruction itself. An input "nan" is none: pandas
-    reads an empty one so, and the text was then formatted with it."""
+    """Return (instruction, input) of such a text, or of a text that is the instruction itself."""
     found = _ALPACA.fullmatch(prompt)
     if not found:
         return prompt, ""
-    instruction, given = split(found[2]) if found[1] else (found[2], "")
+    with_input, body = found.groups()
+    if not with_input:
+        return body, ""
+    instruction, given = split(body)
+    # pandas reads an empty input as nan, and the text was then formatted with it.
     return instruction, "" if given == "nan" else given
 
 
 def texts(row: dict[str, Any], column: str, where: str) -> list[str]:
-    """The list of texts in a column. Raises RecordError."""
+    """Return the list of texts in a column. Raises RecordError."""
     value = row.get(column)
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
         raise RecordError(f"{where}: column {column!r} is {str(value)[:60]!r}; expected a list of texts")
@@ -79,5 +87,7 @@ def texts(row: dict[str, Any], column: str, where: str) -> list[str]:
 
 
 def optional(row: dict[str, Any], column: str, where: str) -> str:
-    """The text of a column that may be absent or null."""
-    return "" if row.get(column) is None else text(row, column, where=where)
+    """Return the text of a column that may be absent or null."""
+    if row.get(column) is None:
+        return ""
+    return text(row, column, where=where)

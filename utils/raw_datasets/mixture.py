@@ -32,17 +32,24 @@ class Mixture:
     """Records of --data_path (or --eval_data_path) for one split and stage: the same at every iteration.
 
     After an iteration `notes` are lines to print, and `counts` says what became of the rows of all data sets together.
+
+    Args:
+        data: the options of the data.
+        split: train | eval.
+        stage: 1, 2 or 3, of --data_split.
+        seed: of what is drawn.
     """
 
     def __init__(self, data: DataArguments, split: Literal["train", "eval"], stage: int, seed: int) -> None:
         self._data, self._split, self._seed = data, split, seed
         self._slice = slice_of(data.data_split, stage)
-        self._limit = data.max_train_samples if split == "train" else data.max_eval_samples
+        self._limit, paths = data.max_train_samples, data.data_path
+        if split == "eval":
+            self._limit, paths = data.max_eval_samples, data.eval_data_path or data.data_path
         self._renamed = renaming(data.columns)
         self._weighted = split == "train" or bool(data.eval_data_path)  # each row of a test split is used once
         self.notes: list[str] = []
         self.counts: Counter[str] = Counter()
-        paths = data.eval_data_path if split == "eval" and data.eval_data_path else data.data_path
         self._readers = [self._reader(Spec.of(path)) for path in paths]
 
     def _reader(self, spec: Spec) -> Reader:
@@ -50,11 +57,11 @@ class Mixture:
         test = self._split == "eval" and source.has_test
         if not (test or source.has_train):
             raise UserError(f"{spec.path}: found a test split alone; expected a train split beside it, as train.jsonl")
-        return Reader(spec, source, test, self._renamed, self._data.on_bad_row)
+        return Reader(spec, source, test=test, renamed=self._renamed, on_bad_row=self._data.on_bad_row)
 
     @cached_property
     def fingerprint(self) -> str:
-        """Changes with the bytes that are read, with what is taken of them and with the code that reads them."""
+        """Return a hash of the bytes that are read, of what is taken of them and of the code that reads them."""
         data, specs = self._data, [reader.spec for reader in self._readers]
         parts = [[r.source.fingerprint(r.test), self._holdout(r)] for r in self._readers]
         parts += [[spec.cls and spec.cls.name, self._weighted and [spec.weight, spec.rows]] for spec in specs]
@@ -67,6 +74,7 @@ class Mixture:
     def __iter__(self) -> Iterator[Record]:
         self.notes, self.counts, self._seen = [], Counter(), set()
         used_columns = set().union(*(reader.open() for reader in self._readers))
+        # A column that no data set has is most likely misspelled.
         for theirs in self._renamed.keys() - used_columns:
             raise UserError(f"--columns {self._renamed[theirs]}={theirs}: no data set has a column {theirs!r}")
         records = chain.from_iterable(map(self._rows_used, self._readers))
@@ -79,13 +87,16 @@ class Mixture:
                 self.notes.append(f"drew {self._limit} of these rows (--max_{self._split}_samples)")
                 self.counts[USED] = self._limit
         if not self.counts[USED]:
-            remedy = "give --eval_data_path, or raise --eval_holdout" if self._split == "eval" else ""
-            raise UserError(f"no rows left for {self._split}: {'; '.join(self.notes)}; {remedy}".rstrip("; "))
+            notes = list(self.notes)
+            if self._split == "eval":
+                notes.append("give --eval_data_path, or raise --eval_holdout")
+            raise UserError(f"no rows left for {self._split}: {'; '.join(notes)}")
 
     def _rows_used(self, reader: Reader) -> Iterator[Record]:
         records = self._candidates(reader)
         if self._fraction < 1:
             records = list(records)
+            # One row at least: a small share of a small data set would be rounded to none.
             records = records[: max(1, round(self._fraction * len(records)))]
         if self._weighted:
             records = weighted(records, reader.spec, f"weight {self._seed}")
@@ -98,7 +109,7 @@ class Mixture:
             raise UserError(f"no rows left for train: {'; '.join(reader.notes())}")
 
     def _candidates(self, reader: Reader) -> Iterator[Record]:
-        """The records of this stage and split, without ties."""
+        """Yield the records of this stage and split, without ties."""
         (low, high), holdout = self._slice, self._holdout(reader)
         for record in reader.records():
             key = prompt_hash(record.prompt)
@@ -106,32 +117,40 @@ class Mixture:
                 reader.count(TIES, record.where)
             elif not low <= _unit(key) < high:
                 reader.count(OTHER_STAGES)
+            # By the prompt's hash: a prompt that is in two data sets falls on the same side in both.
+            # With a salt, since --data_split cuts by the same hash: without it the held-out prompts would lie in the
+            # slice of the first stage, and the other stages would have none.
             elif holdout is not None and (_unit(_hash("holdout", key)) < holdout) != (self._split == "eval"):
                 reader.count(OTHER_SPLIT[self._split])
             else:
                 content = content_id(record.prompt, record.answers)
+                # Kept all the same: a data set may repeat rows on purpose, as a weight.
                 if content in self._seen:
                     reader.count(DUPLICATES, record.where)
                 self._seen.add(content)
                 yield record
 
     def _holdout(self, reader: Reader) -> float | None:
-        """The share of prompts kept from training for evaluation; None where evaluation has rows of its own."""
-        own_rows = self._data.eval_data_path or reader.source.has_test
-        return None if own_rows else self._data.eval_holdout
+        """Return the share of prompts kept from training for evaluation; None where evaluation has rows of its own."""
+        if self._data.eval_data_path or reader.source.has_test:
+            return None
+        return self._data.eval_holdout
 
     @property
     def _fraction(self) -> float:
-        return self._data.data_fraction if self._split == "train" else 1.0
+        if self._split == "eval":
+            return 1.0
+        return self._data.data_fraction
 
 
 def is_tie(record: Record) -> bool:
-    """Were all its decisions made between equal texts? (A verdict that says tie is kept: that is an answer.)"""
+    """Return whether all its decisions were made between equal texts. (A verdict that says tie is kept: that is an
+    answer.)"""
     return any(verdict.preferred in ("a", "b") for verdict in record.verdicts) and not record.pairs()
 
 
 def weighted(records: Iterable[Record], spec: Spec, salt: str) -> Iterable[Record]:
-    """As many of the records as the spec says: N rows, or each as often as its weight."""
+    """Return as many of the records as the spec asks for: N rows, or each as often as its weight."""
     if spec.rows is not None:
         return drawn(records, spec.rows, salt)
     if spec.weight == 1:
@@ -142,10 +161,12 @@ def weighted(records: Iterable[Record], spec: Spec, salt: str) -> Iterable[Recor
 
 
 def drawn(records: Iterable[Record], count: int, salt: str) -> Iterator[Record]:
-    """`count` of the records, drawn by a hash of salt and id, in their own order."""
+    """Yield `count` of the records, drawn by a hash of salt and id, in their own order."""
+    # By a hash and not by a generator: rows that are added to a data set do not change which of the others are drawn.
     keyed = ((_hash(salt, record.id), place, record) for place, record in enumerate(records))
-    for _, _, record in sorted(heapq.nsmallest(count, keyed), key=lambda item: item[1]):
-        yield record
+    in_order = {place: record for _, place, record in heapq.nsmallest(count, keyed)}
+    for place in sorted(in_order):
+        yield in_order[place]
 
 
 def _hash(salt: str, key: object) -> int:
@@ -153,12 +174,12 @@ def _hash(salt: str, key: object) -> int:
 
 
 def _unit(key: int) -> float:
-    """A 64-bit hash as a number in [0, 1): the 53 bits that a float holds, so that none rounds up to 1."""
+    """Return a 64-bit hash as a number in [0, 1): the 53 bits that a float holds, so that none rounds up to 1."""
     return (key >> 11) / 2**53
 
 
 @cache
 def _code_version() -> str:
-    """A hash of the code that reads: records and every class."""
+    """Return a hash of the code that reads: records and every class."""
     files = [Path(records_module.__file__), *sorted(Path(__file__).parent.glob("*.py"))]
     return hashlib.blake2b(b"".join(path.read_bytes() for path in files), digest_size=16).hexdigest()

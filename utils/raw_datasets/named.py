@@ -25,17 +25,19 @@ NAMED: dict[str, NamedFile] = {  # owner/name:which
 
 
 def class_of(name: str) -> str | None:
-    """The class of a named file, None for any other name. Raises UserError for a data set whose files are named, but
-    not this one."""
+    """Return the class of a named file, None for any other name. Raises UserError for a data set whose files are named,
+    but not this one."""
     repository = name.partition(":")[0]
     of_repository = [known for known in NAMED if known.startswith(f"{repository}:")]
     if of_repository and name not in NAMED:
         raise UserError(f"{name}: expected one of {', '.join(of_repository)}")
-    return NAMED[name].cls if name in NAMED else None
+    if name in NAMED:
+        return NAMED[name].cls
+    return None
 
 
 def fetched(name: str) -> Path:
-    """The local copy of a named file, from the hub's cache or the hub. Raises UserError."""
+    """Return the local copy of a named file, from the hub's cache or the hub. Raises UserError."""
     from huggingface_hub import hf_hub_download
 
     file = NAMED[name].file

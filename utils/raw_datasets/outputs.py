@@ -26,7 +26,7 @@ class Outputs(RawDataset):
 
 
 def answers_of(row: dict[str, Any], where: str) -> tuple[Answer, ...]:
-    """The answers of `output` (or `outputs`), an object of model and text. Raises RecordError."""
+    """Return the answers of `output` (or `outputs`), an object of model and text. Raises RecordError."""
     found = row.get("output", row.get("outputs"))
     if not isinstance(found, dict) or not found or not all(isinstance(answer, str) for answer in found.values()):
         raise RecordError(f"{where}: column 'output' is {str(found)[:60]!r}; expected an object of model and text")

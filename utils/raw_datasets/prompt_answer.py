@@ -24,8 +24,9 @@ class PromptAnswer(RawDataset):
         columns = [name for name in ANSWER if name in row]
         if len(columns) > 1:
             raise RecordError(f"{where}: found {' and '.join(columns)}; expected one of them")
-        answers = [text(row, columns[0], where=where)] if columns else []
+        answers = [text(row, name, where=where) for name in columns]
+        # "Assistant: Fig.": the space belongs to the format.
         if formatted:
-            answers = [answer.strip() for answer in answers]
+            answers = list(map(str.strip, answers))
         meta = rest(row, PromptAnswer.columns)
         return Record(prompt, tuple(map(Answer, answers)), where=where, meta=meta)

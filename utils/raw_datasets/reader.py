@@ -17,16 +17,24 @@ READ, USED, BAD = "rows read", "used", "bad rows"
 
 
 class Reader:
-    """`open`, then `records`. Rows of the source's test split if `test`; `renamed` is {their column: ours}."""
+    """The reader of one data set: `open`, then `records`.
+
+    Args:
+        spec: the data set, as it was asked for.
+        source: where its rows come from.
+        test: read the test split.
+        renamed: their column -> ours.
+        on_bad_row: error | skip.
+    """
 
     def __init__(self, spec: Spec, source: Source, test: bool, renamed: dict[str, str], on_bad_row: str) -> None:
         self.spec, self.source, self.test = spec, source, test
         self._renamed, self._skip = renamed, on_bad_row == "skip"
 
     def open(self) -> set[str]:
-        """Read the first row and find its class; the columns of `renamed` that the row has. Raises UserError."""
+        """Read the first row, find its class, and return which columns of `renamed` it has. Raises UserError."""
         self.tally: Counter[str] = Counter()  # what became of a row -> how many
-        self.first: dict[str, str] = {}  # the same -> the first of them
+        self.first: dict[str, str] = {}  # what became of a row -> where the first of them is
         self.cls: type[RawDataset] | None = self.spec.cls
         self.how = "as asked"
         rows = self._checked_rows()
@@ -34,6 +42,7 @@ class Reader:
         if first is None:
             self._rows: Rows = iter(())
             return set()
+        # The first row decides on the class, and is a row as well.
         self._rows = chain([first], rows)
         row, where = first
         if self.cls is None:
@@ -42,11 +51,13 @@ class Reader:
         return set(self._renamed) & set(row)
 
     def records(self) -> Iterator[Record]:
+        """Yield the records; bad rows are raised, or counted with on_bad_row skip."""
         ids = Ids()
         for row, where in self._rows:
             try:
                 record = self.cls.record(self._in_our_names(row), where).check()
-                if self.cls.name == "records":  # other classes read no ids: what a row calls so goes to its meta
+                # Other classes read no ids: what a row calls so goes to its meta.
+                if self.cls.name == "records":
                     ids.check(record)
                 yield record
             except LeftOut as left:
@@ -57,17 +68,23 @@ class Reader:
                 self._bad(RecordError(f"{where}: a text holds half a character: {error.object[error.start]!r}"))
 
     def count(self, what: str, where: str = "") -> None:
+        """Count a row under what became of it."""
         self.tally[what] += 1
         self.first.setdefault(what, where)
 
     def notes(self) -> list[str]:
-        """One printable line each."""
-        cls = f"class {self.cls.name}, {self.how}; " if self.cls else ""
+        """Return lines to print: how many rows were read and used, and what became of the others."""
+        cls = ""
+        if self.cls:
+            cls = f"class {self.cls.name}, {self.how}; "
         lines = [f"{self.spec.path}: {cls}{self.tally[READ]} {READ}, {self.tally[USED]} {USED}"]
         for what, count in self.tally.items():
-            if what not in (READ, USED):
-                first = f" (first: {self.first[what]})" if self.first.get(what) else ""
-                lines.append(f"{self.spec.path}: {count} {what}{first}")
+            if what in (READ, USED):
+                continue
+            line = f"{self.spec.path}: {count} {what}"
+            if self.first.get(what):
+                line += f" (first: {self.first[what]})"
+            lines.append(line)
         return lines
 
     def _checked_rows(self) -> Rows:
@@ -81,6 +98,7 @@ class Reader:
     def _in_our_names(self, row: dict[str, Any]) -> dict[str, Any]:
         if not self._renamed:
             return row
+        # A renamed column takes the place of one that has our name already.
         taken = {ours for theirs, ours in self._renamed.items() if theirs in row}
         return {self._renamed.get(name, name): row[name] for name in row if name in self._renamed or name not in taken}
 

@@ -30,9 +30,15 @@ class _Generated(RawDataset):
     @classmethod
     def record(cls, row, where):
         *_, answered = cls.columns
-        outputs = [text(row, answered, where=where)] if answered == "output" else texts(row, answered, where)
+        if answered == "output":
+            outputs = [text(row, answered, where=where)]
+        else:
+            outputs = texts(row, answered, where)
         model = optional(row, "generator", where) or None
-        meta = {name: value for name, value in rest(row, cls.columns).items() if (name, value) != ("dataset", "")}
+        meta = rest(row, cls.columns)
+        # Generations without a data set are written so.
+        if meta.get("dataset") == "":
+            del meta["dataset"]
         prompt = (Message("user", text(row, "instruction", where=where)),)
         return Record(prompt, tuple(Answer(output, model) for output in outputs), where=where, meta=meta)
 

@@ -1,5 +1,7 @@
 """Plain rows that inference/chatbot.py has answered: what they were, and `greedy` or `sample`."""
 
+from typing import Any
+
 from utils.raw_datasets.base import RawDataset, detect, raw_dataset, rest, text
 from utils.raw_datasets.instructions import texts
 from utils.records import Answer, Record, RecordError
@@ -19,23 +21,25 @@ class Chatbot(RawDataset):
 
     @staticmethod
     def record(row, where):
-        """The prompt of the row before it was answered, with the new answers alone; the rest of it is kept in meta."""
+        """Return the prompt of the row before it was answered, with the new answers alone; what else it holds is kept
+        in meta."""
         asked = rest(row, ANSWERS)
         cls = detect(asked, where)
-        answers = []
-        for column, outputs in (("greedy", _greedy(row, where)), ("sample", _sampled(row, where))):
-            finished = row.get(f"{column}_finished", [True] * len(outputs))
-            finished = finished if isinstance(finished, list) else [finished]
-            if len(finished) != len(outputs):
-                raise RecordError(f"{where}: {len(outputs)} answers and {len(finished)} marks in {column}_finished")
-            answers += [Answer(a, finished=end is not False) for a, end in zip(outputs, finished, strict=True)]
+        greedy, sampled = [], []
+        if "greedy" in row:
+            greedy = [text(row, "greedy", where=where)]
+        if "sample" in row:
+            sampled = texts(row, "sample", where)
+        answers = _marked(row, "greedy", greedy, where=where) + _marked(row, "sample", sampled, where=where)
         inner = cls.record(asked, where)
         return Record(inner.prompt, tuple(answers), where=where, meta=inner.meta)
 
 
-def _greedy(row, where: str) -> list[str]:
-    return [text(row, "greedy", where=where)] if "greedy" in row else []
-
-
-def _sampled(row, where: str) -> list[str]:
-    return texts(row, "sample", where) if "sample" in row else []
+def _marked(row: dict[str, Any], column: str, outputs: list[str], where: str) -> list[Answer]:
+    """Return the answers of a column, those that were cut marked as not finished."""
+    marks = row.get(f"{column}_finished", [True] * len(outputs))
+    if not isinstance(marks, list):
+        marks = [marks]
+    if len(marks) != len(outputs):
+        raise RecordError(f"{where}: {len(outputs)} answers and {len(marks)} marks in {column}_finished")
+    return [Answer(output, finished=mark is not False) for output, mark in zip(outputs, marks, strict=True)]

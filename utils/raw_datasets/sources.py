@@ -31,16 +31,21 @@ class Source(ABC):
 
     @abstractmethod
     def rows(self, test: bool, on_bad: OnBad | None = None, read: Callable | None = None) -> Rows:
-        """(row, where it stands). A line that cannot be parsed goes to `on_bad`, or raises RecordError. `read` is the
-        way of a class that reads its files itself."""
+        """Return (row, file:line) of every row.
+
+        Args:
+            test: of the test split.
+            on_bad: gets a line that cannot be parsed; None raises it.
+            read: the function of a class that reads its files itself.
+        """
 
     @abstractmethod
     def fingerprint(self, test: bool) -> str:
-        """Of the content, without parsing it."""
+        """Return a hash of the content, without parsing it."""
 
 
 def open_source(name: str) -> Source:
-    """A file or folder of that name, else a data set of the hub. Raises UserError."""
+    """Return the file or folder of that name, else a data set of the hub. Raises UserError."""
     path = Path(name).expanduser()
     if name in NAMED:
         return Files(name, fetched(name), None)
@@ -54,20 +59,24 @@ def open_source(name: str) -> Source:
 
 
 def is_hub_name(name: str) -> bool:
-    """Whether what is no file or folder here may be a data set of the hub: NAME, OWNER/NAME, or either with :CONFIG."""
+    """Return whether a name that is no file or folder here may be a data set of the hub: NAME, OWNER/NAME, or either
+    with :CONFIG."""
+    # A path that is spelled wrongly must not become a question to the hub.
     like_one = re.fullmatch(r"[\w.-]+(/[\w.-]+)?(:[\w.-]+)?", name)
     return bool(like_one) and not name.endswith(SUFFIXES) and not name.startswith(".")
 
 
 def file_rows(path: Path, on_bad: OnBad | None = None) -> Rows:
-    """The rows of a file, read as its ending says: CSV, Parquet, else JSON Lines or JSON."""
+    """Return the rows of a file, read by its ending: CSV, Parquet, else JSON Lines or JSON."""
     if path.suffix == ".csv":
         return csv_rows(path, on_bad)
-    return _parquet_rows(path) if path.suffix == ".parquet" else _json_rows(path, on_bad)
+    if path.suffix == ".parquet":
+        return _parquet_rows(path)
+    return _json_rows(path, on_bad)
 
 
 def rows_of(path: str, read: Callable | None = None) -> Rows:
-    """(row, where it stands) of all that PATH_OR_NAME holds, train before test. `read`: as of Source.rows."""
+    """Yield (row, file:line) of all that PATH_OR_NAME holds, train before test. `read`: as of Source.rows."""
     source = open_source(path)
     for test, there in ((False, source.has_train), (True, source.has_test)):
         if there:
@@ -75,6 +84,8 @@ def rows_of(path: str, read: Callable | None = None) -> Rows:
 
 
 class Files(Source):
+    """A file, or two."""
+
     def __init__(self, name: str, train: Path | None, test: Path | None) -> None:
         self.name, self._paths = name, (train, test)
         self.has_train, self.has_test = train is not None, test is not None
@@ -86,6 +97,7 @@ class Files(Source):
         digest = hashlib.blake2b(digest_size=16)
         try:
             with self._paths[test].open("rb") as data:
+                # In blocks: a file may be larger than memory.
                 while block := data.read(1 << 20):
                     digest.update(block)
         except OSError as error:
@@ -110,6 +122,7 @@ def _open_folder(name: str, folder: Path) -> Source:
 def _split_file(folder: Path, names: tuple[str, ...]) -> Path | None:
     for name in names:
         found = [folder / (name + suffix) for suffix in SUFFIXES if (folder / (name + suffix)).is_file()]
+        # Two files of one split (train.json, train.csv) may be the same data twice.
         if len(found) > 1:
             raise UserError(f"{folder}: holds {' and '.join(path.name for path in found)}; name the file to read")
         if found:
@@ -135,15 +148,21 @@ def _is_column_dict(columns: list[Any]) -> bool:
 
 
 def csv_rows(path: Path, on_bad: OnBad | None, names: Sequence[str] | None = None) -> Rows:
-    """Every value is text and an empty one stays empty: no number, no NaN is read into it. `names` are the columns of
-    a file without a header."""
-    csv.field_size_limit(1 << 30)
-    expected = "the header" if names is None else ",".join(names)
+    """Yield the rows of a CSV file. Every value is text and an empty one stays empty: no number, no NaN is read into
+    it. `names` are the columns of a file without a header."""
+    # csv's own limit, 128 KiB, is less than one long conversation.
+    csv.field_size_limit(1 << 30)  # bytes; csv's own 128 KiB are less than one long conversation
+    expected = "the header"
+    if names is not None:
+        expected = ",".join(names)
     try:
+        # A byte-order mark, as spreadsheets write it, would become part of the first name. newline="": csv tells
+        # the ends of rows from those that a quoted text holds.
         with path.open(encoding="utf-8-sig", newline="") as lines:
             reader = csv.DictReader(lines, names, strict=True)
             for row in reader:
                 where = f"{path}:{reader.line_num}"
+                # DictReader puts surplus fields under None, and None in the place of missing ones.
                 if None not in row and None not in row.values():
                     yield row, where
                     continue
@@ -161,6 +180,7 @@ def _parquet_rows(path: Path) -> Rows:
 
     try:
         number = 0
+        # In batches: a file may be larger than memory.
         for batch in pyarrow.parquet.ParquetFile(path).iter_batches():
             for row in batch.to_pylist():
                 number += 1
@@ -179,11 +199,16 @@ class Hub(Source):
         local = Path(name).expanduser()
         if not local.exists():
             offline_unless_reachable()
-        path, config = (str(local), "") if local.exists() else name.partition(":")[::2]
+        path, config, missing = str(local), "", ""
+        if not local.exists():
+            path, _, config = name.partition(":")
+            missing = "no such file or folder, and "
         try:
-            loaded = datasets.load_from_disk(path) if saved else datasets.load_dataset(path, config or None)
+            if saved:
+                loaded = datasets.load_from_disk(path)
+            else:
+                loaded = datasets.load_dataset(path, config or None)
         except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
-            missing = "" if local.exists() else "no such file or folder, and "
             raise UserError(f"{name}: {missing}the datasets library cannot load it: {str(error)[:300]}") from error
         splits = loaded if isinstance(loaded, dict) else {"train": loaded}
         test = next((splits[split] for split in TEST_NAMES if split in splits), None)
@@ -199,4 +224,5 @@ class Hub(Source):
             yield row, f"{self.name}[{number}]"
 
     def fingerprint(self, test):
+        # The hash that `datasets` keeps for its own cache: to hash the rows would take as long as to read them.
         return self._splits[test]._fingerprint

@@ -1,4 +1,5 @@
-"""What people write: --data_path [CLASS:]PATH[=WEIGHT|=Nrows], --data_split 2,4,4, --columns OURS=THEIRS."""
+"""Options of data as people write them: --data_path [CLASS:]PATH[=WEIGHT|=Nrows], --data_split 2,4,4, --columns
+OURS=THEIRS."""
 
 from __future__ import annotations
 
@@ -16,19 +17,23 @@ STAGES = {1: "SFT", 2: "the reward model", 3: "step 3"}
 
 @dataclass(frozen=True)
 class Spec:
-    """One value of --data_path. `weight` is how often its rows are used, `rows` how many of them are."""
+    """One value of --data_path."""
 
     path: str
     cls: type[RawDataset] | None = None
-    weight: float = 1.0
-    rows: int | None = None
+    weight: float = 1.0  # how often its rows are used
+    rows: int | None = None  # how many of its rows are used; None: as the weight gives
 
     @staticmethod
     def of(text: str) -> Spec:
-        if text and os.path.exists(os.path.expanduser(text)):  # a name may look like a class or a weight
+        """Return what a value of --data_path names. Raises UserError."""
+        # First of all: the name of a file may look like a class or a weight.
+        if text and os.path.exists(os.path.expanduser(text)):
             return Spec(text)
         amount = _AMOUNT.fullmatch(text)
-        path, weight, rows = amount["path"] if amount else text, 1.0, None
+        path, weight, rows = text, 1.0, None
+        if amount:
+            path = amount["path"]
         if amount and amount["rows"]:
             if not amount["number"].isdigit() or int(amount["number"]) < 1:
                 raise UserError(f"{text}: found ={amount['number']}rows; expected a whole number of rows, 1 or more")
@@ -39,16 +44,19 @@ class Spec:
                 raise UserError(f"{text}: found the weight {amount['number']}; expected above 0")
         head, colon, tail = path.partition(":")
         cls = None
-        if colon and "/" not in head:  # a name of the hub has its slash before its colon: owner/name:config
+        # A name of the hub has its slash before its colon: owner/name:config.
+        if colon and "/" not in head:
             cls, path = named(head), tail
         own = class_of(path)
         if not path:
             raise UserError(f"{text!r} names no data; expected [CLASS:]PATH_OR_NAME[=WEIGHT|=Nrows]")
-        return Spec(path, cls or (own and named(own)), weight, rows)
+        if cls is None and own:
+            cls = named(own)
+        return Spec(path, cls=cls, weight=weight, rows=rows)
 
     @staticmethod
     def unweighted(text: str) -> Spec:
-        """`of`, for programs that use every row once. Raises UserError for =WEIGHT and =Nrows."""
+        """Return `of` for programs that use every row once. Raises UserError for =WEIGHT and =Nrows."""
         spec = Spec.of(text)
         if spec.weight != 1 or spec.rows is not None:
             raise UserError(f"{text}: =WEIGHT and =Nrows are for training data; expected [CLASS:]PATH_OR_NAME")
@@ -56,7 +64,7 @@ class Spec:
 
 
 def slice_of(data_split: str | None, stage: int) -> tuple[float, float]:
-    """The part [low, high) of the unit interval that is the stage's. Raises UserError."""
+    """Return the part [low, high) of the unit interval that is the stage's. Raises UserError."""
     if stage not in STAGES:
         raise ValueError(f"stage {stage}; expected 1, 2 or 3")
     if data_split is None:
@@ -64,6 +72,7 @@ def slice_of(data_split: str | None, stage: int) -> tuple[float, float]:
     words = data_split.split(",")
     if len(words) != 3 or not all(re.fullmatch(r"\s*\d+(\.\d+)?\s*", word) for word in words):
         raise UserError(f"--data_split is {data_split!r}; expected three shares, as 2,4,4")
+    # Shares of prompts, of any sum: 2,4,4 are those of DeepSpeed-Chat.
     shares = [float(word) for word in words]
     if shares[stage - 1] == 0:
         raise UserError(f"--data_split {data_split} gives {STAGES[stage]} no data; give it a share above 0")
@@ -71,8 +80,8 @@ def slice_of(data_split: str | None, stage: int) -> tuple[float, float]:
 
 
 def renaming(columns: list[str]) -> dict[str, str]:
-    """{theirs: ours} of --columns. Raises UserError."""
-    known = sorted({column for cls in RAW_DATASETS.values() for column in cls.columns})
+    """Return {theirs: ours} of --columns. Raises UserError."""
+    known = sorted(set().union(*(cls.columns for cls in RAW_DATASETS.values())))
     theirs_to_ours: dict[str, str] = {}
     for word in columns:
         ours, equals, theirs = word.partition("=")

@@ -46,7 +46,7 @@ class Tutoring(RawDataset):
 
 
 def coded(turn: str) -> str | None:
-    """The tutor's turn as JSON without its thoughts, N/A as its code; None when it cannot be parsed."""
+    """Return the tutor's turn as JSON without its thoughts, N/A as its code; None when it cannot be parsed."""
     value = literal(turn)
     if value is None or not isinstance(value.get("Tutorbot"), str):
         return None
@@ -54,29 +54,42 @@ def coded(turn: str) -> str | None:
 
 
 def literal(turn: str) -> dict | None:
-    """The object that a turn writes in JSON or in Python's spelling; None when it writes none."""
+    """Return the object that a turn writes in JSON or in Python's spelling; None when it writes none."""
     try:
         value = json.loads(turn)
     except json.JSONDecodeError:
         try:
+            # Models that were taught with Python's dicts write single quotes, which are no JSON.
             value = ast.literal_eval(turn.strip())
         except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
             return None
-    return value if isinstance(value, dict) else None
+    if isinstance(value, dict):
+        return value
+    return None
 
 
 def without_thoughts(turn: dict) -> dict:
-    """What the student may see, N/A as its code."""
-    said = {name: value for name, value in turn.items() if name != "Thoughts of Tutorbot"}
-    return {k: NOT_APPLICABLE.get(k, v) if v == "N/A" else v for k, v in said.items()}
+    """Return what the student may see, N/A as its code."""
+    seen = {}
+    for name, value in turn.items():
+        if name == "Thoughts of Tutorbot":
+            continue
+        if value == "N/A":
+            value = NOT_APPLICABLE.get(name, value)
+        seen[name] = value
+    return seen
 
 
 def _conversation(value, where: str) -> list[Message]:
-    """Up to the first tutor turn that cannot be parsed, which ends it with the student's turn before it."""
+    """Return the turns up to the first tutor turn that cannot be parsed, which ends it with the student's turn before
+    it."""
     first, *others = messages(value, where)
     out = _opening(first.content)
     for message in others:
-        content = message.content.removeprefix("Student:").strip() if message.role == "user" else coded(message.content)
+        if message.role == "user":
+            content = message.content.removeprefix("Student:").strip()
+        else:
+            content = coded(message.content)
         if content is None:
             break
         out.append(Message(message.role, content))
@@ -88,22 +101,25 @@ def _conversation(value, where: str) -> list[Message]:
 
 
 def _opening(instruction: str) -> list[Message]:
-    """The system's instruction and the student's first question, which are written in one text."""
-    system, mark, question = instruction.rpartition("Student: ")
+    """Return the system's instruction and the student's first question, which are written in one text."""
+    # Without the mark rpartition leaves the whole text as the question.
+    system, _, question = instruction.rpartition("Student: ")
     system = system.strip().removeprefix("System:").strip()
-    user = Message("user", (question if mark else instruction).strip())
-    return [Message("system", system), user] if system else [user]
+    user = Message("user", question.strip())
+    if not system:
+        return [user]
+    return [Message("system", system), user]
 
 
 def _prompt(formatted: str, where: str) -> tuple[Message, ...]:
     dialogue = turns(formatted, _MARKS)
     if len(dialogue) < 2 or dialogue[-1] != Message("assistant", ""):
         raise RecordError(f"{where}: prompt ends with {formatted[-40:]!r}; expected 'Tutorbot:'")
-    if dialogue[0].role == "system":
-        opening = _opening(dialogue[0].content) if "Student: " in dialogue[0].content else [_system(dialogue[0])]
-        dialogue = [*opening, *dialogue[1:]]
-    return merged(dialogue[:-1])
-
-
-def _system(message: Message) -> Message:
-    return Message("system", message.content.removeprefix("System:").strip())
+    first, *others = dialogue[:-1]
+    if first.role != "system":
+        opening = [first]
+    elif "Student: " in first.content:
+        opening = _opening(first.content)
+    else:
+        opening = [Message("system", first.content.removeprefix("System:").strip())]
+    return merged([*opening, *others])

@@ -20,7 +20,9 @@ class Conversations(NamedOnly):
 
     @staticmethod
     def record(row, where):
-        return (Tutoring if Tutoring.fits(row) else ShareGPT).record(row, where)
+        if Tutoring.fits(row):
+            return Tutoring.record(row, where)
+        return ShareGPT.record(row, where)
 
 
 @raw_dataset("responses-csv")
@@ -36,7 +38,7 @@ class ResponsesCSV(RawDataset):
 
     @staticmethod
     def record(row, where):
-        """The expected answer first. An object in Python's spelling is read as JSON."""
+        """Return both answers, the expected one first. An object in Python's spelling is read as JSON."""
         answers = tuple(Answer(from_python(text(row, name, where=where)), name) for name in (EXPECTED, GIVEN))
         words = text(row, "prompt", where=where)
         if words.rstrip().endswith("Tutorbot:"):
@@ -47,20 +49,23 @@ class ResponsesCSV(RawDataset):
 
 
 def from_python(words: str) -> str:
-    """A dict in Python's spelling as JSON; any text that would not be spelled so again stays as it is."""
+    """Return a dict in Python's spelling as JSON; any text that would not be spelled so again stays as it is."""
     try:
         value = ast.literal_eval(words)
-        spelled = json.dumps(value, ensure_ascii=False) if isinstance(value, dict) else ""
+        if not isinstance(value, dict):
+            return words
+        spelled = json.dumps(value, ensure_ascii=False)
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         return words
-    return spelled if spelled and to_python(spelled) == words else words
+    return spelled if to_python(spelled) == words else words
 
 
 def to_python(words: str) -> str:
-    """The inverse: a JSON object in Python's spelling."""
+    """Return a JSON object in Python's spelling: the inverse of from_python."""
     try:
         value = json.loads(words)
     except (json.JSONDecodeError, RecursionError):
         return words
-    same = isinstance(value, dict) and json.dumps(value, ensure_ascii=False) == words
-    return repr(value) if same else words
+    if isinstance(value, dict) and json.dumps(value, ensure_ascii=False) == words:
+        return repr(value)
+    return words

@@ -15,7 +15,7 @@ class Group:
 
     Every token of an answer is trained (its stop token is the last of them, unless the answer was cut). Prompt tokens
     are trained only where `prompt_trained` says so (earlier assistant turns, with --train_on all).
-    `pairs` are (winner, loser) indices into `answers`.
+    `pairs` are (chosen, rejected) indices into `answers`.
     """
 
     prompt: np.ndarray
@@ -26,13 +26,16 @@ class Group:
 
     @property
     def tokens(self) -> int:
-        """How long the packed row is: the prompt once, every answer once."""
+        """Return the length of the packed row: the prompt once, every answer once."""
         return len(self.prompt) + sum(map(len, self.answers))
 
     @property
     def trained_tokens(self) -> int:
-        inside = 0 if self.prompt_trained is None else int(self.prompt_trained.sum())
-        return inside + sum(map(len, self.answers))
+        """Return how many tokens a loss of tokens is averaged over."""
+        answers = sum(map(len, self.answers))
+        if self.prompt_trained is None:
+            return answers
+        return int(self.prompt_trained.sum()) + answers
 
     def split(self, budget: int, keep_pairs: bool = False) -> list[Group]:
         """Divide the answers into groups of at most `budget` tokens, the prompt repeated in each; 0 does not divide.
@@ -43,44 +46,63 @@ class Group:
         """
         if not budget or self.tokens <= budget:
             return [self]
-        wanted = self.pairs if keep_pairs and self.pairs else [(k,) for k in range(len(self.answers))]
+        if keep_pairs and self.pairs:
+            together = self.pairs
+        else:
+            together = [(k,) for k in range(len(self.answers))]
         parts: list[dict[int, None]] = []  # answers of each part, in the order in which they came
-        for together in wanted:
-            joined = {**parts[-1], **dict.fromkeys(together)} if parts else {}
-            if parts and len(self.prompt) + sum(len(self.answers[k]) for k in joined) <= budget:
-                parts[-1] = joined
-            else:
-                parts.append(dict.fromkeys(together))
-        pairs, found = list(self.pairs), []
-        for kept in parts:
-            place = {k: i for i, k in enumerate(kept)}
-            mine = [pair for pair in pairs if set(pair) <= kept.keys()]
-            pairs = [pair for pair in pairs if pair not in mine]
-            trained = None if found else self.prompt_trained
-            answers, inside = tuple(self.answers[k] for k in kept), tuple((place[w], place[l]) for w, l in mine)
-            found.append(Group(self.prompt, answers, inside, trained, part=tuple(kept)))
+        for answers in together:
+            if parts:
+                # pairs may share an answer, which is then in the part once
+                joined = {**parts[-1], **dict.fromkeys(answers)}
+                if len(self.prompt) + sum(len(self.answers[k]) for k in joined) <= budget:
+                    parts[-1] = joined
+                    continue
+            parts.append(dict.fromkeys(answers))
+        left, found = list(self.pairs), []
+        for part in parts:
+            here = [pair for pair in left if set(pair) <= part.keys()]
+            left = [pair for pair in left if pair not in here]
+            found.append(self._part(tuple(part), here, with_prompt=not found))
         return found
 
+    def _part(self, kept: tuple[int, ...], pairs: list[tuple[int, int]], with_prompt: bool) -> Group:
+        """Return the group of the answers `kept`; with_prompt: trained prompt tokens are trained in it."""
+        answers = tuple(self.answers[k] for k in kept)
+        inside = tuple((kept.index(chosen), kept.index(rejected)) for chosen, rejected in pairs)
+        trained = self.prompt_trained if with_prompt else None
+        return Group(self.prompt, answers, inside, trained, part=kept)
+
     def answer_key(self, k: int) -> bytes:
-        """16 bytes that name (prompt, answer k) by content: the key of a cached log-prob."""
+        """Return 16 bytes that name (prompt, answer k) by content: the key of a cached log-prob."""
+        # The prompt's length first: the same tokens with another end of the prompt are another answer.
         digest = hashlib.blake2b(len(self.prompt).to_bytes(4, "little"), digest_size=16)
         digest.update(np.ascontiguousarray(self.prompt, np.int32).tobytes())
         digest.update(np.ascontiguousarray(self.answers[k], np.int32).tobytes())
         return digest.digest()
 
 
-def group(prompt: Sequence[int], answers: Sequence[Sequence[int]], pairs=(), prompt_trained=None) -> Group:
-    """A Group from plain lists."""
-    return Group(
-        np.asarray(prompt, np.int32),
-        tuple(np.asarray(answer, np.int32) for answer in answers),
-        tuple((int(w), int(l)) for w, l in pairs),
-        None if prompt_trained is None else np.asarray(prompt_trained, bool),
-    )
+def group(
+    prompt: Sequence[int], answers: Sequence[Sequence[int]], pairs: Sequence[tuple[int, int]] = (),
+    prompt_trained: Sequence[bool] | None = None,
+) -> Group:  # fmt: skip
+    """Return a Group of plain lists.
+
+    Args:
+        prompt: token ids.
+        answers: token ids of each answer.
+        pairs: (chosen, rejected) indices into `answers`.
+        prompt_trained: of each prompt token, whether it is trained; None trains none.
+    """
+    if prompt_trained is not None:
+        prompt_trained = np.asarray(prompt_trained, bool)
+    arrays = tuple(np.asarray(answer, np.int32) for answer in answers)
+    whole = tuple((int(chosen), int(rejected)) for chosen, rejected in pairs)
+    return Group(np.asarray(prompt, np.int32), arrays, whole, prompt_trained)
 
 
 def sizes_of(groups: Sequence[Group]) -> tuple[Sequence[int], Sequence[int], Sequence[int]]:
-    """(packed tokens, trained tokens, pairs) of each group; a token store knows them without reading its groups."""
+    """Return packed tokens, trained tokens and pairs of each group; a token store knows them without reading it."""
     if hasattr(groups, "trained_tokens"):
         return groups.tokens, groups.trained_tokens, groups.pairs
     return [g.tokens for g in groups], [g.trained_tokens for g in groups], [len(g.pairs) for g in groups]

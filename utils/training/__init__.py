@@ -1,1 +1,1 @@
-"""Train on given answers: what SFT, reward models and DPO share, from the run's folder to the saved model."""
+"""Train: the trainer of every stage, steps on given answers, the run's folder, and what a run does besides."""

@@ -10,7 +10,8 @@ from utils.engine.deepspeed_engine import Engine
 from utils.errors import UserError
 from utils.training.run import Run
 
-SKIPS = 3  # a bad batch is skipped; a model whose every gradient overflows does not recover
+# A bad batch is skipped; a model whose every gradient overflows does not recover.
+SKIPS = 3
 
 
 def take_step(engine: Engine, prefix: str = "") -> dict[str, float]:
@@ -23,10 +24,22 @@ def take_step(engine: Engine, prefix: str = "") -> dict[str, float]:
     return row
 
 
-def refuse_nonfinite(run: Run, step: int, row: dict[str, float], evidence: Callable[[], dict[str, Any]], remedy: str,
-                     skipped: int = 0) -> None:  # fmt: skip
-    """Raise UserError when a number of `row` is not finite, or when `skipped` updates in a row were skipped. The
-    numbers and the `evidence` (what the step learned from) are written to nonfinite.json."""
+def refuse_nonfinite(
+    run: Run, step: int, row: dict[str, float], evidence: Callable[[], dict[str, Any]], remedy: str, skipped: int = 0
+) -> None:
+    """Refuse to go on with numbers that are not finite.
+
+    Args:
+        run: the run, in whose folder nonfinite.json is written.
+        step: the step that the numbers belong to.
+        row: the numbers by name.
+        evidence: returns what the numbers were made from, for nonfinite.json; called only when it is written.
+        remedy: what a person can do.
+        skipped: updates in a row, up to now, that DeepSpeed skipped because of their gradients.
+
+    Raises:
+        UserError: a number is not finite, or too many updates in a row were skipped.
+    """
     bad = [f"{name} is {value}" for name, value in row.items() if not math.isfinite(value)]
     if skipped >= SKIPS:
         bad.append(f"the gradients of {skipped} updates in a row were not finite")

@@ -1,4 +1,4 @@
-"""What the reference model says of every answer: computed once, kept by content, used by any loss, order or epoch.
+"""The reference model's log-probs of every answer: computed once, kept by content, used by any loss, order or epoch.
 
 SQLite, one file per model and dtype; a row is (16-byte hash of prompt and answer ids, summed float32 log-prob). It is
 filled in chunks of fixed composition, each committed, so a killed pass goes on where it stopped and ends with the same
@@ -10,8 +10,9 @@ from __future__ import annotations
 import dataclasses
 import gc
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from utils.arguments.options import ModelArguments, TrainingArguments
 from utils.engine import ranks
+from utils.engine.deepspeed_engine import Engine
 from utils.engine.freezing import frozen, release
 from utils.errors import UserError
 from utils.model import loading
@@ -39,17 +41,33 @@ class Reference:
         self._sums = sums  # per group, one per answer
 
     def of(self, batch: Batch) -> Tensor:
-        """log ρ of each answer of the batch, float32 [A]."""
-        known = (self._sums[row] for row in batch.rows)
-        parts = [s if part is None else s[list(part)] for s, part in zip(known, batch.parts, strict=True)]
-        return torch.from_numpy(np.concatenate(parts)).to(batch.targets.device)
+        """Return log ρ of each answer of the batch, float32 [A]."""
+        found = []
+        for row, part in zip(batch.rows, batch.parts, strict=True):
+            sums = self._sums[row]
+            if part is not None:
+                sums = sums[list(part)]
+            found.append(sums)
+        return torch.from_numpy(np.concatenate(found)).to(batch.targets.device)
 
 
-def references(engine, policy: Policy, stores, model_args: ModelArguments, args: TrainingArguments, model_hash: str,
-               other: str | None) -> list[Reference]:  # fmt: skip
-    """A Reference for each of `stores`, before training. The reference is the policy as it starts (an adapter starts at
-    zero, so with LoRA too), or the model named `other`, loaded for this and let go."""
-    model, packed = engine, policy.packed
+def references(
+    engine: Engine, stores: Sequence[Sequence[Group]], model_args: ModelArguments, args: TrainingArguments,
+    model_hash: str, other: str | None,
+) -> list[Reference]:  # fmt: skip
+    """Compute the reference log-probs of all answers, or read them from the cache, before training. A collective.
+
+    Args:
+        engine: the policy before its first step. It is its own reference; so with LoRA, whose adapter starts at zero.
+        stores: the groups of each data set.
+        model_args: how models are loaded, and where the cache is.
+        args: dtype, seed, and the size of a forward pass.
+        model_hash: of the starting model.
+        other: another model as reference, loaded for this and let go.
+
+    Returns:
+        A Reference for each store.
+    """
     if other:
         model_hash = ranks.from_rank_0(lambda: loading.fingerprint(other))
         args_of_other = dataclasses.replace(
@@ -59,22 +77,30 @@ def references(engine, policy: Policy, stores, model_args: ModelArguments, args:
         tokenizer = loading.load_tokenizer(model_args.tokenizer_name_or_path or model_args.model_name_or_path)
         reference = Policy(loading.load_causal_lm(args_of_other, tokenizer, args.bf16))
         model, packed = frozen(reference, args), reference.packed
-    elif model_args.from_scratch:
-        model_hash += f"-scratch{args.seed}"
-    name, folder = f"{model_hash}-{args.dtype_name}", cache_folder(model_args) / "reference"
-    found = [reference_logprobs(model, packed, store, folder, name, **limits_of(args)) for store in stores]
+    else:
+        model, packed = engine, engine.module.packed
+        if model_args.from_scratch:
+            # random weights differ from seed to seed under one hash
+            model_hash += f"-scratch{args.seed}"
+    path = cache_file(cache_folder(model_args) / "reference", f"{model_hash}-{args.dtype_name}")
+    found = [reference_logprobs(model, store, path, packed=packed, **limits_of(args)) for store in stores]
     if other:
         release(model)
         del model, reference
-        gc.collect()  # it holds itself in circles; on a GPU its memory is needed at once
+        # It holds itself in circles, and on a GPU its memory is needed at once.
+        gc.collect()
     return found
 
 
-def check_first_step(at_start: float, args: TrainingArguments, other: str | None):
-    """A check of the first loss: a policy that starts as its own reference has Δ = 0, and the loss must say so."""
+def check_first_step(at_start: float, args: TrainingArguments, other: str | None) -> Callable[[dict[str, float]], None]:
+    """Return a check of the first step's row: a policy that starts as its own reference has Δ = 0, and its loss must be
+    `at_start`. With another reference nothing is known of the first loss."""
+    # bfloat16 rounds log-probs to 1 part in 256
+    tolerance = 1e-4 if args.dtype_name == "fp32" else 0.02
 
-    def check(loss: float, metrics: dict[str, float]) -> None:
-        if other is None and abs(loss - at_start) > (1e-4 if args.dtype_name == "fp32" else 0.02) * max(1.0, at_start):
+    def check(row: dict[str, float]) -> None:
+        loss = row["loss"]
+        if other is None and abs(loss - at_start) > tolerance * max(1.0, at_start):
             raise UserError(
                 f"the first loss is {loss:.6g}, and must be {at_start:.6g} while policy and reference agree; likely "
                 f"causes: dropout is on; the model in --model_name_or_path changed under its path; the reference cache "
@@ -84,15 +110,31 @@ def check_first_step(at_start: float, args: TrainingArguments, other: str | None
     return check
 
 
+def cache_file(folder: Path, name: str) -> Path:
+    """Return the cache of one model and dtype, which `name` names."""
+    return folder / f"{name}-v{CODE_VERSION}.sqlite"
+
+
 def reference_logprobs(
-    model, packed: bool, groups: Sequence[Group], folder: Path, name: str, count: int, budget: int
+    model: Any, groups: Sequence[Group], path: Path, *, packed: bool, count: int, budget: int
 ) -> Reference:
-    """The Reference of `groups` under `model` (the engine, before its first step). `name` says which model and dtype it
-    is: the cache file's name. count, budget: the most groups and tokens of a forward pass. A collective: every rank
-    calls it, each computes its share of what is missing; rank 0 alone writes, since nodes may share the folder."""
-    path = folder / f"{name}-v{CODE_VERSION}.sqlite"
+    """Read summed log-probs from the cache, and compute and write those that are missing. A collective: every rank
+    computes its share; rank 0 alone writes, since nodes may share the folder.
+
+    Args:
+        model: called with a Batch: the engine before its first step, or a frozen model.
+        groups: prompts with their answers.
+        path: the cache of this model and dtype.
+        packed: whether the model reads packed rows.
+        count: the most groups of a forward pass.
+        budget: the most tokens of a forward pass; 0: any number.
+
+    Returns:
+        The Reference of the groups.
+    """
     keys = [[g.answer_key(k) for k in range(len(g.answers))] for g in groups]
-    known = ranks.from_rank_0(lambda: _read(path))  # while another rank still writes, each would read something else
+    # By rank 0 alone: while another run still writes, each rank would read something else.
+    known = ranks.from_rank_0(lambda: _read(path))
     passes = Passes(groups, count, budget, packed=packed)
     missing = [i for i in range(len(passes)) if any(key not in known for row in passes.rows(i) for key in keys[row])]
     total = sum(map(len, keys))
@@ -101,11 +143,14 @@ def reference_logprobs(
     world = ranks.world_size()
     with torch.no_grad(), progress("reference", len(missing)) as advance:
         for start in range(0, len(missing), world):
-            batch = passes[missing[min(start + ranks.rank(), len(missing) - 1)]]  # a rank too many repeats the last
+            # a rank too many repeats the last pass: the collectives of a sharded forward pass must match
+            batch = passes[missing[min(start + ranks.rank(), len(missing) - 1)]]
             sums = batch.sum_per_answer(model(batch)).tolist()
-            mine = dict(zip(_keys_in(batch, keys), sums, strict=True))
-            new = {key: value for part in ranks.gather_objects(mine) for key, value in part.items()}
-            new = {key: value for key, value in new.items() if key not in known}
+            new: dict[bytes, float] = {}
+            for mine in ranks.gather_objects(dict(zip(_keys_in(batch, keys), sums, strict=True))):
+                for key, value in mine.items():
+                    if key not in known:
+                        new[key] = value
             if ranks.rank() == 0:
                 _write(path, new)
             known |= new
@@ -137,6 +182,7 @@ def _read(path: Path) -> dict[bytes, float]:
 def _write(path: Path, rows: dict[bytes, float]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
+        # 60 seconds: another run may hold the lock, and sqlite3's own 5 would be an error.
         with sqlite3.connect(path, timeout=60) as base:
             base.execute("CREATE TABLE IF NOT EXISTS reference (key BLOB PRIMARY KEY, logprob REAL) WITHOUT ROWID")
             base.executemany("INSERT OR IGNORE INTO reference VALUES (?, ?)", rows.items())

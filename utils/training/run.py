@@ -18,20 +18,19 @@ from utils.outputs import check_folder, model_files, record_folder
 from utils.raw_datasets.spec import Spec
 from utils.reporting import Report, say, warn
 
-# options that change how a run is watched or stored, not what it computes
+# Options that change how a run is watched or stored, not what it computes: with other values it is the same run.
 OF_NO_CONSEQUENCE = {
     "output_dir", "run_name", "logging_steps", "checkpoint_every", "keep_last", "report_to", "cache_dir",
     "rebuild_cache", "overwrite",
 }  # fmt: skip
-OF_SAVING = {"merge_dtype"}  # changes what is saved, not what is trained: a checkpoint goes on with another
-
-
+# Changes what is saved, not what is trained: a checkpoint goes on with another, a finished run does not.
+OF_SAVING = {"merge_dtype"}
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def cache_folder(model_args: ModelArguments) -> Path:
-    """Where tokenised data and reference log-probs are kept, shared by all runs."""
-    return Path(model_args.cache_dir) if model_args.cache_dir else ROOT / "output" / "cache"
+    """Return where tokenised data and reference log-probs are kept, shared by all runs."""
+    return Path(model_args.cache_dir or ROOT / "output" / "cache")
 
 
 class Run:
@@ -46,14 +45,19 @@ class Run:
         self.checkpoints = self.folder / "checkpoints"
         self.report = Report(self.folder, args.report_to, args.run_name, enabled=not args.debug)
         self.groups = groups
-        options = {k: v for group in groups for k, v in dataclasses.asdict(group).items() if k not in OF_NO_CONSEQUENCE}
+        options: dict[str, Any] = {}
+        for group in groups:
+            options |= dataclasses.asdict(group)
+        for name in OF_NO_CONSEQUENCE & options.keys():
+            del options[name]
         if options.get("lora_dim") and options["merge_dtype"] is None:
             options["merge_dtype"] = args.dtype_name
+        # As JSON gives them back, so that they can be compared with those of a checkpoint.
         self.facts: dict[str, Any] = {"options": json.loads(json.dumps(options))}
 
     @property
     def finished(self) -> bool:
-        """True when this very run has ended and its model is in the folder; says so."""
+        """Tell whether this very run has ended and its model is in the folder; if so, it is printed."""
         try:
             done = json.loads((self.folder / "finished.json").read_text(encoding="utf-8"))
         except (OSError, json.JSONDecodeError):
@@ -64,8 +68,13 @@ class Run:
         return not self.args.debug
 
     def begin(self, data: str, model: str, **others: str) -> None:
-        """Fix the run's identity once the hashes of data, starting model and `others` (the critic's start, say) are
-        known, and write args.json."""
+        """Fix the run's identity, and write args.json.
+
+        Args:
+            data: hash of the training data.
+            model: hash of the starting model.
+            others: hashes of further models, by their role.
+        """
         self.facts |= {
             "data": data, "model": model, **others, "world_size": ranks.world_size(),
             "threads": torch.get_num_threads(),
@@ -73,7 +82,8 @@ class Run:
         self.report.write_args(self.groups, **{k: v for k, v in self.facts.items() if k != "options"})
 
     def resume_point(self) -> int:
-        """The step to continue after; 0 for a fresh start. UserError when the checkpoint is another run's."""
+        """Return the step to continue after, 0 for a fresh start. Raises UserError when the checkpoint is another
+        run's."""
         if self.args.debug:
             return 0
         if ranks.rank() == 0:
@@ -91,31 +101,33 @@ class Run:
                 why = f"this checkpoint was made with another {what} ({facts.get(name)}, now {self.facts[name]})"
                 if self._is_another(f"{self.checkpoints}: {why}; restore it, or give another --output_dir"):
                     return 0
+        # Only a warning: the number of threads changes the order in which a CPU adds, not what is computed.
         if facts["threads"] != self.facts["threads"]:
             before, now = facts["threads"], self.facts["threads"]
             warn(f"the checkpoint was made with {before} threads, now {now}: the last bits may differ")
         return step
 
     def finish(self, steps: int) -> None:
+        """Write that the run has ended."""
         if self.args.debug or ranks.rank() != 0:
             return
         self.report.write_json("finished.json", {"steps": steps, **self.facts})
 
     def _differences(self, before: dict[str, Any], what: str, but: Set[str] = frozenset()) -> str | None:
-        """The first option that is not as it was, in words."""
+        """Return the first option that is not as it was, in words; `what` holds `before`, options `but` are not
+        compared."""
         now = self.facts["options"]
-        changed = sorted(k for k in (before.keys() | now.keys()) - but if before.get(k) != now.get(k))
-        if not changed or self.args.debug:
-            return None
-        k = changed[0]
-        return (
-            f"{self.folder} holds a {what} with other options (--{k} {before.get(k)}, now {now.get(k)}); "
-            f"give the same options, or another --output_dir"
-        )
+        for name in sorted((before.keys() | now.keys()) - but):
+            if before.get(name) != now.get(name) and not self.args.debug:
+                return (
+                    f"{self.folder} holds a {what} with other options (--{name} {before.get(name)}, now "
+                    f"{now.get(name)}); give the same options, or another --output_dir"
+                )
+        return None
 
     def _is_another(self, why: str | None) -> bool:
-        """Does the folder hold another run? That is an error, or with --overwrite it is removed: what could be
-        continued, and the models saved for choosing, which would be taken for this run's."""
+        """Return whether the folder holds another run, and `why`. That is an error, or with --overwrite the run is
+        removed: what could be continued, and the models saved for choosing, which would be taken for this run's."""
         if why is None:
             return False
         if not self.args.overwrite:
@@ -123,16 +135,17 @@ class Run:
         if ranks.rank() == 0:
             say(f"--overwrite: the run in {self.folder} is begun anew", style="yellow")
             (self.folder / "finished.json").unlink(missing_ok=True)
-            models = [folder for kind in ("epoch", "step") for folder in self.folder.glob(f"{kind}-[0-9]*")]
+            models = [*self.folder.glob("epoch-[0-9]*"), *self.folder.glob("step-[0-9]*")]
             for folder in (self.checkpoints, *models):
                 shutil.rmtree(folder, ignore_errors=True)
         return True
 
 
 def _reads(groups: list[Any], program: str) -> Iterator[str | Path]:
-    """What the options of a stage name: models and data sets."""
-    for name, value in ((name, value) for group in groups for name, value in vars(group).items()):
-        if name.endswith("name_or_path"):
-            yield from model_files(value, program)
-        elif name.endswith("data_path"):
-            yield from (Spec.of(text).path for text in value)
+    """Yield the models and data sets that the options of a stage name."""
+    for group in groups:
+        for name, value in vars(group).items():
+            if name.endswith("name_or_path"):
+                yield from model_files(value, program)
+            elif name.endswith("data_path"):
+                yield from (Spec.of(text).path for text in value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Iterable
 
@@ -30,6 +31,7 @@ _PARTS = {
     **dict.fromkeys(("hint", "check", "generic"), "hint"),
     **dict.fromkeys(("again", "explain"), "question"),
 }
+_ENOUGH = {"evaluation": EVALUATION, "hint": HINT, "question": QUESTION}  # points of an aspect that needs no remark
 _FAULTS = {
     "tells": "It tells the answer instead of guiding.",
     "false": "It says something that is not true here.",
@@ -44,49 +46,62 @@ _FAULTS = {
 
 
 def coded_turn(exchange: Exchange, teacher: str, rng: random.Random) -> dict[str, str]:
-    """A tutor's turn in the coded form: evaluation a-g, action 1-12, state of the subproblem w-z, and what is said.
+    """Return a tutor's turn in the coded form: evaluation a-g, action 1-12, state of the subproblem w-z, and the words.
 
-    The codes say what the teacher did, not what was right: misjudging shows in its evaluation, telling in its action.
+    The codes are what the teacher did, not what was right: misjudging shows in its evaluation, telling in its action.
     """
     text = TEACHERS[teacher](exchange, rng)
     seen = assess(exchange, text)
-    given = [_KIND_CODES[k.removeprefix("curt_")] for k in seen.kinds if k.removeprefix("curt_") in _KIND_CODES]
-    evaluation = given[0] if given else "g"
-    action = _ACTIONS_THAT_TELL.get(evaluation) if "tells" in seen.points else None
+    evaluation = "g"
+    for kind in seen.kinds:
+        code = _KIND_CODES.get(kind.removeprefix("curt_"))
+        if code:
+            evaluation = code
+            break
+    action = _ACTIONS[evaluation]
+    if "tells" in seen.points:
+        action = _ACTIONS_THAT_TELL.get(evaluation, action)
+    solved = evaluation == "b" or action == "9"
     return {
         "Evaluation of Student Response": evaluation,
-        "Action Based on Evaluation": action or _ACTIONS[evaluation],
-        "Subproblem State": "z" if evaluation == "b" or action == "9" else "x",
+        "Action Based on Evaluation": action,
+        "Subproblem State": "z" if solved else "x",
         "Subproblem": f"What is {exchange.problem.topic}?",
         "Tutorbot": text,
     }
 
 
 def task_prompt(exchange: Exchange, turns: Iterable[HasTurn], task: str) -> str:
-    """One problem as plain text for a task: a dialogue to continue, a question to answer, a lesson to sum up."""
-    names = {"user": "Human", "assistant": "Assistant"}
-    said = [(names[turn.role], turn.content) for turn in turns if turn.role in names]
-    if task == "dialogue":
-        return "\n\n".join(f"{name}: {content}" for name, content in said) + "\n\nAssistant:"
+    """Write one problem as plain text for a task: a dialogue to continue, a question to answer, a lesson to sum up."""
     if task == "question":
         return f"Human: What is {exchange.problem.topic}?\n\nAssistant:"
-    lesson = "\n".join(f"{'Student' if name == 'Human' else 'Tutor'}: {content}" for name, content in said)
+    if task == "dialogue":
+        return _transcript(turns, {"user": "Human", "assistant": "Assistant"}, "\n\n") + "\n\nAssistant:"
+    lesson = _transcript(turns, {"user": "Student", "assistant": "Tutor"}, "\n")
     return f"Human: Please sum up this lesson in one sentence.\n{lesson}\n\nAssistant: TL;DR:"
 
 
+def _transcript(turns: Iterable[HasTurn], names: dict[str, str], separator: str) -> str:
+    """Return the turns of the roles in `names` as text."""
+    return separator.join(f"{names[turn.role]}: {turn.content}" for turn in turns if turn.role in names)
+
+
 def critique(exchange: Exchange, answer: str) -> str:
-    """What is wrong with an answer and what to do about it, in words."""
+    """Say in words what is wrong with an answer and what to do about it."""
     points = assess(exchange, answer).points
-    enough = {"evaluation": EVALUATION, "hint": HINT, "question": QUESTION}
-    remarks = [wish for aspect, wish in _wishes(exchange).items() if points.get(aspect, 0) < enough[aspect]]
-    remarks += [fault for aspect, fault in _FAULTS.items() if aspect in points]
+    remarks = []
+    for aspect, wish in _wishes(exchange).items():
+        if points.get(aspect, 0) < _ENOUGH[aspect]:
+            remarks.append(wish)
+    for aspect, fault in _FAULTS.items():
+        if aspect in points:
+            remarks.append(fault)
     return " ".join(remarks) or "It is a good answer."
 
 
 def _wanted(exchange: Exchange) -> dict[str, str]:
-    """The kind of sentence that fits each part of an answer."""
-    right = exchange.state == "right"
-    hint, question = ("check", "explain") if right else ("hint", "again")
+    """Return the kind of sentence that fits each part of an answer."""
+    hint, question = ("check", "explain") if exchange.state == "right" else ("hint", "again")
     return {"evaluation": EXPECTED[exchange.state], "hint": hint, "question": question}
 
 
@@ -96,23 +111,38 @@ def _wishes(exchange: Exchange) -> dict[str, str]:
 
 
 def refine(exchange: Exchange, answer: str, rng: random.Random) -> str:
-    """The answer made good: its good sentences are kept, the others replaced. The best of eight drafts."""
+    """Return the answer made good: its good sentences are kept, the others replaced. The best of eight drafts."""
     evaluation, hint, question = _wanted(exchange).values()
     had = set(sentences(answer))
     choices = []
     for kind in (evaluation, "praise", hint, question):
         possible = phrases(kind, exchange)
-        choices.append([text for text in possible if text.lower() in had] or possible)
+        kept = [text for text in possible if text.lower() in had]
+        choices.append(kept or possible)
+    # Sentences that are right each may be wrong together: a hint drawn at random may be too long, or tell the answer.
     drafts = [" ".join(map(rng.choice, choices)) for _ in range(8)]
     return max(drafts, key=lambda draft: assess(exchange, draft).utility)
 
 
 def improve(exchange: Exchange, answer: str, comment: str, rng: random.Random) -> str:
-    """The answer rewritten as a comment asks, and no further: a comment that asks for nothing leaves it as it is."""
+    """Rewrite an answer as a comment asks, and no further.
+
+    Args:
+        exchange: what is answered.
+        answer: the answer.
+        comment: the critique; what it does not ask for stays as it is.
+        rng: draws the new sentences.
+
+    Returns:
+        The new answer; the old one if the comment asks for nothing.
+    """
     faults = {aspect for aspect, fault in _FAULTS.items() if fault in comment}
     wishes = {aspect for aspect, wish in _wishes(exchange).items() if wish in comment}
-    wishes |= {"evaluation"} if "curt" in faults else set()
-    wishes |= set(_WISHES) if "length" in faults else set()
+    if "curt" in faults:
+        wishes.add("evaluation")
+    # Shorter than it was: every part is said anew, in its shortest sentence.
+    if "length" in faults:
+        wishes.update(_WISHES)
     if not faults | wishes:
         return answer
     kept: list[tuple[str, str]] = []  # (part, sentence)
@@ -123,27 +153,31 @@ def improve(exchange: Exchange, answer: str, comment: str, rng: random.Random) -
         if not (part in wishes or kind in faults or tells or again):
             kept.append((part, text))
     new = {}
-    for aspect in (aspect for aspect in _WISHES if aspect in wishes):
-        possible = phrases(_wanted(exchange)[aspect], exchange)
-        new[aspect] = min(possible, key=len) if "length" in faults else rng.choice(possible)
-    order = {"evaluation": 0, "hint": 2, "question": 3}  # of what is new; what stays keeps its place between
-    placed = [(3 if part == "question" else 1, text) for part, text in kept]
-    placed += [(order[aspect], text) for aspect, text in new.items()]
-    return " ".join(text for _, text in sorted(placed, key=lambda each: each[0]))
+    for aspect in _WISHES:
+        if aspect in wishes:
+            possible = phrases(_wanted(exchange)[aspect], exchange)
+            new[aspect] = min(possible, key=len) if "length" in faults else rng.choice(possible)
+    # The new evaluation, what is kept, the new hint; questions last, kept ones first.
+    sentences_of = {"evaluation": [], "kept": [], "hint": [], "question": []}
+    for part, text in kept:
+        sentences_of["question" if part == "question" else "kept"].append(text)
+    for aspect, text in new.items():
+        sentences_of[aspect].append(text)
+    return " ".join(itertools.chain(*sentences_of.values()))
 
 
 def lesson(problem: Problem) -> dict[str, object]:
-    """A problem taken apart, as a lesson is planned from."""
-    steps = [
-        {
+    """Return a problem taken apart, as a lesson is planned from."""
+    steps = []
+    for wrong, hint in zip(problem.wrong, problem.hints, strict=False):
+        step = {
             "Question": f"What is {problem.topic}?",
             "Answer": problem.answer,
             "Hint": hint,
             "Incorrect Response": wrong,
             "Feedback": f"{wrong} is not right yet. {hint}",
         }
-        for wrong, hint in zip(problem.wrong, problem.hints, strict=False)
-    ]
+        steps.append(step)
     return {
         "Problem": f"What is {problem.topic}?",
         "SubProblems": steps,
@@ -153,17 +187,20 @@ def lesson(problem: Problem) -> dict[str, object]:
 
 
 def mock_conversation(problem: Problem, rng: random.Random) -> list[dict[str, str]]:
-    """A student who errs twice on the way, and a tutor's coded turns (the strong teacher's)."""
-    wrong = [Exchange(problem, "wrong", claim) for claim in problem.wrong]
-    exchanges = [Exchange(problem, "open"), wrong[0], Exchange(problem, "partial"), wrong[-1]]
+    """Return a conversation of a student who errs twice on the way, with the strong teacher's coded turns."""
+    exchanges = [
+        Exchange(problem, "open"),
+        Exchange(problem, "wrong", problem.wrong[0]),
+        Exchange(problem, "partial"),
+        Exchange(problem, "wrong", problem.wrong[-1]),
+        Exchange(problem, "right", problem.answer),
+    ]
     turns = []
-    for number, exchange in enumerate([*exchanges, Exchange(problem, "right", problem.answer)]):
+    for exchange in exchanges:
         said = write_move(exchange, rng)
-        turns.append(
-            {
-                "Student": said if number else f"What is {problem.topic}? {said}",
-                "Thoughts of Tutorbot": f"I see that {_TRUTHS[exchange.state]}.",
-                **coded_turn(exchange, "strong", rng),
-            }
-        )
+        if exchange.state == "open":  # the first turn asks
+            said = f"What is {problem.topic}? {said}"
+        thoughts = f"I see that {_TRUTHS[exchange.state]}."
+        coded = coded_turn(exchange, "strong", rng)
+        turns.append({"Student": said, "Thoughts of Tutorbot": thoughts, **coded})
     return turns

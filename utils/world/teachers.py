@@ -13,40 +13,56 @@ FLAWS = ("evaluation", "hint", "question")
 
 
 def phrases(kind: str, exchange: Exchange) -> list[str]:
-    """Every sentence of a kind that can be said in this exchange."""
+    """Return every sentence of a kind that can be said in this exchange."""
     problem = exchange.problem
-    if kind in ("hint", "check"):
-        return list(problem.hints if kind == "hint" else problem.checks)
+    if kind == "hint":
+        return list(problem.hints)
+    if kind == "check":
+        return list(problem.checks)
     slots = {"topic": problem.topic, "answer": problem.answer, "claim": exchange.claim}
-    said = [text for text in language.TUTOR[kind] if exchange.claim is not None or "{claim}" not in text]
-    return [_capitalised(text.format(**slots)) for text in said]
-
-
-def _capitalised(text: str) -> str:
-    return text[0].upper() + text[1:]
+    said = []
+    for form in language.TUTOR[kind]:
+        if exchange.claim is None and "{claim}" in form:
+            continue  # nothing was claimed
+        text = form.format(**slots)
+        said.append(text[0].upper() + text[1:])
+    return said
 
 
 def strong(exchange: Exchange, rng: random.Random) -> str:
-    """Evaluates rightly, hints truly, hands the ball back and does not tell; slips in one answer of ten."""
-    flaw = rng.choice(FLAWS) if rng.random() < SLIP_RATE else None
-    right = exchange.state == "right"
-    kinds = [_misjudged(exchange, rng) if flaw == "evaluation" else EXPECTED[exchange.state]]
-    kinds += ["praise"] if rng.random() < 0.5 else []
-    kinds += ["generic" if flaw == "hint" else "check" if right else "hint"]
-    kinds += [] if flaw == "question" else ["explain" if right else "again"]
+    """Answer as a good tutor: evaluate rightly, hint truly, ask a question and do not tell; slip in one answer of
+    ten."""
+    flaw = None
+    if rng.random() < SLIP_RATE:
+        flaw = rng.choice(FLAWS)
+    help_kind, question = ("check", "explain") if exchange.state == "right" else ("hint", "again")
+    kinds = [EXPECTED[exchange.state]]
+    if flaw == "evaluation":
+        kinds = [_misjudged(exchange, rng)]
+    if rng.random() < 0.5:
+        kinds.append("praise")
+    kinds.append("generic" if flaw == "hint" else help_kind)
+    # An answer that ends without a question leaves the student with nothing to do.
+    if flaw != "question":
+        kinds.append(question)
     return _say(kinds, exchange, rng)
 
 
 def weak(exchange: Exchange, rng: random.Random) -> str:
-    """Often tells the answer, misjudges, hints at another problem, is curt or rambles."""
-    expected = EXPECTED[exchange.state]
-    kinds = [_misjudged(exchange, rng) if rng.random() < 0.1 else expected]
-    if kinds[0] in ("confirm", "reject") and rng.random() < 0.4:
-        kinds[0] = f"curt_{kinds[0]}"
-    kinds += ["rude"] if rng.random() < 0.15 else []
+    """Answer as a poor tutor: often tell the answer, misjudge, hint at another problem, be curt or ramble."""
+    evaluation = EXPECTED[exchange.state]
+    if rng.random() < 0.1:
+        evaluation = _misjudged(exchange, rng)
+    if evaluation in ("confirm", "reject") and rng.random() < 0.4:
+        evaluation = f"curt_{evaluation}"
+    kinds = [evaluation]
+    if rng.random() < 0.15:
+        kinds.append("rude")
     kinds += rng.sample(["filler", "filler"], rng.choice((0, 0, 0, 1, 2)))
-    kinds += rng.choices([["tell"], ["stray"], ["generic"], ["hint"], []], (45, 20, 15, 10, 10))[0]
-    kinds += [rng.choice(("again", "explain"))] if rng.random() < 0.3 else []
+    (body,) = rng.choices([["tell"], ["stray"], ["generic"], ["hint"], []], (45, 20, 15, 10, 10))
+    kinds += body
+    if rng.random() < 0.3:
+        kinds.append(rng.choice(("again", "explain")))
     return _say(kinds, exchange, rng)
 
 
@@ -55,21 +71,22 @@ def _misjudged(exchange: Exchange, rng: random.Random) -> str:
 
 
 def _say(kinds: list[str], exchange: Exchange, rng: random.Random) -> str:
-    """One sentence of each kind; `stray` is a hint at another problem of the same sort."""
+    """Return one sentence of each kind; `stray` is a hint at another problem of the same sort."""
     said: list[str] = []
     for kind in kinds:
         if kind == "stray":
-            other = _another(exchange.problem, rng)
-            choices = list(other.hints)
+            choices = _another(exchange.problem, rng).hints
         else:
             choices = phrases(kind, exchange)
-        said.append(rng.choice([text for text in choices if text not in said] or choices))
+        new = [text for text in choices if text not in said]  # of two fillers the second says something else
+        said.append(rng.choice(new or choices))
     return " ".join(said)
 
 
 def _another(problem: Problem, rng: random.Random) -> Problem:
+    alike = ARITHMETIC if problem in ARITHMETIC else FACTUAL
     while True:
-        other = rng.choice(ARITHMETIC if problem in ARITHMETIC else FACTUAL)
+        other = rng.choice(alike)
         if other != problem:
             return other
 

@@ -1,4 +1,4 @@
-"""Records of the built-in world against its oracle: what answers are worth, what noise leaves of verdicts."""
+"""Records of the built-in world measured by its oracle: the worth of answers, the best accuracy on noisy verdicts."""
 
 from __future__ import annotations
 
@@ -10,19 +10,22 @@ from utils.world.oracle import accuracy_ceiling, assess, preference_probability
 
 
 def utilities(record: Record) -> list[float]:
-    """1 to 7 for every answer: a reward for --reward_fn, or the truth for --true_reward_fn. Raises UserError for a
-    prompt of another world."""
+    """Return the worth of every answer, 1 to 7: a reward for --reward_fn, or the truth for --true_reward_fn. Raises
+    UserError for a prompt of another world."""
     exchange = read_prompt(record.prompt, record.where)
     return [assess(exchange, answer.text, answer.finished).utility for answer in record.answers]
 
 
 def verdict_ceiling(records: Iterable[Record], noise_temperature: float) -> float:
-    """The best accuracy that can be expected on the decided verdicts of an oracle that errs at this temperature; NaN
-    without any."""
+    """Return the best accuracy that can be expected on the decided verdicts of an oracle that errs at this temperature;
+    NaN without any."""
     probabilities = []
     for record in records:
         exchange = read_prompt(record.prompt, record.where)
-        worth = [assess(exchange, answer.text).utility for answer in record.answers]  # a judge reads words alone
-        decided = [v for v in record.verdicts if v.preferred in ("a", "b")]
-        probabilities += [preference_probability(worth[v.a], worth[v.b], noise_temperature) for v in decided]
+        # Without `finished`, unlike utilities(): the judge reads the words alone.
+        worth = [assess(exchange, answer.text).utility for answer in record.answers]
+        for verdict in record.verdicts:
+            if verdict.preferred in ("a", "b"):
+                a, b = worth[verdict.a], worth[verdict.b]
+                probabilities.append(preference_probability(a, b, noise_temperature))
     return accuracy_ceiling(probabilities)

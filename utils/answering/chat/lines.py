@@ -1,11 +1,11 @@
-"""What a person types: edited at a terminal, line by line from a pipe."""
+"""Questions that a person types: edited at a terminal, or line by line from a pipe."""
 
 from __future__ import annotations
 
 import sys
 
 from utils.errors import UserError
-from utils.reporting import console
+from utils.reporting import console, say
 
 PROMPT = "you › "
 KEYS = {
@@ -17,25 +17,29 @@ KEYS = {
 
 
 class EditedLines:
-    """Questions typed at a terminal: arrow keys, history, several lines. The history is kept in memory only, because
-    people type private things."""
+    """Questions typed at a terminal: arrow keys, history, several lines."""
 
     interactive = True
 
     def __init__(self) -> None:
-        from prompt_toolkit import PromptSession  # here: the programs that only read files start without it
+        # Imported here, so that the modes that only read files start without it.
+        from prompt_toolkit import PromptSession
         from prompt_toolkit.key_binding import KeyBindings
 
         keys = KeyBindings()
         keys.add("enter")(lambda press: press.current_buffer.validate_and_handle())
-        keys.add("escape", "enter")(lambda press: press.current_buffer.insert_text("\n"))  # a terminal's Alt-Enter
+        # A terminal sends Alt-Enter as these two keys.
+        keys.add("escape", "enter")(lambda press: press.current_buffer.insert_text("\n"))
+        # Without a history file, because people type private things.
         self._session = PromptSession(
             [("bold ansicyan", PROMPT)], multiline=True, prompt_continuation=" " * len(PROMPT), key_bindings=keys
         )
 
     def read(self) -> str:
-        """The next question. Raises EOFError at Ctrl-D, and KeyboardInterrupt at Ctrl-C when nothing is typed; Ctrl-C
-        clears a line that is begun, as in a shell."""
+        """Return the next question; Ctrl-C clears a line that is begun, as in a shell.
+
+        Raises EOFError at Ctrl-D, and KeyboardInterrupt at Ctrl-C when nothing is typed.
+        """
         while True:
             try:
                 return self._session.prompt()
@@ -50,16 +54,20 @@ class PipedLines:
     interactive = False
 
     def read(self) -> str:
-        """The next line. Raises EOFError at the end, UserError for bytes that are no text."""
+        """Return the next line. Raises EOFError at the end, UserError for bytes that are no text."""
         try:
-            return console.input(f"[bold cyan]{PROMPT}[/]")
+            line = console.input(f"[bold cyan]{PROMPT}[/]")
         except UnicodeDecodeError as error:
             raise UserError(f"the input is not UTF-8 text: {error.reason}") from None
         except (EOFError, KeyboardInterrupt):
             console.print()
             raise
+        if not sys.stdin.isatty():  # a terminal has shown what was typed
+            say(line)
+        return line
 
 
 def open_lines() -> EditedLines | PipedLines:
-    """Editing needs a terminal on both sides; a pipe on either is read line by line."""
+    """Return edited lines at a terminal, else lines of a pipe."""
+    # Editing needs a terminal on both sides.
     return EditedLines() if sys.stdin.isatty() and sys.stdout.isatty() else PipedLines()

@@ -9,34 +9,36 @@ from utils.records import Answer, Message, Record, write_jsonl
 
 
 class Transcript:
-    """One conversation. `records` hold each answer with its model, sampling, scores and whether it finished, so that a
-    saved conversation is data like any other (docs/data.md)."""
+    """One conversation. `records` has one for each answer, so that a saved conversation is data like any other."""
 
     def __init__(self, system: str = "") -> None:
         self.system = system
         self.records: list[Record] = []
-        self._written: dict[Path, bytes] = {}  # what this conversation saved, by file
-        self._saved = 0  # records
+        self._written: dict[Path, bytes] = {}  # the content of the files that this conversation saved
+        self._saved = 0  # how many records are saved
 
     def prompt(self, question: str) -> tuple[Message, ...]:
-        """What the model is asked: everything so far, then the question."""
+        """Return the prompt for a question: everything so far, then the question."""
         if self.records:
             last = self.records[-1]
             before = (*last.prompt, Message("assistant", last.answers[0].text))
         else:
-            before = (Message("system", self.system),) if self.system else ()
+            before = ()
+            if self.system:
+                before = (Message("system", self.system),)
         return (*before, Message("user", question))
 
     def add(self, prompt: tuple[Message, ...], answer: Answer) -> None:
+        """Append an answer, as a record with its prompt."""
         self.records.append(Record(prompt, (answer,)))
 
     @property
     def unsaved(self) -> int:
-        """How many answers no file has."""
+        """Count the answers that no file has."""
         return len(self.records) - self._saved
 
     def save(self, path: Path) -> None:
-        """Write the records. A file is replaced only if it is as this conversation saved it; UserError otherwise."""
+        """Write the records. Raises UserError for a file that this conversation did not write, or that was changed."""
         if not self.records:
             raise UserError("nothing to save yet: no question was answered")
         try:

@@ -1,8 +1,8 @@
-"""Feedback -> pairs -> sets to train on.
+"""Pairs of a chosen and a rejected answer from feedback, and the sets of pairs to train on.
 
-pairing     what feedback says of two answers to one prompt
+pairing     feedback -> pairs
 sets        duplicates, test prompts, the division by prompt, the written forms
-measures    lengths, who wins, conflicts and cycles
+measures    lengths, wins by model, conflicts and cycles
 """
 
 from utils.feedback.pairs.measures import measured

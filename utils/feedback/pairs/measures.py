@@ -1,5 +1,4 @@
-"""What stands in a set of pairs: lengths, and whether the longer answer wins; who wins; where the pairs contradict
-one another."""
+"""Statistics of a set of pairs: lengths and length bias, wins by model, and contradictions."""
 
 from __future__ import annotations
 
@@ -14,27 +13,28 @@ from utils.feedback.pairs.pairing import Pair, PromptKey
 from utils.statistics import mean_interval, wilson_interval
 
 
-def measured(pairs: Sequence[Pair], said: Sequence[Pair]) -> dict[str, Any]:
-    """Every number of a set, for JSON; `said` are its pairs before duplicates were taken out, which contradictions are
-    counted over. Shares and means come with 95 % intervals."""
+def measured(pairs: Sequence[Pair], with_duplicates: Sequence[Pair]) -> dict[str, Any]:
+    """Return every number of a set, for JSON. Contradictions are counted with duplicates: of two opposite preferences
+    the one given more often counts. Shares and means come with 95 % intervals."""
     return {
         "pairs": len(pairs),
         "prompts": len({pair.prompt_key for pair in pairs}),
         "kinds": dict(Counter(pair.kind for pair in pairs)),
-        "words": {name: _spread(counts) for name, counts in _words(pairs).items()},
+        "words": _words(pairs),
         "length": length_bias(pairs),
         "models": won_by_model(pairs),
-        **contradictions(said),
+        **contradictions(with_duplicates),
     }
 
 
-def _words(pairs: Sequence[Pair]) -> dict[str, list[int]]:
-    prompts = {pair.prompt_key: sum(len(m.content.split()) for m in pair.prompt) for pair in pairs}
-    return {
-        "prompt": list(prompts.values()),
-        "chosen": [len(pair.chosen.text.split()) for pair in pairs],
-        "rejected": [len(pair.rejected.text.split()) for pair in pairs],
-    }
+def _words(pairs: Sequence[Pair]) -> dict[str, dict[str, float | None]]:
+    """Measure lengths in words: of the prompts, each once, and of the answers."""
+    prompts, chosen, rejected = {}, [], []
+    for pair in pairs:
+        prompts[pair.prompt_key] = sum([len(message.content.split()) for message in pair.prompt])
+        chosen.append(len(pair.chosen.text.split()))
+        rejected.append(len(pair.rejected.text.split()))
+    return {"prompt": _spread(list(prompts.values())), "chosen": _spread(chosen), "rejected": _spread(rejected)}
 
 
 def _spread(counts: Sequence[int]) -> dict[str, float | None]:
@@ -45,44 +45,58 @@ def _spread(counts: Sequence[int]) -> dict[str, float | None]:
 
 
 def length_bias(pairs: Sequence[Pair]) -> dict[str, Any]:
-    """`chosen_longer`: the share of pairs of different length in which the chosen answer has more words; `difference`:
-    chosen minus rejected, in words, over all pairs."""
-    gaps = [len(pair.chosen.text.split()) - len(pair.rejected.text.split()) for pair in pairs]
-    different = [gap for gap in gaps if gap]
+    """Measure the bias to length. `chosen_longer`: the share of pairs of different length in which the chosen answer
+    has more words; `difference`: chosen minus rejected, in words, over all pairs."""
+    gaps, longer = [], 0
+    for pair in pairs:
+        gap = len(pair.chosen.text.split()) - len(pair.rejected.text.split())
+        gaps.append(gap)
+        longer += gap > 0
+    # Pairs of one length say nothing of a bias.
+    same = gaps.count(0)
     return {
-        "chosen_longer": wilson_interval(sum(gap > 0 for gap in different), len(different)).to_json(),
-        "same_length": len(gaps) - len(different),
+        "chosen_longer": wilson_interval(longer, len(gaps) - same).to_json(),
+        "same_length": same,
         "difference": mean_interval(gaps).to_json(),
     }
 
 
 def won_by_model(pairs: Sequence[Pair]) -> dict[str, dict[str, Any]]:
-    """Of each model the share of its pairs with another model that it wins."""
+    """Return for each model the share of its pairs with another model that it wins."""
     won, lost = Counter(), Counter()
     for pair in pairs:
-        models = (pair.chosen.model, pair.rejected.model)
-        if None not in models and models[0] != models[1]:
-            won[models[0]] += 1
-            lost[models[1]] += 1
-    share = {model: wilson_interval(won[model], won[model] + lost[model]) for model in sorted(won | lost)}
-    return {model: {"won": won[model], "lost": lost[model], "share": share[model].to_json()} for model in share}
+        winner, loser = pair.chosen.model, pair.rejected.model
+        if winner is not None and loser is not None and winner != loser:
+            won[winner] += 1
+            lost[loser] += 1
+    found = {}
+    for model in sorted(won | lost):
+        share = wilson_interval(won[model], won[model] + lost[model])
+        found[model] = {"won": won[model], "lost": lost[model], "share": share.to_json()}
+    return found
 
 
 def contradictions(pairs: Sequence[Pair]) -> dict[str, Any]:
-    """`conflicts`: two texts of a prompt of which each is preferred to the other. `cycles`: prompts where answers beat
-    one another in a circle of three or more; of a conflict the direction said more often counts, or none."""
+    """Count contradictions. `conflicts`: two texts of a prompt of which each is preferred to the other. `cycles`:
+    prompts where answers beat one another in a circle of three or more; of a conflict the direction that is more
+    frequent counts, or none."""
     won: dict[PromptKey, Counter[tuple[str, str]]] = defaultdict(Counter)
     where: dict[PromptKey, str] = {}
     for pair in pairs:
         won[pair.prompt_key][pair.chosen.text, pair.rejected.text] += 1
         where.setdefault(pair.prompt_key, pair.where)
-    conflicts = {prompt: [(a, b) for a, b in wins if a < b and (b, a) in wins] for prompt, wins in won.items()}
-    conflicting = [prompt for prompt, found in conflicts.items() if found]
-    cyclic = [prompt for prompt, wins in won.items() if has_cycle(wins)]
-    return {
-        "conflicts": {"pairs": sum(map(len, conflicts.values())), **_places(conflicting, where)},
-        "cycles": _places(cyclic, where),
-    }
+    conflicts, conflicting, cyclic = 0, [], []
+    for prompt, wins in won.items():
+        opposite = 0
+        for a, b in wins:
+            # Each conflict is in `wins` in both directions, and counts once.
+            opposite += a < b and (b, a) in wins
+        conflicts += opposite
+        if opposite:
+            conflicting.append(prompt)
+        if has_cycle(wins):
+            cyclic.append(prompt)
+    return {"conflicts": {"pairs": conflicts, **_places(conflicting, where)}, "cycles": _places(cyclic, where)}
 
 
 def _places(prompts: Sequence[PromptKey], where: dict[PromptKey, str]) -> dict[str, Any]:
@@ -90,9 +104,10 @@ def _places(prompts: Sequence[PromptKey], where: dict[PromptKey, str]) -> dict[s
 
 
 def has_cycle(won: Counter[tuple[str, str]]) -> bool:
-    """Do the preferences (winner, loser) -> times go in a circle?"""
+    """Return whether the preferences {(winner, loser): times} go in a circle."""
     beaten_by: dict[str, set[str]] = defaultdict(set)
     for (winner, loser), times in won.items():
+        # Of a conflict the more frequent direction counts; at equal numbers neither does.
         if times > won[loser, winner]:
             beaten_by[loser].add(winner)
     try:

@@ -1,4 +1,4 @@
-"""What feedback says of two answers to one prompt: pairs, and what became of the feedback that gives none."""
+"""Pairs of a chosen and a rejected answer from feedback, and counts of the feedback that gives none."""
 
 from __future__ import annotations
 
@@ -17,19 +17,32 @@ PAIRS, TIES, SMALL, SAME, UNCHANGED, WAITING = (
     "pairs", "ties", "gaps below --min_gap", "of one text", "unchanged", "critiques without a new answer",
 )  # fmt: skip
 
-NOT_IMPROVED = "not_improved"  # in a record's meta: the answers that a model was asked to rewrite, to no avail, and why
+# In a record's meta: the answers that a model was asked to rewrite without success, and why.
+NOT_IMPROVED = "not_improved"
 WORDS = ("prompt-api", "feedback", "feedback-both", NOT_IMPROVED)
 PromptKey = tuple[tuple[str, str], ...]
 
 
 def prompt_key(prompt: Iterable[Message]) -> PromptKey:
-    """What two records of one prompt share."""
-    return tuple((message.role, message.content.strip()) for message in prompt)
+    """Return the key by which two records have one prompt."""
+    return tuple([(message.role, message.content.strip()) for message in prompt])
 
 
 @dataclass(frozen=True)
 class Pair:
-    """`margin`: the gap of a rating, in its own units. `meta` is the record's, without the words of judges."""
+    """A chosen and a rejected answer to one prompt.
+
+    Args:
+        prompt: the messages.
+        chosen: the better answer.
+        rejected: the worse answer.
+        kind: the kind of feedback, of KINDS.
+        margin: the gap of two ratings, in units of the rating; None for other kinds.
+        judge: who compared them, or None.
+        order: ab or ba, which the judge saw first, or None.
+        meta: the record's, without the words of judges.
+        where: file:line, for messages.
+    """
 
     prompt: tuple[Message, ...]
     chosen: Answer
@@ -43,18 +56,22 @@ class Pair:
 
     @property
     def prompt_key(self) -> PromptKey:
+        """The key by which pairs have one prompt."""
         return prompt_key(self.prompt)
 
     @property
     def facts(self) -> dict[str, Any]:
         """The meta of the written pair."""
-        return {**self.meta, "kind": self.kind, **({} if self.margin is None else {"margin": self.margin})}
+        facts = {**self.meta, "kind": self.kind}
+        if self.margin is not None:
+            facts["margin"] = self.margin
+        return facts
 
 
 @dataclass
 class Collected:
-    """Pairs of many records. `tally` counts (kind, what became of it); `waiting` are critiques of answers that no model
-    has been asked to rewrite yet."""
+    """Pairs of many records. `tally` counts (kind, fate of the feedback); `waiting` are critiques of answers that no
+    model has been asked to rewrite yet."""
 
     pairs: list[Pair] = field(default_factory=list)
     tally: Counter[tuple[str, str]] = field(default_factory=Counter)
@@ -62,16 +79,13 @@ class Collected:
 
 
 def collect(records: Iterable[Record], kinds: Collection[str] = KINDS, min_gap: float = 1.0) -> Collected:
-    """Every pair that the feedback of the given kinds implies. Answers of one text are never a pair."""
+    """Collect every pair that the feedback of the given kinds implies. Answers of one text are never a pair."""
     out, rewritten = Collected(), set()
     for record in records:
         asked = _not_improved(record)
-        answers = [
-            a
-            for n, a in enumerate(record.answers)
-            if a.critique is not None and (a.refinement is not None or n in asked)
-        ]
-        rewritten |= {(prompt_key(record.prompt), answer.text) for answer in answers}
+        for number, answer in enumerate(record.answers):
+            if answer.critique is not None and (answer.refinement is not None or number in asked):
+                rewritten.add((prompt_key(record.prompt), answer.text))
         for kind in kinds:
             for item in _READ[kind](record, min_gap):
                 if isinstance(item, Answer):
@@ -83,48 +97,68 @@ def collect(records: Iterable[Record], kinds: Collection[str] = KINDS, min_gap: 
                 else:
                     out.pairs.append(item)
                     out.tally[kind, PAIRS] += 1
+    # Another record of the same prompt and answer may hold the rewritten one.
     out.waiting = [(r, a) for r, a in out.waiting if (prompt_key(r.prompt), a.text) not in rewritten]
     if out.waiting:
         out.tally["critique", WAITING] = len(out.waiting)
     return out
 
 
-Item = Pair | Answer | str  # a pair, an answer that waits to be rewritten, or what became of the feedback
+Item = Pair | Answer | str  # a pair, an answer that waits to be rewritten, or the fate of the feedback
 
 
 def _preferences(record: Record, min_gap: float) -> Iterator[Item]:
-    for v in record.verdicts:
-        if v.judge == BY_RATING:  # the ratings say it themselves, with their gap
+    for verdict in record.verdicts:
+        # A verdict that follows from ratings is left to them: they know their gap.
+        if verdict.judge == BY_RATING:
             continue
-        if v.preferred in ("a", "b"):
-            yield _pair(record, *((v.a, v.b) if v.preferred == "a" else (v.b, v.a)), "preference", verdict=v)
+        if verdict.preferred == "a":
+            yield _pair(record, verdict.a, verdict.b, kind="preference", verdict=verdict)
+        elif verdict.preferred == "b":
+            yield _pair(record, verdict.b, verdict.a, kind="preference", verdict=verdict)
+        elif verdict.preferred == "tie":
+            yield TIES
         else:
-            yield {"tie": TIES}.get(v.preferred, v.preferred)
+            yield verdict.preferred
 
 
 def _ratings(record: Record, min_gap: float) -> Iterator[Item]:
     for a, b in _both_known(record, "rating"):
         gap = record.answers[a].rating - record.answers[b].rating
-        if gap == 0 or abs(gap) < min_gap:
-            yield SMALL if gap else TIES
+        if gap == 0:
+            yield TIES
+        elif abs(gap) < min_gap:
+            yield SMALL
+        elif gap > 0:
+            yield _pair(record, a, b, kind="rating", margin=gap)
         else:
-            yield _pair(record, *((a, b) if gap > 0 else (b, a)), "rating", margin=abs(gap))
+            yield _pair(record, b, a, kind="rating", margin=-gap)
 
 
 def _rankings(record: Record, min_gap: float) -> Iterator[Item]:
     for a, b in _both_known(record, "rank"):
-        gap = record.answers[b].rank - record.answers[a].rank  # rank 1 is the best
-        yield _pair(record, *((a, b) if gap > 0 else (b, a)), "ranking") if gap else TIES
+        # Rank 1 is the best.
+        rank_a, rank_b = record.answers[a].rank, record.answers[b].rank
+        if rank_a < rank_b:
+            yield _pair(record, a, b, kind="ranking")
+        elif rank_b < rank_a:
+            yield _pair(record, b, a, kind="ranking")
+        else:
+            yield TIES
 
 
 def _thumbs(record: Record, min_gap: float) -> Iterator[Item]:
     for a, b in _both_known(record, "thumb"):
-        up = record.answers[a].thumb
-        yield TIES if up == record.answers[b].thumb else _pair(record, *((a, b) if up else (b, a)), "thumb")
+        if record.answers[a].thumb == record.answers[b].thumb:
+            yield TIES
+        elif record.answers[a].thumb:
+            yield _pair(record, a, b, kind="thumb")
+        else:
+            yield _pair(record, b, a, kind="thumb")
 
 
 def _critiques(record: Record, min_gap: float) -> Iterator[Item]:
-    """By way of the answer that was rewritten as the critique asks."""
+    """Yield pairs of a criticised answer and the one that was rewritten as the critique asks."""
     asked = _not_improved(record)
     for number, answer in enumerate(record.answers):
         if answer.critique is not None and answer.refinement is not None:
@@ -134,10 +168,15 @@ def _critiques(record: Record, min_gap: float) -> Iterator[Item]:
 
 
 def _not_improved(record: Record) -> dict[int, str]:
-    """Why an answer that a model was asked to rewrite has no refinement, by the answer's number."""
-    told = record.meta.get(NOT_IMPROVED)
-    told = [each for each in told if isinstance(each, dict)] if isinstance(told, list) else []
-    return {each.get("answer"): str(each.get("why")) for each in told}
+    """Return {number of an answer: why a model that was asked to rewrite it gave no refinement}."""
+    listed, found = record.meta.get(NOT_IMPROVED), {}
+    # The meta comes from a file and may hold anything.
+    if not isinstance(listed, list):
+        return found
+    for each in listed:
+        if isinstance(each, dict):
+            found[each.get("answer")] = str(each.get("why"))
+    return found
 
 
 def _refinements(record: Record, min_gap: float) -> Iterator[Item]:
@@ -164,9 +203,20 @@ def _both_known(record: Record, name: str) -> Iterator[tuple[int, int]]:
 def _pair(
     record: Record, win: int, lose: int, kind: str, margin: float | None = None, verdict: Verdict | None = None
 ) -> Pair:
-    judge, order = (verdict.judge, verdict.order) if verdict else (None, None)
-    chosen, rejected = record.answers[win], record.answers[lose]
-    return Pair(record.prompt, chosen, rejected, kind, margin, judge, order, _meta(record), record.where)
+    judge = order = None
+    if verdict:
+        judge, order = verdict.judge, verdict.order
+    return Pair(
+        prompt=record.prompt,
+        chosen=record.answers[win],
+        rejected=record.answers[lose],
+        kind=kind,
+        margin=margin,
+        judge=judge,
+        order=order,
+        meta=_meta(record),
+        where=record.where,
+    )
 
 
 def _meta(record: Record) -> dict[str, Any]:
@@ -174,12 +224,14 @@ def _meta(record: Record) -> dict[str, Any]:
 
 
 def _rewritten(record: Record, answer: Answer, kind: str) -> Item:
-    """The new answer is better than the old one, unless it is the same. A model that rewrites by a critique says more
-    than the answer, which is cut away."""
-    try:
-        new = PARSERS["improve"].parse(answer.refinement) if kind == "critique" else answer.refinement.strip()
-    except Unparsed as failed:
-        return failed.reason
+    """Return the pair of a rewritten answer and the old one, or why there is none."""
+    new = answer.refinement.strip()
+    if kind == "critique":
+        # A model that rewrites by a critique often says more than the answer, which the parser cuts away.
+        try:
+            new = PARSERS["improve"].parse(answer.refinement)
+        except Unparsed as failed:
+            return failed.reason
     if new in ("", answer.text.strip()):
         return UNCHANGED
     return Pair(record.prompt, Answer(new), answer, kind, meta=_meta(record), where=record.where)

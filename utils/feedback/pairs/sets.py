@@ -1,4 +1,4 @@
-"""Sets of pairs: duplicates and the prompts of test sets taken out, divided by prompt, written in three forms."""
+"""Sets of pairs without duplicates and the prompts of test sets, divided by prompt and written in three forms."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from utils.records import Answer, Record, Verdict, comparison, prompt_hash
 
 
 def without_duplicates(pairs: Sequence[Pair]) -> list[Pair]:
-    """The first of those that say the same of the same two texts."""
+    """Return the first of the pairs with the same prompt, chosen and rejected text."""
     first: dict[Any, Pair] = {}
     for pair in pairs:
         first.setdefault((pair.prompt_key, pair.chosen.text, pair.rejected.text), pair)
@@ -21,26 +21,30 @@ def without_duplicates(pairs: Sequence[Pair]) -> list[Pair]:
 
 
 def without_prompts(pairs: Sequence[Pair], prompts: Collection[PromptKey]) -> list[Pair]:
+    """Return the pairs of other prompts."""
     return [pair for pair in pairs if pair.prompt_key not in prompts]
 
 
 def divided(pairs: Sequence[Pair], share: float, seed: int) -> tuple[list[Pair], list[Pair]]:
-    """(training, validation): a hash of the prompt and the seed decides, so that no prompt is in both."""
-    held = [_unit(f"validation {seed} {prompt_hash(pair.prompt)}") < share for pair in pairs]
-    return (
-        [pair for pair, out in zip(pairs, held, strict=True) if not out],
-        [pair for pair, out in zip(pairs, held, strict=True) if out],
-    )
+    """Return (training, validation) pairs, of which no prompt is in both."""
+    train, valid = [], []
+    for pair in pairs:
+        # A hash of the prompt decides, so that more data leaves the division of the old ones as it is.
+        if _unit(f"validation {seed} {prompt_hash(pair.prompt)}") < share:
+            valid.append(pair)
+        else:
+            train.append(pair)
+    return train, valid
 
 
 def _unit(key: str) -> float:
-    """A number in [0, 1) that depends on nothing but `key`."""
+    """Return a number in [0, 1) that depends on nothing but `key`."""
     return (int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "big") >> 11) / 2**53
 
 
 def rows(pairs: Sequence[Pair], form: str) -> Iterator[Any]:
-    """pairs: a record of two answers each; sets: a record a prompt, with all its answers and verdicts; lines: columns
-    prompt, chosen, reject."""
+    """Yield the rows of a file. `form` pairs: a record of two answers each; sets: a record a prompt, with all its
+    answers and verdicts; lines: columns prompt, chosen, reject."""
     if form == "sets":
         yield from _sets(pairs)
         return
@@ -63,7 +67,12 @@ def _sets(pairs: Sequence[Pair]) -> Iterator[Record]:
         for pair in mine:
             for answer in (pair.chosen, pair.rejected):
                 answers.setdefault(answer.text, answer)
+        # One answer may be in several pairs of its prompt, and is listed once.
         place = {text: number for number, text in enumerate(answers)}
-        verdicts = [Verdict(place[p.chosen.text], place[p.rejected.text], "a", p.judge, p.order) for p in mine]
-        meta = {**mine[0].meta, "kinds": [p.kind for p in mine], "margins": [p.margin for p in mine]}
-        yield Record(mine[0].prompt, tuple(answers.values()), tuple(verdicts), meta=meta)
+        verdicts = []
+        for pair in mine:
+            a, b = place[pair.chosen.text], place[pair.rejected.text]
+            verdicts.append(Verdict(a, b, "a", judge=pair.judge, order=pair.order))
+        first, *_ = mine
+        meta = {**first.meta, "kinds": [p.kind for p in mine], "margins": [p.margin for p in mine]}
+        yield Record(first.prompt, tuple(answers.values()), tuple(verdicts), meta=meta)

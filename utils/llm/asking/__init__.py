@@ -1,15 +1,15 @@
-"""Asking: questions in, answers in the ledger. Nothing is asked twice, nothing paid for is lost.
+"""Ask questions and keep the answers in the ledger. Nothing is asked twice, nothing paid for is lost.
 
     summary = ask(questions, ledger, provider, limits)
 
-Many requests are in flight at once, within limits of speed and money; what fails for a passing reason is tried again;
-Ctrl-C, a limit and an error that concerns every request end it cleanly, and the same call continues.
+Many requests are in flight at once, within limits of speed and money. A request that fails for a passing reason is
+tried again. Ctrl-C, a limit and an error that concerns every request end a run cleanly; the same call continues it.
 
 limits     what the user allows, and the pace that follows from it
 writer     group commit
-run        how it starts and how it ends
-pump       requests out, answers in
-batch      the same through a batch API
+run        start and end of a run
+sender     requests sent one by one
+batch      requests sent in batches
 """
 
 from __future__ import annotations
@@ -18,26 +18,43 @@ import asyncio
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 from utils.errors import UserError
-from utils.llm.asking.batch import BatchPump
-from utils.llm.asking.limits import Limits
-from utils.llm.asking.pump import Pump
+from utils.llm.asking.batch import BatchSender
+from utils.llm.asking.limits import RateLimits
+from utils.llm.asking.sender import Sender
 from utils.llm.ledger import Ledger, Outcome, Question, batches, report, steps
 from utils.llm.providers import Provider
 from utils.parsing import PARSERS, Parser
 from utils.reporting import say, warn
 
-__all__ = ["Limits", "Outcome", "Question", "Summary", "ask", "dollars"]
+__all__ = ["RateLimits", "Outcome", "Question", "AskingSummary", "ask", "dollars"]
 
 
 @dataclass(frozen=True)
-class Summary:
-    """One run of asking. `usd` is None where the price or the tokens of an answer are not known, and so is
-    `possibly_billed_usd`, the most that attempts without an answer can have cost."""
+class AskingSummary:
+    """The counts of one run of asking.
 
-    requests: int  # that had no answer before
-    left: int = 0  # of these, what is still planned
+    Args:
+        requests: requests that had no answer before.
+        left: those of them that are still planned.
+        answered: requests that got an answer.
+        refused: requests that the model or a filter declined.
+        failed: requests without an answer after all retries.
+        unparsed: answers in which the parser found no clear value.
+        attempts: requests sent, retries included.
+        retries: further attempts.
+        possibly_billed: attempts without an answer that may have cost money.
+        input_tokens: tokens of the prompts.
+        output_tokens: tokens of the answers.
+        usd: cost of the answers; None where a price or a count of tokens is not known.
+        possibly_billed_usd: the most that the possibly billed attempts can have cost; None where that is not known.
+        stopped: the flag that ended the run early (--max_usd, --max_requests or --dry_run), or None.
+    """
+
+    requests: int
+    left: int = 0
     answered: int = 0
     refused: int = 0
     failed: int = 0
@@ -49,55 +66,76 @@ class Summary:
     output_tokens: int = 0
     usd: float | None = 0.0
     possibly_billed_usd: float | None = 0.0
-    stopped: str | None = None  # why it ended early: --max_usd, --max_requests, --dry_run
+    stopped: str | None = None
 
     def __str__(self) -> str:
-        known = [(self.answered, "answered"), (self.refused, "refused"), (self.failed, "failed")]
-        rare = [(self.unparsed, "unparsed"), (self.retries, "retries"), (self.possibly_billed, "possibly billed")]
-        counts = ", ".join(f"{number:,} {name}" for number, name in known + [each for each in rare if each[0]])
-        return f"{counts}; {self.input_tokens:,} + {self.output_tokens:,} tokens, {dollars(self.usd)}"
+        counts = [f"{self.answered:,} answered", f"{self.refused:,} refused", f"{self.failed:,} failed"]
+        rare = {"unparsed": self.unparsed, "retries": self.retries, "possibly billed": self.possibly_billed}
+        counts += [f"{number:,} {name}" for name, number in rare.items() if number]
+        tokens = f"{self.input_tokens:,} + {self.output_tokens:,} tokens"
+        return f"{', '.join(counts)}; {tokens}, {dollars(self.usd)}"
 
 
 def dollars(usd: float | None) -> str:
-    return "at an unknown price" if usd is None else f"${usd:.2f}" if usd >= 1 or not usd else f"${usd:.2g}"
+    """Return an amount for people, with two significant digits below a dollar; None is an unknown price."""
+    if usd is None:
+        return "at an unknown price"
+    if usd >= 1 or not usd:
+        return f"${usd:.2f}"
+    return f"${usd:.2g}"
 
 
 def ask(
     questions: Iterable[Question],
     ledger: Ledger,
     provider: Provider,
-    limits: Limits,
+    limits: RateLimits,
     parsers: Mapping[str, Parser] = PARSERS,
-) -> Summary:
+) -> AskingSummary:
     """Get an answer to every question that has none in the ledger, and read every answer with the current parsers.
 
-    Blocks until all are settled, a limit is reached or Ctrl-C is pressed (KeyboardInterrupt, when all is stored).
-    Raises UserError for what no request can get past: a rejected key, an unknown model, a server that is not there,
-    a ledger that cannot be written.
+    Blocks until all are settled, a limit is reached or Ctrl-C is pressed.
+
+    Args:
+        questions: what to ask; read in chunks, and may be computed from the ledger.
+        ledger: where answers are kept.
+        provider: the source of answers.
+        limits: what the user allows.
+        parsers: the parsers that questions may name.
+
+    Returns:
+        The counts of this run. `Ledger.outcome` gives the answers.
+
+    Raises:
+        UserError: for what no request can get past: a rejected key, an unknown model, a server that is not there, a
+            ledger that cannot be written.
+        KeyboardInterrupt: after Ctrl-C, when everything that was answered is stored.
     """
     process = ledger.process
     ledger.do([steps.take_over, lambda db: steps.free(db, [process])])
     ledger.plan(_checked(questions, provider, parsers))
     changed = ledger.parse_new(parsers)["changed"]
     if changed:
-        say(f"{changed} stored answers read otherwise by newer parsers")
+        say(f"{changed} stored answers have another value under newer parsers")
     ((_, total),) = ledger.do([steps.left])
     if limits.dry_run:
         return _dry_run(ledger, provider, limits, total)
     if not total:
-        return Summary(0)
+        return AskingSummary(0)
     _set_prices(ledger, provider, limits)
     say(f"{total:,} requests to {provider.where}")
-    first, sent = ledger.do([steps.last_attempt, lambda db: steps.sent_by(db, process)])
-    pump = _pump_for(ledger, provider, limits)(ledger, provider, limits, parsers)
+    first, sent = ledger.do([report.last_attempt, lambda db: report.sent_by(db, process)])
+    sender = _sender_for(ledger, provider, limits)(ledger, provider, limits, parsers)
     try:
-        _run(pump, total, sent)
+        _run(sender, total, sent)
     finally:
-        summary = _summary(ledger, pump, total, first)
+        summary = _summary(ledger, sender, total, first)
         say(str(summary))
-    ledger.parse_new(parsers)  # what another process has got meanwhile
+    # Another process on the same ledger may have stored answers meanwhile.
+    ledger.parse_new(parsers)
     if summary.stopped:
-        warn(f"{summary.stopped} is reached: {summary.left:,} requests are left; the same command continues")
+        left = f"{summary.stopped} is reached: {summary.left:,} requests are left"
+        warn(f"{left}; run the same command again to continue")
     return summary
 
 
@@ -110,47 +148,53 @@ def _checked(questions: Iterable[Question], provider: Provider, parsers: Mapping
         yield question
 
 
-def _pump_for(ledger: Ledger, provider: Provider, limits: Limits) -> type[Pump]:
+def _sender_for(ledger: Ledger, provider: Provider, limits: RateLimits) -> type[Sender]:
     if limits.batch:
         if not hasattr(provider, "connect_batches"):
             raise UserError(f"--batch: {provider.name} has no batch API that is known here; leave it out")
-        return BatchPump
+        return BatchSender
     (waiting,) = ledger.do([batches.waiting])
     if waiting:
         raise UserError(f"{waiting:,} of these requests are in a batch; give --batch to wait for its answers")
-    return Pump
+    return Sender
 
 
-def _run(pump: Pump, total: int, sent: int) -> None:
-    """In a thread of its own: a notebook has an event loop already, and Ctrl-C reaches the main thread alone."""
+def _run(sender: Sender, total: int, sent: int) -> None:
+    """Run the event loop of asking in a thread of its own."""
+    # A notebook's main thread has an event loop already, and Ctrl-C reaches the main thread alone.
     interrupted = False
     with ThreadPoolExecutor(1, "asking") as thread:
-        running = thread.submit(asyncio.run, pump.run(total, sent))
+        running = thread.submit(asyncio.run, sender.run(total, sent))
         while not running.done():
             try:
                 running.exception()
             except KeyboardInterrupt:
                 interrupted = True
-                pump.interrupt()
+                sender.interrupt()
     running.result()
     if interrupted:
         raise KeyboardInterrupt
 
 
-def _summary(ledger: Ledger, pump: Pump, total: int, first: int) -> Summary:
+def _summary(ledger: Ledger, sender: Sender, total: int, first: int) -> AskingSummary:
     with ledger.store.reading() as db:
         spent = report.spent_since(db, ledger.process, first)
-        left = steps.unsettled(db)
-    names = ("attempts", "possibly_billed", "input_tokens", "output_tokens", "usd", "possibly_billed_usd")
-    counts = {name: pump.counts[name] for name in ("answered", "refused", "failed", "unparsed", "retries")}
-    return Summary(total, left, **counts, **{name: spent[name] for name in names}, stopped=pump.stopped)
+        left = report.unsettled(db)
+    counts = {name: sender.counts[name] for name in ("answered", "refused", "failed", "unparsed", "retries")}
+    for name in ("attempts", "possibly_billed", "input_tokens", "output_tokens", "usd", "possibly_billed_usd"):
+        counts[name] = spent[name]
+    return AskingSummary(total, left, **counts, stopped=sender.stopped)
 
 
-def _set_prices(ledger: Ledger, provider: Provider, limits: Limits) -> None:
-    """What is spent so far, at the prices now known. Raises UserError where --max_usd could not be kept."""
-    models, wanted = ledger.do([steps.models, steps.wanted_models])
-    given = {model: price for model in models if (price := limits.given_price(model))}
-    ledger.do([lambda db, pair=pair: steps.set_price(db, *pair) for pair in given.items()])
+def _set_prices(ledger: Ledger, provider: Provider, limits: RateLimits) -> None:
+    """Price what was spent so far at the prices now known. Raises UserError where --max_usd could not be kept."""
+    models, wanted = ledger.do([report.models, report.wanted_models])
+    priced = []
+    for model in models:
+        price = limits.given_price(model)
+        if price:
+            priced.append(partial(steps.set_price, model=model, price=price))
+    ledger.do(priced)
     (unknown,) = ledger.do([steps.count_budget])
     if limits.max_usd is None:
         return
@@ -164,18 +208,27 @@ def _set_prices(ledger: Ledger, provider: Provider, limits: Limits) -> None:
         )
 
 
-def _dry_run(ledger: Ledger, provider: Provider, limits: Limits, total: int) -> Summary:
-    """Bounds, not guesses: a token has at least one byte, and an answer at most --max_tokens."""
+def _dry_run(ledger: Ledger, provider: Provider, limits: RateLimits, total: int) -> AskingSummary:
+    """Count and price the queue with upper bounds, and take back its plan."""
     tokens, most, usd = 0, 0, 0.0
+    bounded = priced = True
     for request in ledger.queued():
         price, longest = limits.price_of(request.model, provider), request.most_output_tokens
         tokens += request.most_input_tokens
-        most = None if most is None or longest is None else most + longest
-        usd = None if usd is None or price is None else usd + price.of(request.most_input_tokens, longest or 0)
+        most += longest or 0
+        bounded &= longest is not None
+        if price is None:
+            priced = False
+        else:
+            usd += price.of(request.most_input_tokens, longest or 0)
     ledger.do([steps.forget_plan])
-    out = "an unlimited number of" if most is None else f"at most {most:,}"
-    cost = "cost unknown: give --price" if usd is None else f"at most {dollars(usd)}"
-    if usd is not None and most is None:
+    out, cost = f"at most {most:,}", f"at most {dollars(usd)}"
+    if not bounded:
+        out = "an unlimited number of"
         cost += " for what is sent, and what the replies cost: give --max_tokens or --max_usd for a bound"
+    if not priced:
+        cost = "cost unknown: give --price"
     say(f"dry run: {total:,} requests, at most {tokens:,} tokens in and {out} out; {cost}")
-    return Summary(total, total, usd=None if most is None else usd, stopped="--dry_run")
+    if not bounded or not priced:
+        usd = None
+    return AskingSummary(total, total, usd=usd, stopped="--dry_run")

@@ -1,4 +1,4 @@
-"""The pump for a batch API: everything goes out in a few batches, whose answers are fetched when they are ready.
+"""Send requests in a few large batches through a batch API, and fetch their answers when they are ready.
 
 The batch's nonce is in the ledger before the batch is sent and in its metadata: after a kill it is found again by
 listing, and nothing is sent twice.
@@ -14,28 +14,30 @@ from itertools import islice
 from typing import Any
 
 from utils.errors import UserError
-from utils.llm.asking.pump import Pump
+from utils.llm.asking.sender import Sender
 from utils.llm.ledger import batches, steps
-from utils.llm.providers import Reply, Request, Trouble
-from utils.llm.providers.batches import ENDED, Batches
+from utils.llm.providers import FailedAttempt, Reply, Request
+from utils.llm.providers.batches import ENDED, BatchSession
 from utils.reporting import say
 
-SIZE = 5000  # requests of a batch: the API takes 50,000, but no more than 200 MB
+# Requests of a batch: the API takes 50,000, but no more than 200 MB, which long prompts would exceed.
+SIZE = 5000
 AT_ONCE = 200  # answers that are stored together
-FIRST_LOOK, LONGEST_LOOK = 0.5, 60.0  # seconds between looks at the batches
+# Seconds between looks at the batches: tests answer at once, the real API within a day.
+FIRST_LOOK, LONGEST_LOOK = 0.5, 60.0
 
 
-class BatchPump(Pump):
-    """The same limits, outcomes and ends as those of the pump that asks one by one."""
+class BatchSender(Sender):
+    """A run that sends batches, with the limits and outcomes of one that asks request by request."""
 
     def _connect(self) -> Any:
         return self.provider.connect_batches(self.limits.timeout)
 
-    def _start(self, session: Batches, total: int) -> list[asyncio.Task]:
+    def _start(self, session: BatchSession, total: int) -> list[asyncio.Task]:
         self._tries: Counter = Counter()
         return [asyncio.create_task(self._drive(session))]
 
-    async def _drive(self, server: Batches) -> None:
+    async def _drive(self, server: BatchSession) -> None:
         try:
             while not self._stop.is_set():
                 limit = await self._submit(server)
@@ -49,10 +51,12 @@ class BatchPump(Pump):
         except UserError as error:
             self._give_up(error)
 
-    async def _submit(self, server: Batches) -> str | None:
-        """Send what is in the queue. Returns the limit that keeps some of it there."""
+    async def _submit(self, server: BatchSession) -> str | None:
+        """Send what is in the queue. Returns the limit that keeps some of it there, or None."""
         while not self._stop.is_set():
-            room = SIZE if self.limits.max_requests is None else min(SIZE, self.limits.max_requests - self._sent)
+            room = SIZE
+            if self.limits.max_requests is not None:
+                room = min(SIZE, self.limits.max_requests - self._sent)
             if room <= 0:
                 return "--max_requests"
             claimed = {r.key: r for r in await self._do(steps.claim, self.ledger.process, room)}
@@ -60,26 +64,29 @@ class BatchPump(Pump):
                 return None
             most_usd = {key: self._most_usd(request) for key, request in claimed.items()}
             nonce = secrets.token_hex(8)
-            fit = await self._do(batches.begin, self.ledger.process, nonce, most_usd, self.limits.max_usd)
+            fit = await self._do(
+                batches.begin, self.ledger.process, nonce, most_usd=most_usd, max_usd=self.limits.max_usd
+            )
             if not fit:
                 await self._do(batches.end, nonce)
                 return "--max_usd"
             await self._send(server, nonce, [claimed[key] for key in claimed if key in fit])
         return None
 
-    async def _send(self, server: Batches, nonce: str, requests: list[Request]) -> None:
+    async def _send(self, server: BatchSession, nonce: str, requests: list[Request]) -> None:
         self._sent += len(requests)
         try:
             number = await server.submit(nonce, requests)
-        except (Trouble, UserError) as error:  # whether it arrived is seen by listing, now or by the next run
+        except (FailedAttempt, UserError) as error:
             if isinstance(error, UserError) or not error.again:
-                await self._drop(nonce, Trouble("the batch was rejected", again=True))
+                await self._drop(nonce, FailedAttempt("the batch was rejected", again=True))
                 raise UserError(f"{self.provider.where} takes no batch: {error}") from None
+            # Whether it arrived is found out by listing the batches, now or by the next run.
             return
         await self._do(batches.submitted, nonce, number)
         say(f"batch {number}: {len(requests):,} requests")
 
-    async def _wait_for(self, server: Batches, running: list[tuple[str, str | None, float]]) -> None:
+    async def _wait_for(self, server: BatchSession, running: list[tuple[str, str | None, float]]) -> None:
         """Look at each batch until one has ended."""
         wait, ended = FIRST_LOOK, False
         while not ended and not self._stop.is_set():
@@ -89,12 +96,12 @@ class BatchPump(Pump):
                 await self._pause(wait)
                 wait = min(LONGEST_LOOK, 1.5 * wait)
 
-    async def _look(self, server: Batches, nonce: str, number: str | None, began: float) -> bool:
+    async def _look(self, server: BatchSession, nonce: str, number: str | None, began: float) -> bool:
         """Fetch a batch's answers, if it has ended."""
         if number is None:
             number = await self._patiently(lambda: server.find(nonce, began))
             if number is None:
-                await self._drop(nonce, Trouble("the batch was never sent", again=True, billed=True))
+                await self._drop(nonce, FailedAttempt("the batch was never sent", again=True, billed=True))
                 return True
             await self._do(batches.submitted, nonce, number)
         batch = await self._patiently(lambda: server.look(number))
@@ -104,18 +111,26 @@ class BatchPump(Pump):
         for file in batch.files:
             outcomes = iter(await self._patiently(lambda file=file: server.outcomes(file)))
             while some := list(islice(outcomes, AT_ONCE)):
-                known = [(*members.pop(key), outcome) for key, outcome in some if key in members]
-                await asyncio.gather(*(self._settle_one(*each) for each in known))
-        await self._drop(nonce, Trouble(f"the batch ended as {batch.state}", again=True, billed=batch.state == "gone"))
+                settling = []
+                for key, outcome in some:
+                    # A key that is no member was settled by another process, or comes twice.
+                    if key in members:
+                        request, attempt = members.pop(key)
+                        settling.append(self._settle_one(request, attempt, outcome))
+                await asyncio.gather(*settling)
+        await self._drop(
+            nonce, FailedAttempt(f"the batch ended as {batch.state}", again=True, billed=batch.state == "gone")
+        )
         if batch.state == "failed":
-            raise UserError(f"batch {number} failed: {batch.told or 'the server does not say why'}")
+            raise UserError(f"batch {number} failed: {batch.reason or 'the server does not say why'}")
         return True
 
     async def _settle_one(self, request: Request, attempt: int, outcome: Reply | Exception) -> None:
+        """Store a reply; count a failure, and put its request back into the queue if it may be tried again."""
         if isinstance(outcome, Reply):
             return await self._store(request, attempt, outcome)
         if isinstance(outcome, UserError):
-            await self._note(request, attempt, Trouble("rejected by the server", again=False))
+            await self._note(request, attempt, FailedAttempt("rejected by the server", again=False))
             raise outcome
         await self._note(request, attempt, outcome)
         self._tries[request.key] += 1
@@ -124,20 +139,22 @@ class BatchPump(Pump):
         self.counts["retries"] += 1
         await self._do(batches.requeue, request.key)
 
-    async def _drop(self, nonce: str, trouble: Trouble) -> None:
-        """The end of a batch: what it has not answered is tried again."""
+    async def _drop(self, nonce: str, failure: FailedAttempt) -> None:
+        """End a batch: the requests that it has not answered are tried again."""
         members = (await self._do(batches.members, nonce)).values()
-        await asyncio.gather(*(self._settle_one(request, attempt, trouble) for request, attempt in members))
+        await asyncio.gather(*(self._settle_one(request, attempt, failure) for request, attempt in members))
         await self._do(batches.end, nonce)
 
     async def _patiently(self, call: Callable[[], Awaitable[Any]]) -> Any:
-        """A question about batches costs nothing: passing troubles are waited out."""
+        """Await a call about batches, again after a failure that may pass."""
+        # Such a call costs nothing, so that it can be repeated.
         tries = 0
         while True:
             try:
                 return await call()
-            except Trouble as trouble:
+            except FailedAttempt as failure:
                 tries += 1
-                if not trouble.again or tries > self._most_tries(trouble):
-                    raise UserError(f"{self.provider.where}: {trouble.reason}; the same command continues") from None
-                await self._back_off(Request("openai", {}), trouble, tries)
+                if not failure.again or tries > self._most_tries(failure):
+                    told = f"{self.provider.where}: {failure.reason}"
+                    raise UserError(f"{told}; run the same command again to continue") from None
+                await self._back_off(Request("openai", {}), failure, tries)

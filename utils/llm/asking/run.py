@@ -1,7 +1,7 @@
-"""One run of asking: how it starts, what ends it, and how it ends.
+"""The start and the end of a run of asking.
 
-What ends it early: a limit, an error that concerns every request, Ctrl-C. Then nothing more is sent, what is in flight
-is awaited and stored, and the rest stays planned.
+A limit, an error that concerns every request, and Ctrl-C end it early. Then nothing more is sent, what is in flight is
+awaited and stored, and the rest stays planned.
 """
 
 from __future__ import annotations
@@ -15,20 +15,28 @@ from contextlib import suppress
 from typing import Any
 
 from utils.errors import UserError
-from utils.llm.asking.limits import Limits, Pace
+from utils.llm.asking.limits import Pace, RateLimits
 from utils.llm.asking.writer import Writer
 from utils.llm.ledger import Ledger, processes, steps
 from utils.llm.providers import Provider
 from utils.parsing import Parser
 from utils.reporting import progress
 
-GRACE = 5.0  # seconds that requests in flight get after Ctrl-C
+# Seconds that requests in flight get after Ctrl-C: their answers are paid for, but a person waits.
+GRACE = 5.0
 
 
-class Run(ABC):
-    """What its tasks share: the ledger's writer, the pace, the counts."""
+class AskingRun(ABC):
+    """What the tasks of a run share: the ledger's writer, the pace, the counts.
 
-    def __init__(self, ledger: Ledger, provider: Provider, limits: Limits, parsers: Mapping[str, Parser]) -> None:
+    Args:
+        ledger: where requests are taken from and replies are stored.
+        provider: the source of answers.
+        limits: what the user allows.
+        parsers: the parsers of answers, by name.
+    """
+
+    def __init__(self, ledger: Ledger, provider: Provider, limits: RateLimits, parsers: Mapping[str, Parser]) -> None:
         self.ledger, self.provider, self.limits, self.parsers = ledger, provider, limits, parsers
         self.counts, self.usd, self.stopped = Counter(), 0.0, None
         self._error: UserError | None = None
@@ -36,11 +44,11 @@ class Run(ABC):
 
     @abstractmethod
     def _connect(self) -> Any:
-        """A session with the provider, as an asynchronous context manager."""
+        """Return a session with the provider, as an asynchronous context manager."""
 
     @abstractmethod
     def _start(self, session: Any, total: int) -> list[asyncio.Task]:
-        """The tasks that settle `total` requests."""
+        """Start the tasks that settle `total` requests."""
 
     async def run(self, total: int, sent: int) -> None:
         """Settle the queue of `total` requests. `sent` were sent before on behalf of the same command."""
@@ -56,13 +64,14 @@ class Run(ABC):
                     await self._finish(self._start(session, total))
                 finally:
                     beat.cancel()
-                    with suppress(UserError):  # the file cannot be written: that was said, or is about to be
+                    # A ledger that cannot be written has been reported, or is about to be by the same error.
+                    with suppress(UserError):
                         await self._do(steps.free, [self.ledger.process])
         if self._error is not None:
             raise self._error
 
     def interrupt(self) -> None:
-        """From another thread: send nothing more, and give what is in flight GRACE seconds."""
+        """Send nothing more, and give what is in flight GRACE seconds. May be called from another thread."""
         self._interrupted = True
         if self._loop is not None:
             self._loop.call_soon_threadsafe(self._hurry.set)
@@ -73,7 +82,7 @@ class Run(ABC):
         self._stop.set()
 
     async def _finish(self, workers: list[asyncio.Task]) -> None:
-        """Until every worker is done, or the time of grace is over."""
+        """Wait until every worker is done, or GRACE seconds after an interrupt."""
         done = asyncio.create_task(asyncio.wait(workers, return_when=asyncio.FIRST_EXCEPTION))
         hurry = asyncio.create_task(self._hurry.wait())
         await asyncio.wait({done, hurry}, return_when=asyncio.FIRST_COMPLETED)
@@ -85,20 +94,20 @@ class Run(ABC):
                 raise outcome
 
     async def _pause(self, seconds: float) -> bool:
-        """Sleep, but not past the end of everything. True: everything stops."""
+        """Sleep, but not past the end of the run. Returns whether the run stops."""
         if seconds > 0 and not self._stop.is_set():
             with suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._stop.wait(), seconds)
         return self._stop.is_set()
 
     def _give_up(self, error: UserError) -> None:
-        """It concerns everybody: the others end what they have in flight."""
+        """End the run for an error that concerns every request: the other workers finish what they have in flight."""
         self._error = self._error or error
         self._end("an error")
 
-    async def _do(self, step: Any, *values: Any) -> Any:
-        """A step of the ledger; durable when this returns."""
-        return await self._writer.do(lambda db: step(db, *values))
+    async def _do(self, step: Any, *values: Any, **named: Any) -> Any:
+        """Run a step of the ledger, which is durable when this returns."""
+        return await self._writer.do(lambda db: step(db, *values, **named))
 
     async def _beat(self) -> None:
         while True:

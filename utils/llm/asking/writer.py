@@ -1,4 +1,4 @@
-"""Group commit: what many coroutines want to write within a few milliseconds is one durable transaction."""
+"""Group commit: the writes of many coroutines within a few milliseconds become one durable transaction."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from typing import Any
 
 from utils.llm.ledger import Ledger
 
-GROUP = 0.002  # seconds: short beside a request, long beside what arrives meanwhile
+# Seconds: short beside a request (hundreds of milliseconds), long enough to collect the answers of many workers. One
+# fsync a request would bound the whole run by the disk.
+GROUP = 0.002
 
 
 class Writer:
-    """`await writer.do(statement)` returns when what the statement did is durable."""
+    """The one thread that writes the ledger, shared by all coroutines of a run."""
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
@@ -28,18 +30,21 @@ class Writer:
     async def __aexit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         try:
             if error is None:
-                await self.do(lambda db: None)  # what was posted is written before
+                # Statements run in their order: this empty one returns after all that were posted.
+                await self.do(lambda db: None)
         finally:
             self._task.cancel()
             self._thread.shutdown()
 
     async def do(self, statement: Callable[[Any], Any]) -> Any:
+        """Run a function of the connection; return its result when what it did is durable."""
         return await asyncio.shield(self.post(statement))
 
     def post(self, statement: Callable[[Any], Any]) -> asyncio.Future:
-        """The same without waiting; for what can be done again."""
+        """Do the same without waiting, for writes that can be repeated."""
         future = asyncio.get_running_loop().create_future()
-        future.add_done_callback(lambda done: done.exception())  # nobody has to look at it
+        # asyncio warns of exceptions that are never read, and nobody has to read this one.
+        future.add_done_callback(lambda done: done.exception())
         self._waiting.append((statement, future))
         self._some.set()
         return future

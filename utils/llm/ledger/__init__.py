@@ -1,4 +1,4 @@
-"""The ledger: everything that was asked of a model, what it said, and how that was read. SQLite in write-ahead mode.
+"""The ledger: requests to models, their answers, and the values read from them. SQLite in write-ahead mode.
 
     with Ledger("feedback.ledger") as ledger:
         ask(questions, ledger, provider, limits)                  # utils.llm.asking
@@ -8,10 +8,10 @@ A request is known by a hash of itself and of nothing else, so that it is never 
 in another run, not by another process on the same file. Raw answers are durable before they are parsed.
 
 store       the file, its tables, its errors
-processes   who works on it, and who is dead
+processes   the processes that work on it, and which of them are dead
 steps       planned -> sent -> answered | refused | failed
-batches     many requests sent together
-parsing     answers -> values, again and again
+batches     requests sent together
+parsing     answers -> values
 report      counts and lists
 """
 
@@ -38,9 +38,17 @@ CHUNK = 500  # questions in memory while a run is planned
 
 @dataclass(frozen=True)
 class Outcome:
-    """What is known of a question. `value` is the parser's, `reason` tells why there is none."""
+    """The outcome of a question.
 
-    state: str  # planned | sent | failed | refused | unparsed | parsed
+    Args:
+        state: planned, sent, failed, refused, unparsed or parsed.
+        value: the parser's JSON value, where the state is parsed.
+        text: the words of the answer.
+        finish_reason: why the answer ended, in OpenAI's words.
+        reason: why there is no value.
+    """
+
+    state: str
     value: Any = None
     text: str | None = None
     finish_reason: str | None = None
@@ -62,6 +70,7 @@ class Ledger:
         self.close()
 
     def close(self) -> None:
+        """Sign this process out and close the file."""
         try:
             if self._process is not None:
                 self.do([lambda db: processes.leave(db, self._process)])
@@ -71,18 +80,18 @@ class Ledger:
 
     @property
     def process(self) -> int:
-        """This process's number, from when it first needs one."""
+        """This process's number in the ledger, entered at its first use."""
         if self._process is None:
             (self._process,) = self.do([processes.enter])
         return self._process
 
     def do(self, statements: Iterable[Callable[[Any], Any]]) -> list[Any]:
-        """Functions of the connection, in one durable transaction; what each returned."""
+        """Run functions of the connection in one durable transaction, and return what each returned."""
         with self.store.transaction() as db:
             return [statement(db) for statement in statements]
 
     def plan(self, questions: Iterable[Question]) -> None:
-        """Note what this run wants to know. Questions are read a chunk at a time; they may look into the ledger."""
+        """Note the questions of this run. They are read a chunk at a time, and may be computed from the ledger."""
         process = self.process
         self.do([steps.forget_run])
         rows = iter(questions)
@@ -90,17 +99,18 @@ class Ledger:
             self.do([lambda db, chunk=chunk: steps.plan(db, process, chunk)])
 
     def queued(self) -> Iterator[Request]:
-        """This run's requests that have no answer."""
+        """Yield this run's requests that have no answer."""
         position = 0
         while True:
             with self.store.reading() as db:
-                page = steps.page_of_queue(db, position, CHUNK)
+                page = report.page_of_queue(db, position, CHUNK)
             if not page:
                 return
+            position, _ = page[-1]
             yield from (request for _, request in page)
-            position = page[-1][0]
 
     def outcome(self, key: str, parser: str, parser_args: Mapping[str, Any]) -> Outcome:
+        """Return what is known of a question: a request's key, a parser's name and its arguments."""
         with self.store.reading() as db:
             row = db.execute(
                 "SELECT state, text, finish_reason, requests.reason, version, value, questions.reason FROM requests"
@@ -112,32 +122,34 @@ class Ledger:
             return Outcome("planned")
         state, text, finish_reason, reason, version, value, unparsed = row
         if state != "answered":
-            return Outcome(state, None, text, finish_reason, reason)
-        if version is None:  # killed between the answer and its parser: the next run parses it
-            return Outcome("planned", None, text, finish_reason)
+            return Outcome(state, text=text, finish_reason=finish_reason, reason=reason)
+        if version is None:
+            # A kill came between the answer and its parser: the next run parses it.
+            return Outcome("planned", text=text, finish_reason=finish_reason)
         if unparsed is not None:
-            return Outcome("unparsed", None, text, finish_reason, unparsed)
-        return Outcome("parsed", json.loads(value), text, finish_reason)
+            return Outcome("unparsed", text=text, finish_reason=finish_reason, reason=unparsed)
+        return Outcome("parsed", json.loads(value), text=text, finish_reason=finish_reason)
 
     def report(self) -> dict[str, Any]:
-        """Counts, tokens and money: in all, by model, by parser (docs/feedback.md)."""
+        """Return counts, tokens and money: in all, by model, by parser (docs/feedback.md)."""
         self.do([steps.take_over])
         with self.store.reading() as db:
             return report.report(db)
 
     def rows(self, state: str) -> Iterator[dict[str, Any]]:
-        """Questions in one of ROW_STATES, with all that is known of them."""
+        """Yield the questions in one of ROW_STATES, with all that is known of them."""
         after = ("", "", "")
         while True:
             with self.store.reading() as db:
-                page = report.page_of(db, state, after, CHUNK)
+                page = report.page_of(db, state, after=after, limit=CHUNK)
             yield from page
             if len(page) < CHUNK:
                 return
-            after = (page[-1]["key"], page[-1]["parser"], canonical(page[-1]["parser_args"]))
+            last = page[-1]
+            after = (last["key"], last["parser"], canonical(last["parser_args"]))
 
     def reparse(self, parsers: Mapping[str, Parser]) -> Counter:
-        """Parse every stored answer again. Counts: read, parsed, unparsed, changed, parser unknown."""
+        """Parse every stored answer again. Returns counts: read, parsed, unparsed, changed, parser unknown."""
         return parsing.parse_again(self.store, parsers, only_new=False)
 
     def parse_new(self, parsers: Mapping[str, Parser]) -> Counter:

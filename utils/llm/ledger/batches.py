@@ -1,6 +1,7 @@
-"""Requests that are sent together and answered much later, perhaps to another process than the one that sent them.
+"""Steps of requests that are sent together and answered much later, perhaps to another process.
 
-Nobody owns such a request: it is `sent` until its batch is read. The batch has an owner, whose death passes it on.
+No process owns such a request: it is `sent` until its batch is read. The batch has an owner; when that process dies,
+another one takes the batch over.
 """
 
 from __future__ import annotations
@@ -16,12 +17,22 @@ from utils.llm.providers import Request
 def begin(
     db: sqlite3.Connection, process: int, nonce: str, most_usd: dict[str, float | None], max_usd: float | None
 ) -> set[str]:
-    """Mark these requests as sent in one batch, before it is; returns the keys that fit what is left of `max_usd`.
-    The others go back into the queue."""
+    """Mark requests as sent in one batch, before it is sent; those that do not fit go back into the queue.
+
+    Args:
+        db: the connection, in a transaction.
+        process: the number of the process that sends the batch.
+        nonce: the batch's own name, by which it is found again.
+        most_usd: {key: the most that the request can cost in USD, None where that is not known}.
+        max_usd: USD that all runs on the ledger may spend, or None.
+
+    Returns:
+        The keys of the requests that fit what is left of `max_usd`.
+    """
     db.execute("INSERT INTO batches(nonce, owner, began) VALUES (?, ?, ?)", (nonce, process, time.time()))
     fit = set()
     for key, most in most_usd.items():
-        attempt = steps.send(db, process, key, most, max_usd)
+        attempt = steps.send(db, process, key, most_usd=most, max_usd=max_usd)
         if attempt is None:
             requeue(db, key)
         else:
@@ -32,17 +43,18 @@ def begin(
 
 
 def requeue(db: sqlite3.Connection, key: str) -> None:
-    """Planned again, and to be claimed by whoever comes first."""
+    """Put a request back into the queue, for any process to claim."""
     db.execute("UPDATE requests SET state = 'planned', owner = NULL WHERE key = ?", (key,))
     db.execute("INSERT OR IGNORE INTO queue(key) VALUES (?)", (key,))
 
 
 def submitted(db: sqlite3.Connection, nonce: str, number: str) -> None:
+    """Note the number that the provider gave a batch."""
     db.execute("UPDATE batches SET number = ? WHERE nonce = ?", (number, nonce))
 
 
 def take(db: sqlite3.Connection, process: int) -> list[tuple[str, str | None, float]]:
-    """(nonce, number, began) of unfinished batches: this process's own, and those of the dead."""
+    """Take over the batches of dead processes; return (nonce, number, began) of this process's unfinished ones."""
     dead = json.dumps(processes.mark_dead(db))
     db.execute(
         "UPDATE batches SET owner = ? WHERE ended IS NULL AND owner IN (SELECT value FROM json_each(?))",
@@ -53,21 +65,25 @@ def take(db: sqlite3.Connection, process: int) -> list[tuple[str, str | None, fl
 
 
 def members(db: sqlite3.Connection, nonce: str) -> dict[str, tuple[Request, int]]:
-    """By key: the requests of a batch that nothing is known of, and their attempts. They leave the queue."""
+    """Return {key: (request, attempt)} of a batch's requests without an outcome, which leave the queue."""
     db.execute("DELETE FROM queue WHERE key IN (SELECT key FROM attempts WHERE batch = ? AND ended IS NULL)", (nonce,))
     rows = db.execute(
         "SELECT key, provider, body, sample, id FROM attempts JOIN requests USING (key)"
         " WHERE batch = ? AND ended IS NULL",
         (nonce,),
     )
-    return {key: (Request(provider, json.loads(body), sample), id_) for key, provider, body, sample, id_ in rows}
+    found = {}
+    for key, provider, body, sample, attempt in rows:
+        found[key] = (Request(provider, json.loads(body), sample), attempt)
+    return found
 
 
 def end(db: sqlite3.Connection, nonce: str) -> None:
+    """Mark a batch as read."""
     db.execute("UPDATE batches SET ended = ? WHERE nonce = ?", (time.time(), nonce))
 
 
 def waiting(db: sqlite3.Connection) -> int:
-    """How many of this run's requests are in batches."""
+    """Count this run's requests that are in batches."""
     sent = "SELECT key FROM attempts WHERE batch IS NOT NULL AND ended IS NULL"
     return db.execute(f"SELECT count(*) FROM queue WHERE key IN ({sent})").fetchone()[0]

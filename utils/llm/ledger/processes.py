@@ -1,4 +1,4 @@
-"""Who works on a ledger, and whether they still live: rows that a dead process held are taken over."""
+"""The processes that work on a ledger. The rows that a dead one held are taken over."""
 
 from __future__ import annotations
 
@@ -10,47 +10,54 @@ import time
 from pathlib import Path
 
 BEAT = 3.0  # seconds between signs of life
-LEASE = 30.0  # seconds without one, after which a process of another machine (or container) counts as dead
+# Seconds without a sign of life after which a process of another machine (or container) counts as dead: ten missed
+# beats, as a busy disk can delay a few.
+LEASE = 30.0
 
 
 def enter(db: sqlite3.Connection) -> int:
-    """This process's number in the ledger."""
+    """Enter this process into the ledger, and return its number."""
     row = (_machine(), os.getpid(), _started(os.getpid()), time.time())
     return db.execute("INSERT INTO processes(machine, pid, started, beat) VALUES (?, ?, ?, ?)", row).lastrowid
 
 
 def beat(db: sqlite3.Connection, process: int) -> None:
+    """Note that the process lives."""
     db.execute("UPDATE processes SET beat = ? WHERE id = ? AND beat IS NOT NULL", (time.time(), process))
 
 
 def leave(db: sqlite3.Connection, process: int) -> None:
+    """Mark the process as gone."""
     db.execute("UPDATE processes SET beat = NULL WHERE id = ?", (process,))
 
 
 def mark_dead(db: sqlite3.Connection) -> list[int]:
-    """The processes that left or died; those that died are marked as gone."""
+    """Return the numbers of the processes that left or died, and mark those that died as gone."""
     alive = db.execute("SELECT id, machine, pid, started, beat FROM processes WHERE beat IS NOT NULL")
-    for process, *signs in alive.fetchall():
-        if not _lives(*signs):
+    for process, machine, pid, started, last_beat in alive.fetchall():
+        if not _lives(machine, pid, started=started, beat=last_beat):
             leave(db, process)
-    return [row[0] for row in db.execute("SELECT id FROM processes WHERE beat IS NULL")]
+    return [process for (process,) in db.execute("SELECT id FROM processes WHERE beat IS NULL")]
 
 
 def _lives(machine: str, pid: int, started: str, beat: float) -> bool:
-    """Here the process table tells, at once and surely; elsewhere only the signs of life."""
+    """Return whether a process lives."""
+    # On this machine the process table tells, at once and surely; elsewhere there are only the signs of life.
     if machine != _machine():
         return time.time() - beat < LEASE
     try:
         os.kill(pid, 0)  # signal 0 asks and does nothing
     except ProcessLookupError:
         return False
-    except PermissionError:  # it is somebody else's
+    except PermissionError:  # it lives, and belongs to another user
         pass
-    return _started(pid) == started  # another process may have got the number since
+    # The system may have given the number to another process since.
+    return _started(pid) == started
 
 
 def _machine() -> str:
-    """Processes see each other by number only in one name space of one boot of one machine."""
+    """Return a name of this process's number space."""
+    # Processes see each other by number only in one name space of one boot of one machine.
     parts = [socket.gethostname()]
     with contextlib.suppress(OSError):
         parts += [Path("/proc/sys/kernel/random/boot_id").read_text().strip(), os.readlink("/proc/self/ns/pid")]
@@ -58,7 +65,7 @@ def _machine() -> str:
 
 
 def _started(pid: int) -> str:
-    """When a process started, in the system's ticks; empty where the system does not tell."""
+    """Return when a process started, in the system's ticks; empty where the system does not tell."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
     except (OSError, IndexError):

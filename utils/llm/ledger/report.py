@@ -1,10 +1,13 @@
-"""What a ledger holds, in numbers that add up, and row by row."""
+"""The contents of a ledger, in numbers that add up and row by row."""
 
 from __future__ import annotations
 
 import json
 import sqlite3
 from typing import Any
+
+from utils.llm.ledger.steps import SETTLED
+from utils.llm.providers import Request
 
 STATES = ("planned", "sent", "answered", "refused", "failed")
 ROW_STATES = ("planned", "sent", "refused", "failed", "unread", "parsed", "unparsed")
@@ -25,8 +28,9 @@ FIGURES = """
 
 
 def report(db: sqlite3.Connection) -> dict[str, Any]:
-    """Everything, by model and by parser. `usd` is None where the price or the tokens of an answer are not known."""
-    models = [row[0] for row in db.execute("SELECT DISTINCT model FROM requests ORDER BY model")]
+    """Return all counts, also by model and by parser. `usd` is None where the price or the tokens of an answer are not
+    known."""
+    models = [model for (model,) in db.execute("SELECT DISTINCT model FROM requests ORDER BY model")]
     troubles = db.execute(
         "SELECT result, count(*) FROM attempts WHERE result NOT IN ('answered', 'refused')"
         " GROUP BY result ORDER BY count(*) DESC, result LIMIT 20"
@@ -40,9 +44,14 @@ def report(db: sqlite3.Connection) -> dict[str, Any]:
 
 
 def spent_since(db: sqlite3.Connection, process: int, attempt: int) -> dict[str, Any]:
-    """The FIGURES of what a process sent after an attempt."""
+    """Return the FIGURES of what a process sent after an attempt."""
     cursor = db.execute(f"SELECT {FIGURES} FROM attempts WHERE owner = ? AND id > ?", (process, attempt))
-    return dict(zip([column[0] for column in cursor.description], cursor.fetchone(), strict=True))
+    return _named_row(cursor)
+
+
+def _named_row(cursor: sqlite3.Cursor) -> dict[str, Any]:
+    names = [name for name, *_ in cursor.description]
+    return dict(zip(names, cursor.fetchone(), strict=True))
 
 
 def _figures(db: sqlite3.Connection, where: str, values: tuple) -> dict[str, Any]:
@@ -53,7 +62,7 @@ def _figures(db: sqlite3.Connection, where: str, values: tuple) -> dict[str, Any
         )
     )
     cursor = db.execute(f"SELECT {FIGURES} FROM attempts JOIN requests USING (key) WHERE {where}", values)
-    figures = dict(zip([column[0] for column in cursor.description], cursor.fetchone(), strict=True))
+    figures = _named_row(cursor)
     return {
         "requests": sum(states.values()),
         **{state: states.get(state, 0) for state in STATES},
@@ -72,7 +81,12 @@ def _parsers(db: sqlite3.Connection) -> dict[str, Any]:
     )
     for parser, version, reason, number in rows:
         row = found.setdefault(parser, {"versions": [], "parsed": 0, "unparsed": 0, "unread": 0, "reasons": {}})
-        row["unread" if version is None else "parsed" if reason is None else "unparsed"] += number
+        if version is None:
+            row["unread"] += number
+        elif reason is None:
+            row["parsed"] += number
+        else:
+            row["unparsed"] += number
         if version is not None and version not in row["versions"]:
             row["versions"] = sorted([*row["versions"], version])
         if reason is not None:
@@ -81,7 +95,17 @@ def _parsers(db: sqlite3.Connection) -> dict[str, Any]:
 
 
 def page_of(db: sqlite3.Connection, state: str, after: tuple[str, str, str], limit: int) -> list[dict[str, Any]]:
-    """Questions in one of ROW_STATES, in the order of their keys, from the one after `after`."""
+    """Read one page of the questions in a state, in the order of their keys.
+
+    Args:
+        db: the connection.
+        state: one of ROW_STATES.
+        after: (key, parser, args) of the last question of the page before; empty texts for the first page.
+        limit: questions of a page.
+
+    Returns:
+        A dictionary for each question, JSON columns as values.
+    """
     rows = db.execute(
         "SELECT key, parser, args, model, body, sample, text, finish_reason,"
         " COALESCE(questions.reason, requests.reason), value FROM questions JOIN requests USING (key)"
@@ -89,11 +113,47 @@ def page_of(db: sqlite3.Connection, state: str, after: tuple[str, str, str], lim
         (state, *after, limit),
     )
     names = ("key", "parser", "parser_args", "model", "body", "sample", "text", "finish_reason", "reason", "value")
-    parsed = ("parser_args", "body", "value")
-    return [
-        {
-            name: json.loads(cell) if name in parsed and cell is not None else cell
-            for name, cell in zip(names, row, strict=True)
-        }
-        for row in rows
-    ]
+    page = []
+    for row in rows:
+        fields = dict(zip(names, row, strict=True))
+        for name in ("parser_args", "body", "value"):
+            if fields[name] is not None:
+                fields[name] = json.loads(fields[name])
+        page.append(fields)
+    return page
+
+
+def page_of_queue(db: sqlite3.Connection, after: int, count: int) -> list[tuple[int, Request]]:
+    """Return (position, request) of the next `count` requests in the queue."""
+    rows = db.execute(
+        "SELECT position, provider, body, sample FROM queue JOIN requests USING (key)"
+        " WHERE position > ? ORDER BY position LIMIT ?",
+        (after, count),
+    )
+    return [(position, Request(provider, json.loads(body), sample)) for position, provider, body, sample in rows]
+
+
+def unsettled(db: sqlite3.Connection) -> int:
+    """Count the requests of this run that are neither answered nor refused nor failed."""
+    which = f"SELECT key FROM requests WHERE state NOT IN {SETTLED}"
+    return db.execute(f"SELECT count(DISTINCT key) FROM wanted WHERE key IN ({which})").fetchone()[0]
+
+
+def models(db: sqlite3.Connection) -> list[str]:
+    """Return the models of all requests."""
+    return [model for (model,) in db.execute("SELECT DISTINCT model FROM requests")]
+
+
+def wanted_models(db: sqlite3.Connection) -> list[str]:
+    """Return the models of the requests in the queue."""
+    return [model for (model,) in db.execute("SELECT DISTINCT model FROM queue JOIN requests USING (key)")]
+
+
+def last_attempt(db: sqlite3.Connection) -> int:
+    """Return the number of the last attempt, 0 if there was none."""
+    return db.execute("SELECT COALESCE(MAX(id), 0) FROM attempts").fetchone()[0]
+
+
+def sent_by(db: sqlite3.Connection, process: int) -> int:
+    """Count the attempts of a process."""
+    return db.execute("SELECT count(*) FROM attempts WHERE owner = ?", (process,)).fetchone()[0]

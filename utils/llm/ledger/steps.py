@@ -1,4 +1,4 @@
-"""The steps of a request's life, each a few statements inside somebody's transaction."""
+"""The steps from a planned request to a settled one, each a few statements inside the caller's transaction."""
 
 from __future__ import annotations
 
@@ -24,14 +24,31 @@ class Question:
     parser_args: dict[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Reading:
+    """What one version of a parser made of an answer: a JSON value, or the reason why there is none."""
+
+    version: int
+    value: Any = None
+    reason: str | None = None
+
+    @property
+    def columns(self) -> tuple[str | None, str | None]:
+        """Return (value, reason) as the table questions holds them."""
+        if self.reason is None:
+            return canonical(self.value), None
+        return None, self.reason
+
+
 def forget_run(db: sqlite3.Connection) -> None:
+    """Empty the lists of the run before."""
     db.execute("DELETE FROM temp.wanted")
     db.execute("DELETE FROM temp.queue")
 
 
 def plan(db: sqlite3.Connection, process: int, questions: Iterable[Question]) -> None:
-    """Add what is new, and put into this run's queue what has no answer. What failed in an earlier run is asked again:
-    the reason may be gone, and a failure costs nothing."""
+    """Add the questions that are new, and put into this run's queue the requests that have no answer."""
+    # A request that failed in an earlier run is asked again: the reason may be gone, and a failure costs nothing.
     for question in questions:
         request, key = question.request, question.request.key
         asked = (key, question.parser, canonical(question.parser_args))
@@ -51,21 +68,21 @@ def plan(db: sqlite3.Connection, process: int, questions: Iterable[Question]) ->
 
 
 def take_over(db: sqlite3.Connection) -> None:
-    """Free what dead processes held."""
+    """Free the requests that dead processes held."""
     free(db, processes.mark_dead(db))
 
 
 def free(db: sqlite3.Connection, owners: list[int]) -> None:
-    """Back to planned with all that these processes hold; what they had in flight may have been billed. Batches go on
-    without them."""
+    """Put all requests that these processes hold back to planned."""
     theirs, numbers = "owner IN (SELECT value FROM json_each(?))", json.dumps(owners)
     db.execute(f"UPDATE requests SET state = 'planned', owner = NULL WHERE {theirs}", (numbers,))
+    # What they had in flight may have been billed. Batches go on without the process that sent them.
     lost = f"ended IS NULL AND batch IS NULL AND {theirs}"
     db.execute(f"UPDATE attempts SET ended = ?, result = 'given up in flight' WHERE {lost}", (time.time(), numbers))
 
 
 def claim(db: sqlite3.Connection, process: int, count: int) -> list[Request]:
-    """Up to `count` queued requests, from now on this process's."""
+    """Give up to `count` queued requests to this process, and return them."""
     found = db.execute(
         "SELECT key, provider, body, sample FROM queue JOIN requests USING (key)"
         " WHERE state = 'planned' AND owner IS NULL ORDER BY position LIMIT ?",
@@ -77,46 +94,14 @@ def claim(db: sqlite3.Connection, process: int, count: int) -> list[Request]:
     return [Request(provider, json.loads(body), sample) for _, provider, body, sample in found]
 
 
-def page_of_queue(db: sqlite3.Connection, after: int, count: int) -> list[tuple[int, Request]]:
-    rows = db.execute(
-        "SELECT position, provider, body, sample FROM queue JOIN requests USING (key)"
-        " WHERE position > ? ORDER BY position LIMIT ?",
-        (after, count),
-    )
-    return [(position, Request(provider, json.loads(body), sample)) for position, provider, body, sample in rows]
-
-
 def left(db: sqlite3.Connection) -> tuple[int, int]:
-    """Of the requests in the queue: (settled by other processes since, still to be settled)."""
+    """Return (requests of the queue that other processes have settled, requests that remain in it)."""
     settled = db.execute(f"DELETE FROM queue WHERE key IN (SELECT key FROM requests WHERE state IN {SETTLED})").rowcount
     return settled, db.execute("SELECT count(*) FROM queue").fetchone()[0]
 
 
-def unsettled(db: sqlite3.Connection) -> int:
-    """How many requests of this run have no last state."""
-    which = f"SELECT key FROM requests WHERE state NOT IN {SETTLED}"
-    return db.execute(f"SELECT count(DISTINCT key) FROM wanted WHERE key IN ({which})").fetchone()[0]
-
-
-def models(db: sqlite3.Connection) -> list[str]:
-    return [row[0] for row in db.execute("SELECT DISTINCT model FROM requests")]
-
-
-def wanted_models(db: sqlite3.Connection) -> list[str]:
-    """Of what is still to be asked."""
-    return [row[0] for row in db.execute("SELECT DISTINCT model FROM queue JOIN requests USING (key)")]
-
-
-def last_attempt(db: sqlite3.Connection) -> int:
-    return db.execute("SELECT COALESCE(MAX(id), 0) FROM attempts").fetchone()[0]
-
-
-def sent_by(db: sqlite3.Connection, process: int) -> int:
-    return db.execute("SELECT count(*) FROM attempts WHERE owner = ?", (process,)).fetchone()[0]
-
-
 def forget_plan(db: sqlite3.Connection) -> None:
-    """Take back what was planned and never sent, as after a dry run."""
+    """Take back what was planned and never sent, after a dry run."""
     never = "SELECT key FROM queue WHERE NOT EXISTS (SELECT 1 FROM attempts WHERE attempts.key = queue.key)"
     db.execute(f"DELETE FROM requests WHERE key IN ({never}) AND state = 'planned' AND owner IS NULL")
     db.execute(f"DELETE FROM questions WHERE key IN ({never}) AND key NOT IN (SELECT key FROM requests)")
@@ -138,7 +123,18 @@ def count_budget(db: sqlite3.Connection) -> int:
 
 
 def send(db: sqlite3.Connection, process: int, key: str, most_usd: float | None, max_usd: float | None) -> int | None:
-    """Mark as sent, before it is; returns the attempt. None: its worst case does not fit what is left of `max_usd`."""
+    """Mark a request as sent, before it is sent: a kill in between is then counted as possibly billed.
+
+    Args:
+        db: the connection, in a transaction.
+        process: the number of the process that sends.
+        key: the request's key.
+        most_usd: the most that the request can cost in USD, or None where that is not known.
+        max_usd: USD that all runs on the ledger may spend, or None.
+
+    Returns:
+        The number of the attempt, or None where its worst case does not fit what is left of `max_usd`.
+    """
     room = db.execute("UPDATE budget SET usd = usd + ?1 WHERE ?2 IS NULL OR usd + ?1 <= ?2", (most_usd or 0.0, max_usd))
     if not room.rowcount:
         return None
@@ -148,15 +144,33 @@ def send(db: sqlite3.Connection, process: int, key: str, most_usd: float | None,
 
 
 def end(
-    db: sqlite3.Connection, attempt: int, key: str, result: str, reply: Reply | None, price: Price | None, free: bool
+    db: sqlite3.Connection, attempt: int, result: str, reply: Reply | None, price: Price | None, free: bool
 ) -> float | None:
-    """An attempt is over, and its request planned again. `free`: it surely cost nothing. Whether one without a reply
-    or without counted tokens was billed is not known. Returns USD, None where they are not known."""
-    before = db.execute("SELECT COALESCE(usd, most_usd, 0) FROM attempts WHERE id = ?", (attempt,)).fetchone()[0]
-    reply = reply or Reply(None, None, False, None, None, None, None)
+    """End an attempt, and put its request back to planned.
+
+    Args:
+        db: the connection, in a transaction.
+        attempt: the number of the attempt.
+        result: answered, refused, or the reason of the failure.
+        reply: what the server sent, or None.
+        price: the model's price, or None where it is not known.
+        free: whether the attempt surely cost nothing.
+
+    Returns:
+        The cost in USD, or None where it is not known.
+    """
+    row = db.execute("SELECT key, COALESCE(usd, most_usd, 0) FROM attempts WHERE id = ?", (attempt,)).fetchone()
+    key, before = row
+    reply = reply or Reply()
     counted = reply.input_tokens is not None and reply.output_tokens is not None
-    billed = False if free else True if counted or result in ("answered", "refused") else None
-    usd = 0.0 if free else price.of(reply.input_tokens, reply.output_tokens) if price and counted else None
+    # Whether an attempt without a reply or without counted tokens was billed is not known: NULL in the table.
+    billed = usd = None
+    if free:
+        billed, usd = False, 0.0
+    elif counted or result in ("answered", "refused"):
+        billed = True
+        if price and counted:
+            usd = price.of(reply.input_tokens, reply.output_tokens)
     db.execute(
         "UPDATE attempts SET ended = ?, result = ?, billed = ?, input_tokens = ?, output_tokens = ?, usd = ?,"
         " request_id = ?, raw = ? WHERE id = ?",
@@ -164,42 +178,67 @@ def end(
          attempt),
     )  # fmt: skip
     db.execute("UPDATE requests SET state = 'planned' WHERE key = ? AND state = 'sent'", (key,))
-    db.execute("UPDATE budget SET usd = usd + ?", (0.0 if usd is None else usd - before,))
+    # The budget held the attempt at its worst until now; where the cost is not known it stays so.
+    if usd is not None:
+        db.execute("UPDATE budget SET usd = usd + ?", (usd - before,))
     return usd
 
 
 def settle(db: sqlite3.Connection, key: str, state: str, reason: str | None, reply: Reply | None) -> None:
-    """A request's last state: answered, refused or failed. The first answer stands, should a process come back that
-    was taken for dead."""
-    text, finish_reason = (reply.text, reply.finish_reason) if reply else (None, None)
+    """Give a request its last state.
+
+    Args:
+        db: the connection, in a transaction.
+        key: the request's key.
+        state: answered, refused or failed.
+        reason: why there is no answer, or None.
+        reply: what the server sent, or None.
+    """
+    reply = reply or Reply()
+    # The first answer is kept, should a process come back that was taken for dead.
     db.execute(
         "UPDATE requests SET state = ?, owner = NULL, reason = ?, text = ?, finish_reason = ?"
         " WHERE key = ? AND state NOT IN ('answered', 'refused')",
-        (state, reason, text, finish_reason, key),
+        (state, reason, reply.text, reply.finish_reason, key),
     )
 
 
 def store(
     db: sqlite3.Connection, attempt: int, key: str, reply: Reply, price: Price | None
 ) -> tuple[float | None, list[tuple[str, str]]]:
-    """An answer, or that the model declines. Returns what it cost, and how the answer is read, as (parser, args)."""
-    state = "refused" if reply.refused else "answered"
-    usd = end(db, attempt, key, state, reply, price, free=False)
-    settle(db, key, state, "the model or a filter declined" if reply.refused else None, reply)
-    asked = db.execute("SELECT parser, args FROM questions WHERE key = ?", (key,)).fetchall()
-    return usd, [] if reply.refused else asked
+    """Store an answer, or a reply in which the model declines.
+
+    Args:
+        db: the connection, in a transaction.
+        attempt: the number of the attempt.
+        key: the request's key.
+        reply: what the server sent.
+        price: the model's price, or None where it is not known.
+
+    Returns:
+        The cost in USD (None where it is not known), and how the answer is to be read, as (parser, args); nothing
+        reads a refusal.
+    """
+    if reply.refused:
+        usd = end(db, attempt, "refused", reply=reply, price=price, free=False)
+        settle(db, key, "refused", reason="the model or a filter declined", reply=reply)
+        return usd, []
+    usd = end(db, attempt, "answered", reply=reply, price=price, free=False)
+    settle(db, key, "answered", reason=None, reply=reply)
+    return usd, db.execute("SELECT parser, args FROM questions WHERE key = ?", (key,)).fetchall()
 
 
-def parsed(
-    db: sqlite3.Connection, key: str, parser: str, args: str, version: int, value: Any, reason: str | None
-) -> None:
-    """What version `version` of a parser made of an answer: a JSON value, or the reason why there is none."""
+def parsed(db: sqlite3.Connection, key: str, parser: str, args: str, reading: Reading) -> None:
+    """Store what a parser made of an answer.
+
+    Args:
+        db: the connection, in a transaction.
+        key: the request's key.
+        parser: the parser's name.
+        args: the parser's arguments, as JSON.
+        reading: the value, or the reason why there is none.
+    """
     db.execute(
         "UPDATE questions SET version = ?, value = ?, reason = ? WHERE key = ? AND parser = ? AND args = ?",
-        (version, *stored(value, reason), key, parser, args),
+        (reading.version, *reading.columns, key, parser, args),
     )
-
-
-def stored(value: Any, reason: str | None) -> tuple[str | None, str | None]:
-    """(value, reason) as the columns hold them."""
-    return (canonical(value), None) if reason is None else (None, reason)

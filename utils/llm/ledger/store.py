@@ -1,10 +1,10 @@
-"""The SQLite file: its tables, how it is opened, and its errors as one line each.
+"""The SQLite file: its tables, its opening, and its errors as one line each.
 
 requests    one row for each key. planned -> sent -> answered | refused | failed; back to planned for another attempt
-attempts    one row for each time that a request went out: an append-only log with the raw answers
+attempts    one row for each time that a request was sent: an append-only log with the raw answers
 questions   how a request's answer is read: parser, arguments, and what the parser's version made of it
-processes   who works on it
-batches     requests that went out together: a nonce known before, the provider's number after they were sent
+processes   the processes that work on the file
+batches     requests that were sent together: a nonce known before, the provider's number after they were sent
 budget      one number: USD spent, with attempts whose cost is not known (yet) at the most they can cost
 """
 
@@ -19,7 +19,8 @@ from pathlib import Path
 from utils.errors import UserError
 
 APPLICATION, FORMAT = 0x506C4C67, 1  # "PlLg"
-BUSY = 20.0  # seconds to wait for a file that another program holds
+# Seconds to wait for a file that another program holds: longer than any transaction of this project takes.
+BUSY = 20.0
 
 TABLES = """
 CREATE TABLE requests(
@@ -49,7 +50,7 @@ CREATE TEMP TABLE queue(position INTEGER PRIMARY KEY, key TEXT UNIQUE);
 
 
 class Store:
-    """One connection, one transaction at a time, whichever thread asks for it."""
+    """One connection to the file, with one transaction at a time, for any thread."""
 
     def __init__(self, path: Path, create: bool) -> None:
         self.path, self._lock = Path(path), threading.RLock()
@@ -68,7 +69,9 @@ class Store:
             raise
 
     def _open(self) -> None:
-        for _ in range(2):  # of two processes that create it, one does, under the lock
+        # Twice: a file without tables gets them in the first round, from this process or another one that holds the
+        # lock, and is checked in the second.
+        for _ in range(2):
             found = [self._db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version")]
             tables = self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
             if found == [APPLICATION, FORMAT]:
@@ -89,7 +92,7 @@ class Store:
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        """All or nothing; durable when it ends. Raises UserError."""
+        """Open a transaction: all or nothing, and durable when it ends. Raises UserError."""
         with self._lock, self._errors():
             self._db.execute("BEGIN IMMEDIATE")
             try:
@@ -97,11 +100,13 @@ class Store:
                 self._db.execute("COMMIT")
             finally:
                 if self._db.in_transaction:
-                    with contextlib.suppress(sqlite3.Error):  # a full disk has rolled back already
+                    # SQLite itself rolls back when the disk is full; a second rollback is then an error.
+                    with contextlib.suppress(sqlite3.Error):
                         self._db.execute("ROLLBACK")
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
+        """Lend the connection for reading. Raises UserError."""
         with self._lock, self._errors():
             yield self._db
 
@@ -115,6 +120,7 @@ class Store:
             raise UserError(f"{self.path}: cannot be opened: {error.strerror or error}") from error
 
     def close(self) -> None:
+        """Close the file."""
         with self._lock, self._errors():
             self._db.close()
 

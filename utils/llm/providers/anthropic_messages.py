@@ -4,54 +4,73 @@ from __future__ import annotations
 
 from typing import Any
 
-from utils.llm.providers.base import Request
 from utils.llm.providers.http import Create, HttpProvider, count
 
-MAX_TOKENS = 1024  # the API demands a limit
+# The API refuses a request without a limit.
+MAX_TOKENS = 1024
 REASONS = {"end_turn": "stop", "stop_sequence": "stop", "max_tokens": "length", "refusal": "content_filter"}
 
 
 class AnthropicMessages(HttpProvider):
+    """The Messages API through the package anthropic."""
+
     name = "anthropic"
     package = "anthropic"
     key_variable, url_variable = "ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL"
     own_url = "https://api.anthropic.com"
 
     def _client(self, **settings: Any) -> Any:
+        # The official client appends /v1 by itself.
         return self._sdk.AsyncAnthropic(base_url=self.where.removesuffix("/v1"), **settings)
 
     def _creator(self, client: Any) -> Create:
         create = client.messages.with_raw_response.create
-        return lambda body: create(  # extra_body has the messages
-            model=body["model"], messages=[], max_tokens=body["max_tokens"], extra_body=body
-        )
+        # The messages are in extra_body, which the client sends as it is.
+        return lambda body: create(model=body["model"], messages=[], max_tokens=body["max_tokens"], extra_body=body)
 
     def _read(self, answer: dict[str, Any]) -> dict[str, Any]:
         usage = answer.get("usage") or {}
+        # Anthropic counts cached tokens apart from input_tokens; the price of a prompt covers both.
         cached = (usage.get("cache_creation_input_tokens") or 0) + (usage.get("cache_read_input_tokens") or 0)
-        read = count(usage.get("input_tokens"))
+        input_tokens = count(usage.get("input_tokens"))
+        if input_tokens is not None:
+            input_tokens += cached
         reason = answer["stop_reason"]
         return {
             "text": "".join(block["text"] for block in answer["content"] if block["type"] == "text"),
             "finish_reason": REASONS.get(reason, reason),
             "refused": reason == "refusal",
-            "input_tokens": None if read is None else read + cached,
+            "input_tokens": input_tokens,
             "output_tokens": count(usage.get("output_tokens")),
         }
 
 
-def build(
-    model: str, messages: list[dict], temperature: float | None, max_tokens: int | None, schema: dict | None,
-    sample: int, stop: str | list[str] | None = None, **sampling: Any,
-) -> Request:  # fmt: skip
-    system = "\n\n".join(message["content"] for message in messages if message["role"] == "system")
-    optional = {
-        "system": system or None,
-        "temperature": temperature,
-        "stop_sequences": [stop] if isinstance(stop, str) else stop,
-        "output_config": {"format": {"type": "json_schema", "schema": schema}} if schema else None,
-        **sampling,
-    }
-    said = [message for message in messages if message["role"] != "system"]
-    body = {"model": model, "messages": said, "max_tokens": max_tokens or MAX_TOKENS}
-    return Request("anthropic", body | {k: v for k, v in optional.items() if v is not None}, sample)
+def body_of(model: str, messages: list[dict], schema: dict | None, settings: dict[str, Any]) -> dict[str, Any]:
+    """Return the body of a request.
+
+    Args:
+        model: the model's name.
+        messages: the chat in OpenAI's form; system messages become the field `system`.
+        schema: a JSON schema for the reply, or None.
+        settings: temperature, max_tokens, stop and further fields; those that are None are left out.
+
+    Returns:
+        The JSON object to send.
+    """
+    further = dict(settings)
+    stop = further.pop("stop", None)
+    if isinstance(stop, str):
+        stop = [stop]
+    system, turns = [], []
+    for message in messages:
+        if message["role"] == "system":
+            system.append(message["content"])
+        else:
+            turns.append(message)
+    body = {"model": model, "messages": turns, "max_tokens": further.pop("max_tokens", None) or MAX_TOKENS}
+    optional = {"system": "\n\n".join(system) or None, "temperature": further.pop("temperature"),
+                "stop_sequences": stop}  # fmt: skip
+    if schema:
+        optional["output_config"] = {"format": {"type": "json_schema", "schema": schema}}
+    optional |= further
+    return body | {name: value for name, value in optional.items() if value is not None}

@@ -1,4 +1,4 @@
-"""What is asked, what comes back, and how it may not."""
+"""Requests, replies and failed attempts."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -24,85 +24,103 @@ class Request:
 
     @cached_property
     def key(self) -> str:
+        """The SHA-256 by which the ledger knows the request."""
         return hashlib.sha256(canonical([self.provider, self.body, self.sample]).encode()).hexdigest()
 
     @property
     def model(self) -> str:
+        """The name of the model that is asked."""
         return self.body["model"]
 
     @cached_property
     def most_input_tokens(self) -> int:
-        """A bound: a token has at least one byte, and the body holds more than the words."""
+        """An upper bound of the prompt's tokens."""
+        # A token has at least one byte, and the body holds more than the words.
         return len(canonical(self.body).encode())
 
     @property
     def most_output_tokens(self) -> int | None:
-        """None: the request sets no limit."""
+        """The most tokens that the reply can have, or None where the request sets no limit."""
         limit = self.body.get("max_completion_tokens") or self.body.get("max_tokens")
-        return limit * (self.body.get("n") or 1) if limit else None
+        if not limit:
+            return None
+        return limit * (self.body.get("n") or 1)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Reply:
-    """An answer. `refused`: the model or a filter declined. Tokens are None where the server does not count them."""
+    """One answer of a server.
 
-    text: str | None
-    finish_reason: str | None  # in OpenAI's words: stop, length, content_filter, …
-    refused: bool
-    input_tokens: int | None
-    output_tokens: int | None
-    request_id: str | None
-    raw: str  # the body as received
+    Args:
+        text: the words of the answer, or None where there are none.
+        finish_reason: why it ended, in OpenAI's words: stop, length, content_filter, …
+        refused: whether the model or a filter declined.
+        input_tokens: tokens of the prompt; None where the server does not count them.
+        output_tokens: tokens of the answer; None where the server does not count them.
+        request_id: the server's name for the request.
+        raw: the body as received; None where nothing came.
+    """
+
+    text: str | None = None
+    finish_reason: str | None = None
+    refused: bool = False
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    request_id: str | None = None
+    raw: str | None = None
 
     def __post_init__(self) -> None:
         if self.text is not None:
             object.__setattr__(self, "text", sendable(self.text))
 
 
-class Trouble(Exception):  # noqa: N818 - how one attempt ended, not a fault of the program
-    """No answer this time; `reason` is a few words.
+@dataclass(eq=False, repr=False)
+class FailedAttempt(Exception):  # noqa: N818 - how one attempt ended, not a fault of the program
+    """An attempt that got no answer.
 
-    `again`: another attempt may get one, after `wait` seconds where the server asked for them. `billed`: it may have
-    cost money. `busy`: everybody should wait. `refused`: a filter declined. `unreachable`: nothing listens there.
-    `reply`: what came, where something came that is no answer.
+    Args:
+        reason: why, in a few words.
+        again: whether another attempt may get an answer.
+        wait: seconds to wait before it, where the server asked for them.
+        billed: whether the attempt may have cost money.
+        busy: whether the server has too many requests, so that all should wait.
+        refused: whether a filter declined.
+        unreachable: whether nothing listens at the address.
+        reply: what the server sent, where it sent something that is no answer.
     """
 
-    def __init__(
-        self,
-        reason: str,
-        *,
-        again: bool,
-        wait: float | None = None,
-        billed: bool = False,
-        busy: bool = False,
-        refused: bool = False,
-        unreachable: bool = False,
-        reply: Reply | None = None,
-    ) -> None:
-        super().__init__(reason)
-        self.reason, self.again, self.wait, self.billed = reason, again, wait, billed
-        self.busy, self.refused, self.unreachable, self.reply = busy, refused, unreachable, reply
+    reason: str
+    again: bool = field(kw_only=True)
+    wait: float | None = field(default=None, kw_only=True)
+    billed: bool = field(default=False, kw_only=True)
+    busy: bool = field(default=False, kw_only=True)
+    refused: bool = field(default=False, kw_only=True)
+    unreachable: bool = field(default=False, kw_only=True)
+    reply: Reply | None = field(default=None, kw_only=True)
 
 
-Send = Callable[[Request], Awaitable[Reply]]  # raises Trouble, or UserError where no request can succeed
+Send = Callable[[Request], Awaitable[Reply]]  # raises FailedAttempt, or UserError where no request can succeed
 
 
 class Provider(Protocol):
+    """A source of answers. `where` is its address or file, for messages."""
+
     name: str
-    where: str  # for messages: an address, a file
+    where: str
 
     def connect(self, timeout: float) -> AbstractAsyncContextManager[Send]:
-        """A session for one event loop. `timeout`: seconds that a whole answer may take."""
+        """Open a session for one event loop. `timeout`: seconds that a whole answer may take."""
 
     def price(self, model: str) -> Price | None:
-        """What the price list says of it, None if nothing."""
+        """Return the model's price in the price list, or None where it has none."""
 
 
 def sendable(text: str) -> str:
-    """JSON can spell half a character (a lone surrogate); no file or network takes one."""
+    """Return the text with a question mark for each half of a character."""
+    # JSON can spell half a character (a lone surrogate); no file or network takes one.
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def canonical(value: Any) -> str:
-    """JSON, the same for equal values. Raises ValueError for NaN."""
+    """Return JSON text that is the same for equal values. Raises ValueError for NaN."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)

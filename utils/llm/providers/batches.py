@@ -7,41 +7,52 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from utils.llm.providers.base import Reply, Request, Trouble
+from utils.llm.providers.base import FailedAttempt, Reply, Request
 
 ENDPOINT = "/v1/chat/completions"
-TAG = "plumbline"  # of the metadata: by it a batch is found again whose number was never learned
+# The field of a batch's metadata by which it is found again when a kill came before its number was learned.
+TAG = "plumbline"
 ENDED = ("completed", "expired", "cancelled", "failed", "gone")
-CLOCKS = 3600.0  # seconds that the server's clock may differ from ours
+# Seconds that the server's clock may differ from this machine's.
+CLOCKS = 3600.0
 
 
 @dataclass(frozen=True)
-class Batch:
-    state: str  # of the API's; "gone" where the server knows no such batch
+class BatchStatus:
+    """The state of a batch, in the API's words, or "gone" where the server knows no such batch."""
+
+    state: str
     files: tuple[str, ...] = ()  # answers, errors
-    told: str = ""  # why it failed
+    reason: str = ""  # why it failed
 
 
-class Batches:
-    """A session. `provider` reads answers and errors; every method raises Trouble or UserError."""
+class BatchSession:
+    """A connection to the batch API, whose every method raises FailedAttempt or UserError.
+
+    Args:
+        client: the official asynchronous client.
+        provider: an HttpProvider, which reads answers and errors.
+        timeout: seconds that one call may take.
+        not_found: the client's exception for a batch that the server does not know.
+    """
 
     def __init__(self, client: Any, provider: Any, timeout: float, not_found: type[Exception]) -> None:
         self._client, self._provider, self._timeout = client, provider, timeout
         self._not_found = not_found
 
     async def submit(self, nonce: str, requests: list[Request]) -> str:
-        """The batch's number. A request's key is its custom_id."""
-        lines = (
-            json.dumps({"custom_id": request.key, "method": "POST", "url": ENDPOINT, "body": request.body})
-            for request in requests
-        )
+        """Send a batch and return its number. A request's key is its custom_id."""
+        lines = []
+        for request in requests:
+            row = {"custom_id": request.key, "method": "POST", "url": ENDPOINT, "body": request.body}
+            lines.append(json.dumps(row))
         content = ("requests.jsonl", "\n".join(lines).encode())
         file = await self._call(self._client.files.create(file=content, purpose="batch"))
         window = {"endpoint": ENDPOINT, "completion_window": "24h", "metadata": {TAG: nonce}}
         return (await self._call(self._client.batches.create(input_file_id=file.id, **window))).id
 
     async def find(self, nonce: str, since: float) -> str | None:
-        """The batch of that nonce, made after `since` (seconds of the epoch)."""
+        """Return the number of the batch of that nonce, made after `since` (seconds of the epoch), or None."""
         after = {}
         while True:
             page = await self._call(self._client.batches.list(limit=100, **after))
@@ -52,13 +63,16 @@ class Batches:
                 return None
             after = {"after": page.data[-1].id}
 
-    async def look(self, number: str) -> Batch:
+    async def look(self, number: str) -> BatchStatus:
+        """Return how far the batch is."""
         found = await self._call(self._known(number))
         if found is None:
-            return Batch("gone", told="the server does not know it")
+            return BatchStatus("gone", reason="the server does not know it")
         files = tuple(file for file in (found.output_file_id, found.error_file_id) if file)
-        errors = (found.errors.data if found.errors else None) or []
-        return Batch(found.status, files, "; ".join(f"line {e.line}: {e.message}" for e in errors[:3]))
+        errors = []
+        if found.errors:
+            errors = found.errors.data or []
+        return BatchStatus(found.status, files, "; ".join(f"line {e.line}: {e.message}" for e in errors[:3]))
 
     async def _known(self, number: str) -> Any:
         try:
@@ -67,22 +81,22 @@ class Batches:
             return None
 
     async def outcomes(self, file: str) -> Iterator[tuple[str, Reply | Exception]]:
-        """(key, what came of the request) of a file's lines."""
+        """Return (key, reply or failure) for each line of a file."""
         text = (await self._call(self._client.files.content(file))).text
         return (self._outcome(json.loads(line)) for line in text.split("\n") if line.strip())
 
     def _outcome(self, row: dict[str, Any]) -> tuple[str, Reply | Exception]:
         response, error = row.get("response"), row.get("error") or {}
         if not response:
-            told = error.get("message") or error.get("code") or "no answer"
-            return row["custom_id"], Trouble(f"batch: {told}", again=True)
+            reason = error.get("message") or error.get("code") or "no answer"
+            return row["custom_id"], FailedAttempt(f"batch: {reason}", again=True)
         body = json.dumps(response["body"], ensure_ascii=False)
         if response["status_code"] != 200:
             return row["custom_id"], self._provider.status(response["status_code"], body, {})
         try:
             return row["custom_id"], self._provider.reply(body, response.get("request_id"))
-        except Trouble as trouble:
-            return row["custom_id"], trouble
+        except FailedAttempt as failure:
+            return row["custom_id"], failure
 
     async def _call(self, made: Any) -> Any:
         return await self._provider.call(made, self._timeout)

@@ -1,17 +1,15 @@
-"""What the providers with an official client have in common: errors and raw answers read alike.
+"""Requests through the official clients, whose errors and raw answers are all read here."""
 
-The clients' own retries are off: the caller alone decides on the next attempt, and counts it. Requests go through
-`with_raw_response`: the body is kept as it came, and no time is spent on an object for every field. For the same reason
-a request's body goes in as `extra_body`, which the clients send as it is, and the transport is aiohttp where they have
-it: 0.6 ms of one core a request instead of 1.2.
-"""
+# The clients' own retries are off: the caller alone decides on the next attempt, and counts it. Requests go through
+# with_raw_response: the body is kept as it came, and no time is spent on an object for every field. For the same reason
+# a request's body goes in as extra_body, which the clients send as it is, and the transport is aiohttp where they have
+# it: 0.6 ms of one core a request instead of 1.2.
 
 from __future__ import annotations
 
 import asyncio
 import email.utils
 import importlib
-import ipaddress
 import json
 import math
 import os
@@ -23,18 +21,21 @@ from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 from utils.errors import UserError
-from utils.llm.providers.base import Reply, Request, Send, Trouble
+from utils.llm.providers.address import checked_url, is_loopback, key_from
+from utils.llm.providers.base import FailedAttempt, Reply, Request, Send
 from utils.llm.providers.prices import Price, price_list
 
-GATEWAY = (408, 502, 504, 524)  # somebody gave up waiting: behind it the answer may have been made, and be paid for
+# With these a gateway gave up waiting: the server behind it may have made the answer, and billed it.
+GATEWAY = (408, 502, 504, 524)
 NO_CREDIT = ("insufficient_quota", "billing_hard_limit_reached", "billing_not_active")
 FILTERED = ("content_filter", "content_policy_violation")
-TRANSPORTS = ("DefaultAioHttpClient", "DefaultAsyncHttpxClient")  # the first needs aiohttp and a recent client
+# The first is the faster one; it needs aiohttp and a recent client.
+TRANSPORTS = ("DefaultAioHttpClient", "DefaultAsyncHttpxClient")
 Create = Callable[[dict[str, Any]], Awaitable[Any]]
 
 
 class HttpProvider(ABC):
-    """A server, the key for it, and how its official client is used."""
+    """A server, the key for it, and the official client that talks to it."""
 
     name: ClassVar[str]
     package: ClassVar[str]  # of the official client, and the extra of pyproject.toml that installs it
@@ -45,32 +46,36 @@ class HttpProvider(ABC):
     def __init__(
         self, base_url: str | None = None, environment: Mapping[str, str] = os.environ, asks: bool = True
     ) -> None:
-        """asks: False never connects, and needs neither the client's package nor a key."""
-        self.where = _checked_url(base_url or environment.get(self.url_variable) or self.own_url)
+        """Check the address and the key. `asks` False never connects, and needs neither the package nor a key."""
+        self.where = checked_url(base_url or environment.get(self.url_variable) or self.own_url)
         self._sdk = _load(self.package) if asks else None
-        self._key = _key_from(self.key_variable, self.where, environment) if asks else ""
+        self._key = key_from(self.key_variable, self.where, environment) if asks else ""
 
     @abstractmethod
     def _client(self, **settings: Any) -> Any:
-        """The official asynchronous client."""
+        """Return the official asynchronous client."""
 
     @abstractmethod
     def _creator(self, client: Any) -> Create:
-        """Its method that takes a body and returns the raw response."""
+        """Return the client's method that takes a body and returns the raw response."""
 
     @abstractmethod
     def _read(self, answer: dict[str, Any]) -> dict[str, Any]:
-        """The fields of a Reply in a parsed body. Raises KeyError, IndexError, TypeError or AttributeError for a body
-        of another shape."""
+        """Return the fields of a Reply in a parsed body. Raises KeyError, IndexError, TypeError or AttributeError for a
+        body of another shape."""
 
     def price(self, model: str) -> Price | None:
-        """Another server of the same API may charge anything; one on this machine that goes by a listed name stands in
-        for that model: a proxy, or a rehearsal."""
+        """Return the model's price in the price list, or None where the list does not hold for this server."""
         own = urlsplit(self.where).hostname == urlsplit(self.own_url).hostname
-        return price_list().get(model) if own or is_loopback(self.where) else None
+        # Another server of the same API may charge anything; one on this machine under a listed name stands in for
+        # that model (a proxy, or a rehearsal).
+        if not own and not is_loopback(self.where):
+            return None
+        return price_list().get(model)
 
     @asynccontextmanager
     async def connect(self, timeout: float) -> AsyncIterator[Send]:
+        """Open a session for one event loop. `timeout`: seconds that a whole answer may take."""
         async with self._open(timeout) as client:
             create = self._creator(client)
 
@@ -86,7 +91,7 @@ class HttpProvider(ABC):
         return self._client(http_client=self._transport(timeout), **settings)
 
     def _transport(self, timeout: float) -> Any:
-        """No proxy stands between this machine and itself."""
+        # A proxy cannot reach a server on this machine by its loopback address: trust_env would send it there.
         settings = {"trust_env": not is_loopback(self.where), "timeout": timeout}
         for name in TRANSPORTS:
             with suppress(RuntimeError, AttributeError):
@@ -94,8 +99,9 @@ class HttpProvider(ABC):
         raise UserError(f"the package {self.package} is too old: pip install -U {self.package}")
 
     async def call(self, made: Awaitable[Any], timeout: float) -> Any:
-        """What a call of the client returns, its errors as Trouble or UserError."""
-        try:  # the client's own time-out is one of silence, this one of the whole answer
+        """Await a call of the client; raise its errors as FailedAttempt or UserError."""
+        try:
+            # The client's own time-out is for silence; this one is for the whole answer.
             return await asyncio.wait_for(made, timeout)
         except asyncio.TimeoutError:
             raise _late(timeout) from None
@@ -104,35 +110,41 @@ class HttpProvider(ABC):
         except self._sdk.APIStatusError as error:
             raise self.status(error.response.status_code, error.response.text, error.response.headers) from None
 
-    def _lost(self, error: Exception, timeout: float) -> Trouble:
-        """Whether a broken connection ever was one, by the names of what caused it in httpx and aiohttp."""
+    def _lost(self, error: Exception, timeout: float) -> FailedAttempt:
+        """Tell a connection that was never made, which costs nothing, from one that broke."""
         names = [type(cause).__name__ for cause in _causes(error)]
-        aiohttp = [name for name in names if name.startswith(("Client", "Server"))]  # they tell more than httpx's
-        never = aiohttp[0].startswith("ClientConnector") if aiohttp else {"ConnectError", "ConnectTimeout"} & {*names}
-        if never:
-            return Trouble(f"cannot connect to {self.where}", again=True, unreachable=True)
+        # aiohttp's exceptions, where there are any, say more than those of httpx that wrap them.
+        aiohttp = [name for name in names if name.startswith(("Client", "Server"))]
+        if aiohttp:
+            never_connected = aiohttp[0].startswith("ClientConnector")
+        else:
+            never_connected = "ConnectError" in names or "ConnectTimeout" in names
+        if never_connected:
+            return FailedAttempt(f"cannot connect to {self.where}", again=True, unreachable=True)
         if isinstance(error, self._sdk.APITimeoutError) and not aiohttp:
             return _late(timeout)
-        return Trouble("the connection broke", again=True, billed=True)
+        return FailedAttempt("the connection broke", again=True, billed=True)
 
     def status(self, status: int, text: str, headers: Mapping[str, str]) -> Exception:
-        """What an HTTP status other than 200 means: UserError where every further request would meet the same."""
+        """Return the exception for an HTTP status other than 200: UserError where no request can succeed."""
         code, message = _error_in(self.redact(text))
-        told = f"HTTP {status}" + (f": {message}" if message else "")
+        told = f"HTTP {status}"
+        if message:
+            told += f": {message}"
         if status in (401, 403):
             return UserError(f"{self.where} rejects the key, set {self.key_variable} to a valid one ({told})")
         if status == 404:
             return UserError(f"{self.where} does not know the model or the address; check both ({told})")
         if status == 402 or code in NO_CREDIT:
-            return UserError(f"{self.where}: the account has no credit left; the same command continues later ({told})")
+            return UserError(f"{self.where}: the account has no credit left; run the same command again later ({told})")
         if status == 429:
-            return Trouble(told, again=True, busy=True, wait=_retry_after(headers))
+            return FailedAttempt(told, again=True, busy=True, wait=_retry_after(headers))
         if status >= 500 or status == 408:
-            return Trouble(told, again=True, billed=status in GATEWAY, wait=_retry_after(headers))
-        return Trouble(told, again=False, refused=code in FILTERED)
+            return FailedAttempt(told, again=True, billed=status in GATEWAY, wait=_retry_after(headers))
+        return FailedAttempt(told, again=False, refused=code in FILTERED)
 
     def reply(self, text: str, request_id: str | None) -> Reply:
-        """A body that came with status 200. Raises Trouble for what is no answer."""
+        """Read a body that came with status 200. Raises FailedAttempt where it is no answer."""
         raw = self.redact(text)
         try:
             reply = Reply(request_id=request_id, raw=raw, **self._read(json.loads(raw)))
@@ -143,25 +155,22 @@ class HttpProvider(ABC):
         else:
             if reply.refused or reply.finish_reason == "length" or (reply.text or "").strip():
                 return reply
-            raise Trouble("empty answer", again=True, billed=True, reply=reply)
-        raise Trouble(fault, again=True, billed=True, reply=Reply(None, None, False, None, None, request_id, raw))
+            raise FailedAttempt("empty answer", again=True, billed=True, reply=reply)
+        raise FailedAttempt(fault, again=True, billed=True, reply=Reply(request_id=request_id, raw=raw))
 
     def redact(self, text: str) -> str:
-        """A server may repeat the key that it was sent."""
-        return text.replace(self._key, "[key]") if len(self._key) >= 8 else text  # a shorter one is a word like none
-
-
-def is_loopback(url: str) -> bool:
-    host = urlsplit(url).hostname or ""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
+        """Return the text without the key, which a server may repeat."""
+        # A key shorter than 8 characters is a placeholder such as "none", a word that answers may hold.
+        if len(self._key) < 8:
+            return text
+        return text.replace(self._key, "[key]")
 
 
 def count(value: Any) -> int | None:
-    """A number of tokens as a server gives it; anything else is unknown."""
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+    """Return a number of tokens as the server gives it, or None for anything that is no count."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        return None
+    return value
 
 
 def _load(package: str) -> Any:
@@ -172,31 +181,8 @@ def _load(package: str) -> Any:
         raise UserError(f"the package {package} is not installed: pip install -e '.[{extra}]'") from None
 
 
-def _checked_url(url: str) -> str:
-    shown = url.rpartition("@")[2]
-    try:
-        parts = urlsplit(url)
-        well_formed = parts.scheme in ("http", "https") and parts.hostname and (parts.port is None or parts.port > 0)
-    except ValueError:
-        well_formed = False
-    if not well_formed:
-        raise UserError(f"--base_url is {shown!r}; expected an address like http://127.0.0.1:8000/v1")
-    if "@" in parts.netloc:
-        raise UserError(f"--base_url …@{shown} holds a user name or a password; keys belong in the environment")
-    return url.rstrip("/")
-
-
-def _key_from(variable: str, url: str, environment: Mapping[str, str]) -> str:
-    key = environment.get(variable, "").strip()
-    if not key and not is_loopback(url):
-        raise UserError(f"no key for {url}: the environment variable {variable} is not set; export {variable}=…")
-    if not key.isascii() or any(not character.isprintable() or character == " " for character in key):
-        raise UserError(f"{variable} holds a space, a line break or a letter beyond ASCII, as no key does; set it anew")
-    return key
-
-
-def _late(timeout: float) -> Trouble:
-    return Trouble(f"no answer within {timeout:g} s", again=True, billed=True)
+def _late(timeout: float) -> FailedAttempt:
+    return FailedAttempt(f"no answer within {timeout:g} s", again=True, billed=True)
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
@@ -206,21 +192,25 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _error_in(text: str) -> tuple[str | None, str]:
-    """(code, message) of an error's body, as far as it has them."""
+    """Return (code, message) of an error's body, as far as it has them."""
     try:
-        body = json.loads(text)
+        error = json.loads(text)
     except ValueError:
-        body = text
-    error = body.get("error", body) if isinstance(body, dict) else body
+        error = text
+    if isinstance(error, dict):
+        error = error.get("error", error)
+    code, message = None, error
     if isinstance(error, dict):
         code, message = error.get("code") or error.get("type"), error.get("message") or error.get("detail") or error
-    else:
-        code, message = None, error
-    return code if isinstance(code, str) else None, " ".join(str(message).split())[:300]
+    # Some servers give a number as the code; only OpenAI's words for it are told apart.
+    if not isinstance(code, str):
+        code = None
+    return code, " ".join(str(message).split())[:300]
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds: `Retry-After` holds seconds or a date, `retry-after-ms` milliseconds."""
+    """Return the seconds that the server asks to wait, or None."""
+    # Retry-After holds seconds or a date, retry-after-ms milliseconds.
     for name, unit in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
         try:
             seconds = float(headers.get(name, "nan")) / unit

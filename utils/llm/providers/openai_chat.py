@@ -7,14 +7,16 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from utils.llm.providers.base import Request
-from utils.llm.providers.batches import Batches
+from utils.llm.providers.batches import BatchSession
 from utils.llm.providers.http import Create, HttpProvider, count
 
-REASONING = re.compile(r"(o\d|gpt-5)")  # these names take max_completion_tokens and refuse max_tokens
+# Models of these names take max_completion_tokens and refuse max_tokens.
+REASONING = re.compile(r"(o\d|gpt-5)")
 
 
 class OpenAIChat(HttpProvider):
+    """Chat completions and batches through the package openai."""
+
     name = "openai"
     package = "openai"
     key_variable, url_variable = "OPENAI_API_KEY", "OPENAI_BASE_URL"
@@ -25,26 +27,31 @@ class OpenAIChat(HttpProvider):
 
     def _creator(self, client: Any) -> Create:
         create = client.chat.completions.with_raw_response.create
-        return lambda body: create(model=body["model"], messages=[], extra_body=body)  # extra_body has the messages
+        # The messages are in extra_body, which the client sends as it is.
+        return lambda body: create(model=body["model"], messages=[], extra_body=body)
 
     @asynccontextmanager
-    async def connect_batches(self, timeout: float) -> AsyncIterator[Batches]:
+    async def connect_batches(self, timeout: float) -> AsyncIterator[BatchSession]:
+        """Open a session with the batch API; `timeout` is that of a single call, in seconds."""
         async with self._open(timeout) as client:
-            yield Batches(client, self, timeout, self._sdk.NotFoundError)
+            yield BatchSession(client, self, timeout=timeout, not_found=self._sdk.NotFoundError)
 
     def _read(self, answer: dict[str, Any]) -> dict[str, Any]:
         return read_answer(answer)
 
 
 def read_answer(answer: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields of a Reply in a chat completion. Raises KeyError, IndexError or TypeError for another shape."""
     choice = answer["choices"][0]
     message, reason = choice["message"], choice.get("finish_reason")
     usage = answer.get("usage") or {}
     text = message.get("content")
     if text is not None and not isinstance(text, str):
         raise TypeError("content is no text")
+    if text is None:
+        text = message.get("refusal")
     return {
-        "text": text if text is not None else message.get("refusal"),
+        "text": text,
         "finish_reason": reason,
         "refused": bool(message.get("refusal")) or reason == "content_filter",
         "input_tokens": count(usage.get("prompt_tokens")),
@@ -52,17 +59,23 @@ def read_answer(answer: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def build(
-    model: str, messages: list[dict], temperature: float | None, max_tokens: int | None, schema: dict | None,
-    sample: int, provider: str = "openai", **sampling: Any,
-) -> Request:  # fmt: skip
+def body_of(model: str, messages: list[dict], schema: dict | None, settings: dict[str, Any]) -> dict[str, Any]:
+    """Return the body of a request.
+
+    Args:
+        model: the model's name; it decides how the limit of tokens is spelled.
+        messages: the chat, each message with `role` and `content`.
+        schema: a JSON schema for the reply, or None.
+        settings: temperature, max_tokens and further fields; those that are None are left out.
+
+    Returns:
+        The JSON object to send.
+    """
+    further = dict(settings)
     limit = "max_completion_tokens" if REASONING.match(model) else "max_tokens"
-    wanted = {"type": "json_schema", "json_schema": {"name": "reply", "strict": True, "schema": schema}}
-    optional = {
-        "temperature": temperature,
-        limit: max_tokens,
-        "response_format": wanted if schema else None,
-        **sampling,
-    }
-    body = {"model": model, "messages": messages, **{k: v for k, v in optional.items() if v is not None}}
-    return Request(provider, body, sample)
+    optional = {"temperature": further.pop("temperature"), limit: further.pop("max_tokens", None)}
+    if schema:
+        form = {"name": "reply", "strict": True, "schema": schema}
+        optional["response_format"] = {"type": "json_schema", "json_schema": form}
+    optional |= further
+    return {"model": model, "messages": messages} | {k: v for k, v in optional.items() if v is not None}

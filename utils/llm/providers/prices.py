@@ -21,18 +21,22 @@ class Price:
     output: float
 
     def of(self, input_tokens: int, output_tokens: int) -> float:
-        """USD."""
+        """Return the cost of these tokens in USD."""
         return (input_tokens * self.input + output_tokens * self.output) / 1e6
 
 
 @functools.cache
 def price_list() -> dict[str, Price]:
-    """By the exact name of the model, on its provider's own server."""
-    return {model: Price(*pair) for model, pair in json.loads(FILE.read_text(encoding="utf-8"))["models"].items()}
+    """Return the prices on the providers' own servers, by the exact name of the model."""
+    models = json.loads(FILE.read_text(encoding="utf-8"))["models"]
+    return {model: Price(*pair) for model, pair in models.items()}
 
 
 def parse_prices(words: list[str]) -> dict[str, Price]:
-    """[MODEL=]IN,OUT … -> prices by model; without a name, by "" (every other model). Raises UserError."""
+    """Read [MODEL=]IN,OUT … into prices by model; one without a name is that of "", every other model.
+
+    Raises UserError.
+    """
     prices: dict[str, Price] = {}
     for word in words:
         model, _, numbers = word.rpartition("=")

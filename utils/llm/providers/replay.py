@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from utils.errors import UserError
-from utils.llm.providers.base import Reply, Request, Send, Trouble, canonical
+from utils.llm.providers.base import FailedAttempt, Reply, Request, Send, canonical
 from utils.llm.providers.http import count
 from utils.llm.providers.prices import Price
 from utils.records import read_jsonl
@@ -22,6 +22,8 @@ FIELDS = {"messages", "text", "model", "finish_reason", "refused", "input_tokens
 
 
 class Replay:
+    """A provider that answers from a file. Raises UserError for a line of another shape."""
+
     name = "replay"
 
     def __init__(self, path: str | Path) -> None:
@@ -38,21 +40,29 @@ class Replay:
             raise UserError(f"{where}: unknown field {unknown[0]!r}; known: {', '.join(sorted(FIELDS))}")
         if not isinstance(row["text"], str):
             raise UserError(f"{where}: field 'text' is {str(row['text'])[:60]!r}; expected text")
-        tokens = (count(row.get("input_tokens")), count(row.get("output_tokens")))
-        refused = row.get("refused") is True
-        reply = Reply(row["text"], row.get("finish_reason", "stop"), refused, *tokens, None, json.dumps(row))
+        reply = Reply(
+            text=row["text"],
+            finish_reason=row.get("finish_reason", "stop"),
+            refused=row.get("refused") is True,
+            input_tokens=count(row.get("input_tokens")),
+            output_tokens=count(row.get("output_tokens")),
+            raw=json.dumps(row),
+        )
         self._saved.setdefault((row.get("model"), canonical(row["messages"])), []).append(reply)
 
     def price(self, model: str) -> Price | None:
+        """Return the price of a saved answer: nothing."""
         return Price(0.0, 0.0)
 
     @asynccontextmanager
     async def connect(self, timeout: float) -> AsyncIterator[Send]:
+        """Open a session, which needs no connection."""
         yield self._send
 
     async def _send(self, request: Request) -> Reply:
         messages = canonical(request.body["messages"])
         found = self._saved.get((request.model, messages)) or self._saved.get((None, messages))
         if not found:
-            raise Trouble(f"{self.where} has no answer to these messages", again=False)
+            raise FailedAttempt(f"{self.where} has no answer to these messages", again=False)
+        # A file with fewer samples than are wanted repeats its last one.
         return found[min(request.sample, len(found) - 1)]

@@ -10,39 +10,62 @@ NOT_RUN = '<p class="aside">Not measured yet.</p>'
 
 
 def label(name: str) -> str:
-    """best_of_16 -> best of 16, dpo_answers -> DPO answers."""
-    return " ".join(word.upper() if word in ("sft", "dpo", "ppo") else word for word in name.split("_"))
+    """Return a name for people: best_of_16 -> best of 16, dpo_answers -> DPO answers."""
+    words = name.split("_")
+    for place, word in enumerate(words):
+        if word in ("sft", "dpo", "ppo"):
+            words[place] = word.upper()
+    return " ".join(words)
 
 
 def name_of(name: str) -> str:
-    """label() as HTML."""
+    """Return label() as HTML."""
     return html.escape(label(name))
 
 
 def between(estimate: Mapping[str, Any]) -> str:
-    """0.732 [0.708, 0.755], the interval left out where it is not known."""
+    """Return 0.732 [0.708, 0.755], the interval left out where it is not known."""
     known = f"{estimate['value']:.3f}"
-    return known if estimate["low"] is None else f"{known} [{estimate['low']:.3f}, {estimate['high']:.3f}]"
+    if estimate["low"] is None:
+        return known
+    return f"{known} [{estimate['low']:.3f}, {estimate['high']:.3f}]"
 
 
 def with_interval(estimate: Mapping[str, Any], kind: str = "bounds") -> str:
-    """between() as HTML, the interval in a softer colour."""
+    """Return between() as HTML, the interval in a softer colour."""
     value, _, bounds = between(estimate).partition(" ")
     return f'{value} <span class="{kind}">{bounds}</span>'
 
 
 def signed(value: float, places: int = 2) -> str:
-    """+1.28, −0.30."""
+    """Return +1.28 or −0.30."""
     return f"{value:+.{places}f}".replace("-", "−")
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], optional: Sequence[int] = ()) -> str:
-    """Cells are HTML. Columns in `optional` are left out on a narrow screen."""
-    kind = lambda i: ' class="optional"' if i in optional else ""  # noqa: E731
-    line = lambda tag, row: f"<tr>{''.join(f'<{tag}{kind(i)}>{cell}</{tag}>' for i, cell in enumerate(row))}</tr>"  # noqa: E731
-    return f'<div class="scroll"><table>{line("th", head)}{"".join(line("td", row) for row in rows)}</table></div>'
+    """Return a table of cells that are HTML. Columns in `optional` are left out on a narrow screen."""
+    lines = [_line("th", head, optional)]
+    lines += [_line("td", row, optional) for row in rows]
+    return f'<div class="scroll"><table>{"".join(lines)}</table></div>'
+
+
+def _line(tag: str, cells: Sequence[str], optional: Sequence[int]) -> str:
+    written = ""
+    for column, cell in enumerate(cells):
+        kind = ""
+        if column in optional:
+            kind = ' class="optional"'
+        written += f"<{tag}{kind}>{cell}</{tag}>"
+    return f"<tr>{written}</tr>"
 
 
 def paragraph(text: str, kind: str = "") -> str:
-    """HTML text in a paragraph of a class of page.css."""
-    return f'<p class="{kind}">{text}</p>' if kind else f"<p>{text}</p>"
+    """Return HTML text as a paragraph, of a class of page.css if one is given."""
+    if kind:
+        return f'<p class="{kind}">{text}</p>'
+    return f"<p>{text}</p>"
+
+
+def charts(figures: Iterable[str]) -> str:
+    """Return figures side by side."""
+    return f'<div class="curves">{"".join(figures)}</div>'

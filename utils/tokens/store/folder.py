@@ -1,4 +1,4 @@
-"""The folder of a token store: flat arrays, written at once and read through memory maps."""
+"""The folder of a token store: flat arrays, read through memory maps."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ARRAYS = ("ids", "lengths", "pairs", "starts")
 
 
 class TokenStore(Sequence[Group]):
-    """The groups in `folder`. Opening raises ValueError or OSError when the folder is not whole.
+    """The groups in a folder. Opening raises ValueError or OSError when the folder is not whole.
 
     tokens, trained_tokens, pairs: int64, one number a group: the packed length, its trained tokens, its pairs.
     table: what the records met on their way (records, groups, tokens, counts, examples).
@@ -41,11 +41,12 @@ class TokenStore(Sequence[Group]):
         self.tokens, _, self.pairs, self.trained_tokens = np.diff(self._starts, axis=0).T.astype(np.int64)
 
     def _load(self, name: str) -> np.ndarray:
+        # A memory map: all processes of a machine share one copy of the pages.
         return np.load(self.folder / f"{name}.npy", mmap_mode="r")
 
     @cached_property
     def longest(self) -> int:
-        """Tokens of the longest prompt with one of its answers: the positions that a model must have."""
+        """Return the tokens of the longest prompt with one of its answers: the positions that a model must have."""
         first = self._starts[:-1, 1]
         answers = self._lengths.copy()
         answers[first] = 0
@@ -53,23 +54,23 @@ class TokenStore(Sequence[Group]):
 
     @cached_property
     def record_ids(self) -> list[str]:
-        """The id of the record that each group was made of."""
+        """Return the id of the record that each group was made of."""
         return json.loads((self.folder / "record_ids.json").read_text(encoding="utf-8"))
 
     def __len__(self) -> int:
         return len(self._starts) - 1
 
     def __getitem__(self, i: int) -> Group:
+        # A range raises the IndexError by which a loop over a Sequence ends, and counts negative numbers from the end.
         i = range(len(self))[i]
         (start, length, pair, _), (_, length_end, pair_end, _) = self._starts[i], self._starts[i + 1]
         parts = start + np.concatenate([[0], np.cumsum(self._lengths[length:length_end])])
         prompt, *answers = (np.asarray(self._ids[a:b]) for a, b in itertools.pairwise(parts.tolist()))
-        return Group(
-            prompt,
-            tuple(answers),
-            tuple(map(tuple, self._pairs[pair:pair_end].tolist())),
-            None if self._trained is None else np.asarray(self._trained[start : parts[1]]),
-        )
+        trained = None
+        if self._trained is not None:
+            trained = np.asarray(self._trained[start : start + len(prompt)])
+        pairs = map(tuple, self._pairs[pair:pair_end].tolist())
+        return Group(prompt=prompt, answers=tuple(answers), pairs=tuple(pairs), prompt_trained=trained)
 
 
 class Columns:
@@ -81,11 +82,14 @@ class Columns:
         self.starts = [(0, 0, 0, 0)]
 
     def add(self, groups: Iterable[tuple[Record, Group]]) -> None:
+        """Append groups, each with the record that it was made of."""
         for record, group in groups:
             parts = [group.prompt, *group.answers]
             row = np.concatenate(parts)
             trained = np.ones(len(row), bool)
-            trained[: len(group.prompt)] = False if group.prompt_trained is None else group.prompt_trained
+            trained[: len(group.prompt)] = False
+            if group.prompt_trained is not None:
+                trained[: len(group.prompt)] = group.prompt_trained
             sizes = (group.tokens, len(parts), len(group.pairs), group.trained_tokens)
             self.starts.append(tuple(map(operator.add, self.starts[-1], sizes)))
             self.trained_prompts |= group.prompt_trained is not None
@@ -95,8 +99,8 @@ class Columns:
             self.pairs += group.pairs
             self.record_ids.append(record.id)
 
-    def write(self, folder: Path, fingerprint: str, fates: dict[str, Any]) -> None:
-        """Into an existing `folder`; `fates` joins the table. Raises OSError."""
+    def write(self, folder: Path, fingerprint: str, counts: dict[str, Any]) -> None:
+        """Write an existing folder; `counts` joins the table. Raises OSError."""
         _save(folder / "ids.npy", np.concatenate(self.ids))
         _save(folder / "lengths.npy", np.asarray(self.lengths, np.int32))
         _save(folder / "pairs.npy", np.asarray(self.pairs, np.int32).reshape(-1, 2))
@@ -107,12 +111,13 @@ class Columns:
         tokens, _, _, trained_tokens = self.starts[-1]
         sizes = {"records": self.records, "groups": len(self.ids), "tokens": tokens, "trained_tokens": trained_tokens}
         about = {"fingerprint": fingerprint, "trained_prompts": self.trained_prompts, "launcher": os.getppid()}
-        about["table"] = {**sizes, **fates}
+        about["table"] = {**sizes, **counts}
         (folder / "about.json").write_text(json.dumps(about, indent=2), encoding="utf-8")
 
 
 def _save(path: Path, array: np.ndarray) -> None:
-    """np.save, whose last bytes are lost in silence when the disk is full, with the error. Raises OSError."""
+    """Write an array as np.save does. Raises OSError."""
+    # np.save loses the last bytes in silence when the disk is full: it writes past the file object's buffer.
     with path.open("wb") as out:
         np.lib.format.write_array_header_1_0(out, np.lib.format.header_data_from_array_1_0(array))
         out.write(np.ascontiguousarray(array).data)

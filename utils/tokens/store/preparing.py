@@ -1,4 +1,4 @@
-"""Making a token store once per machine, or finding it in the cache."""
+"""Token stores, made once per machine or found in the cache."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ import shutil
 import time
 import uuid
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from utils import raw_datasets
 from utils.arguments.options import DataArguments
@@ -19,20 +21,54 @@ from utils.records import Record, RecordError
 from utils.reporting import progress, say
 from utils.tokens.group import Group
 from utils.tokens.store.folder import Columns, TokenStore
-from utils.tokens.templates import Kind, Limits, Renderer, Tally, choose, fit
+from utils.tokens.templates import Kind, LengthLimits, Renderer, Tally, choose, fit
 
-BATCH = 512  # records rendered and tokenised at a time
+# Records rendered and tokenised at a time: the fast tokenizers use every core only for many texts at once.
+BATCH = 512
 PATIENCE = 600.0  # seconds that a process waits for another's next batch
 
 
-def prepare(
-    data: DataArguments, split: str, stage: int, kind: Kind, renderer: Renderer, cache_dir: Path, seed: int
-) -> TokenStore:
-    """The split's records as tokens, from the cache or made now, and what became of them, said. Local rank 0 makes
-    them; the machine's other processes wait for the folder, outside any collective. Raises UserError."""
-    mixture = raw_datasets.open_mixture(data, split, stage, seed)
-    limits = Limits.of(data)
-    content = [mixture.fingerprint, renderer.fingerprint, limits, kind, data.train_on, data.on_bad_row, _code()]
+@dataclass(frozen=True)
+class DataPart:
+    """The part of the data that a stage trains on or is evaluated on."""
+
+    split: Literal["train", "eval"]
+    stage: int  # 1, 2 or 3
+    kind: Kind
+    seed: int  # of what is drawn: weights, --max_train_samples
+
+
+@dataclass(frozen=True)
+class TokenSettings:
+    """What decides the tokens of a record."""
+
+    kind: Kind
+    renderer: Renderer
+    limits: LengthLimits
+    train_on: str = "last"  # last | all: which assistant turns are trained
+    on_bad_row: str = "error"  # error | skip
+
+
+def prepare(data: DataArguments, part: DataPart, renderer: Renderer, cache_dir: Path) -> TokenStore:
+    """Return a part of the data as tokens, from the cache or made now, and print what became of its records. Local rank
+    0 makes them; the machine's other processes wait for the folder, outside any collective.
+
+    Args:
+        data: the options of the data.
+        part: which part.
+        renderer: the tokenizer and its template.
+        cache_dir: the folder whose `tokens` holds the stores.
+
+    Returns:
+        The opened store.
+
+    Raises:
+        UserError: the data, the template or the limits do not fit one another.
+    """
+    mixture = raw_datasets.open_mixture(data, split=part.split, stage=part.stage, seed=part.seed)
+    limits = LengthLimits.of(data)
+    settings = TokenSettings(part.kind, renderer, limits, train_on=data.train_on, on_bad_row=data.on_bad_row)
+    content = [mixture.fingerprint, renderer.fingerprint, limits, part.kind, data.train_on, data.on_bad_row, _code()]
     fingerprint = hashlib.blake2b(repr(content).encode(), digest_size=16).hexdigest()
     folder = Path(cache_dir) / "tokens" / fingerprint
     if int(os.environ.get("LOCAL_RANK", 0)) != 0:
@@ -41,26 +77,29 @@ def prepare(
     if store and data.rebuild_cache:
         store, reason = None, "because of --rebuild_cache"
     if store:
-        say(f"{split} tokens: from the cache ({folder})")
+        say(f"{part.split} tokens: from the cache ({folder})")
     else:
-        say(f"{split} tokens: made now, {reason} ({folder})")
-        store = build(mixture, kind, renderer, limits, folder, fingerprint, data.train_on, data.on_bad_row)
-    _report(store, split, limits)
+        say(f"{part.split} tokens: made now, {reason} ({folder})")
+        store = build(mixture, settings, folder, fingerprint=fingerprint)
+    _report(store, part.split, limits)
     return store
 
 
-def build(
-    records: Iterable[Record],
-    kind: Kind,
-    renderer: Renderer,
-    limits: Limits,
-    folder: Path,
-    fingerprint: str = "",
-    train_on: str = "last",
-    on_bad_row: str = "error",
-) -> TokenStore:
-    """Write the groups of `records` beside `folder`, rename, open. Raises UserError, also when no group remains.
-    `records.notes`, if it has any after its last record, are kept with the tokens."""
+def build(records: Iterable[Record], settings: TokenSettings, folder: Path, fingerprint: str = "") -> TokenStore:
+    """Write the groups of records beside `folder`, rename, and open it.
+
+    Args:
+        records: what to tokenise; `records.notes`, if there are any after the last record, are kept with the tokens.
+        settings: what decides the tokens.
+        folder: the folder of the store.
+        fingerprint: what the store is known by.
+
+    Returns:
+        The opened store.
+
+    Raises:
+        UserError: a record that the template refuses, no group that remains, or a folder that cannot be written.
+    """
     partial = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.partial")
     tally, columns = Tally(), Columns()
     try:
@@ -69,14 +108,16 @@ def build(
         with progress("tokenising", operator.length_hint(records) or None) as advance:
             rest = iter(records)
             while batch := list(itertools.islice(rest, BATCH)):
-                columns.add(_groups(batch, kind, renderer, limits, tally, train_on, on_bad_row))
+                columns.add(_groups(batch, settings, tally))
                 columns.records += len(batch)
-                os.utime(partial)  # the sign of life that waiting processes watch
+                # The sign of life that waiting processes watch.
+                os.utime(partial)
                 advance(len(batch))
         if not columns.ids:
             why = "; ".join(line.strip() for line in tally.lines()) or "the data set is empty"
             raise UserError(
-                f"none of {columns.records} records can be used as {kind}: {why}; see docs/data.md, or raise the limits"
+                f"none of {columns.records} records can be used as {settings.kind}: {why}; "
+                "see docs/data.md, or raise the limits"
             )
         notes = list(getattr(records, "notes", ()))
         columns.write(partial, fingerprint, {"notes": notes, "counts": tally.counts, "examples": tally.examples})
@@ -88,25 +129,23 @@ def build(
     return TokenStore(folder)
 
 
-def _groups(
-    records: list[Record], kind: Kind, renderer: Renderer, limits: Limits, tally: Tally, train_on: str, on_bad_row: str
-) -> Iterator[tuple[Record, Group]]:
+def _groups(records: list[Record], settings: TokenSettings, tally: Tally) -> Iterator[tuple[Record, Group]]:
     rows, rendered = [], []
     for record in records:
-        row = choose(record, kind, tally, train_on)
+        row = choose(record, settings.kind, tally, train_on=settings.train_on)
         if row is None:
             continue
         try:
-            rendered.append(renderer.render(*row))
+            rendered.append(settings.renderer.render(*row))
             rows.append(row)
         except RecordError:
-            if on_bad_row == "error":
+            if settings.on_bad_row == "error":
                 raise
             tally.add("records skipped: the template refuses them", record)
-    encoded, apart = renderer.encode(rendered)
+    encoded, apart = settings.renderer.encode(rendered)
     for row, whole, straddling in zip(rows, encoded, apart, strict=True):
         tally.add("answers tokenised apart: they merge with their prompt", row.record, straddling)
-        group = fit(renderer, row, whole, limits, tally)
+        group = fit(settings.renderer, row, whole, limits=settings.limits, tally=tally)
         if group is not None:
             yield row.record, group
 
@@ -114,12 +153,13 @@ def _groups(
 def _sweep(folder: Path) -> None:
     """Remove what killed runs left of this folder."""
     for left in folder.parent.glob(f".{folder.name}.*"):
+        # A younger one may be of a process that still writes it.
         if time.time() - left.stat().st_mtime > PATIENCE:
             shutil.rmtree(left, ignore_errors=True)
 
 
 def _replace(partial: Path, folder: Path) -> None:
-    """Rename into place. What stands there is moved away first; memory maps that are open in it stay valid."""
+    """Rename into place. An older folder is moved away first; memory maps that are open in it stay valid."""
     if folder.exists():
         old = partial.with_suffix(".old")
         folder.replace(old)
@@ -127,12 +167,13 @@ def _replace(partial: Path, folder: Path) -> None:
     try:
         partial.replace(folder)
     except OSError:
-        if _open(folder)[0] is None:  # otherwise another machine made the same entry meanwhile
+        store, _ = _open(folder)
+        if store is None:  # otherwise another machine made the same entry meanwhile
             raise
 
 
 def _open(folder: Path) -> tuple[TokenStore | None, str]:
-    """(the store, or None and why not)."""
+    """Return (the store, or None and why not)."""
     if not folder.exists():
         return None, "no entry for this data, template, tokenizer and limits"
     try:
@@ -142,7 +183,8 @@ def _open(folder: Path) -> tuple[TokenStore | None, str]:
 
 
 def _wait(folder: Path, fresh: bool) -> TokenStore:
-    """The store that local rank 0 makes or finds. `fresh` accepts only one that was made under the same launcher."""
+    """Wait for the store that local rank 0 makes or finds, and return it. `fresh` accepts only one that was made under
+    the same launcher."""
     last_sign, since = None, time.monotonic()
     while True:
         store, _ = _open(folder)
@@ -151,6 +193,7 @@ def _wait(folder: Path, fresh: bool) -> TokenStore:
         sign = sum(_modified(path) for path in folder.parent.glob(f".{folder.name}.*.partial"))
         if sign != last_sign:
             last_sign, since = sign, time.monotonic()
+        # A collective would time out or hang here: the watched folder also tells a slow rank 0 from a dead one.
         if time.monotonic() - since > PATIENCE:
             raise UserError(
                 f"{folder}: local rank 0 has tokenised nothing for {PATIENCE:.0f} s; see its messages, "
@@ -167,7 +210,7 @@ def _modified(path: Path) -> float:
         return 0.0
 
 
-def _report(store: TokenStore, split: str, limits: Limits) -> None:
+def _report(store: TokenStore, split: str, limits: LengthLimits) -> None:
     table = store.table
     say(f"{split}: {table['groups']:,} of {table['records']:,} records, {table['tokens']:,} tokens, "
         f"{table['trained_tokens']:,} of them trained ({limits})")  # fmt: skip
@@ -176,5 +219,6 @@ def _report(store: TokenStore, split: str, limits: Limits) -> None:
 
 
 def _code() -> str:
+    # The code is part of the fingerprint: tokens of an older version of it are made again and not trusted.
     files = sorted(Path(__file__).parent.glob("*.py"))
     return hashlib.blake2b(b"".join(path.read_bytes() for path in files), digest_size=8).hexdigest()

@@ -1,9 +1,10 @@
-"""What each kind of training takes of a record, and the count of what it leaves."""
+"""The answers and pairs that each kind of training takes from a record, and counts of what it leaves out."""
 
 from __future__ import annotations
 
 import itertools
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
@@ -13,7 +14,7 @@ Kind = Literal["demonstrations", "comparisons", "prompts"]
 
 
 class Row(NamedTuple):
-    """What is taken from a record: the arguments of Renderer.render and Renderer.group."""
+    """A record and what is taken from it: the arguments of Renderer.render and Renderer.group."""
 
     record: Record
     answers: tuple[int, ...] = ()
@@ -23,44 +24,66 @@ class Row(NamedTuple):
 
 @dataclass
 class Tally:
-    """How many met which fate, and where the first three of them stand."""
+    """How many records were cut or dropped, and why; of each reason the first three records."""
 
     counts: Counter[str] = field(default_factory=Counter)
     examples: dict[str, list[str]] = field(default_factory=dict)
 
-    def add(self, fate: str, record: Record, n: int = 1) -> None:
-        if n:
-            self.counts[fate] += n
-            shown = self.examples.setdefault(fate, [])
+    def add(self, reason: str, record: Record, count: int = 1) -> None:
+        """Count a record, or `count` of its answers or pairs, under a reason."""
+        if count:
+            self.counts[reason] += count
+            shown = self.examples.setdefault(reason, [])
             if len(shown) < 3:
                 shown.append(record.where or record.id)
 
     def lines(self) -> list[str]:
-        """The table, most frequent first; no line when nothing happened."""
-        firsts = {fate: ", ".join(where.rpartition("/")[2] for where in shown) for fate, shown in self.examples.items()}
-        return [f"{n:9,}  {fate} (first: {firsts[fate]})" for fate, n in Counter(self.counts).most_common()]
+        """Return the counts as lines, most frequent first; no line when nothing was counted."""
+        lines = []
+        for reason, count in Counter(self.counts).most_common():
+            places = [where.rpartition("/")[2] for where in self.examples[reason]]  # the file's name without its folder
+            lines.append(f"{count:9,}  {reason} (first: {', '.join(places)})")
+        return lines
 
 
 def choose(record: Record, kind: Kind, tally: Tally, train_on: str = "last") -> Row | None:
-    """What `kind` takes of a record; None when it has nothing for it, which is counted.
+    """Choose what a kind of training takes from a record.
 
     demonstrations: the preferred answer of a record with decided verdicts, else its first answer that has text.
     comparisons: every answer with text that takes part in a decided pair. prompts: none.
+
+    Args:
+        record: the record.
+        kind: the kind of training.
+        tally: counts what is left out.
+        train_on: last | all, of demonstrations: which assistant turns are trained.
+
+    Returns:
+        The row, or None when the record has nothing for this kind.
     """
     if kind == "prompts":
         return Row(record)
-    written = {k for k, answer in enumerate(record.answers) if answer.text.strip()}
+    written = {place for place, answer in enumerate(record.answers) if answer.text.strip()}
     tally.add("empty answers left out", record, len(record.answers) - len(written))
     if kind == "comparisons":
         pairs = tuple(pair for pair in record.pairs() if written.issuperset(pair))
         if not pairs:
             tally.add("records dropped: no decided pair of answers with text", record)
             return None
-        return Row(record, tuple(sorted(set(itertools.chain(*pairs)))), pairs)
-    winners, losers = zip(*record.pairs(), strict=True) if record.pairs() else ((), ())
-    liked = [k for k in winners if k not in losers] or winners or range(len(record.answers))
-    best = next((k for k in liked if k in written), None)
-    if best is None:
-        tally.add("records dropped: no answer with text", record)
-        return None
-    return Row(record, (best,), (), train_on)
+        compared = set(itertools.chain(*pairs))
+        return Row(record, answers=tuple(sorted(compared)), pairs=pairs)
+    for place in _best_first(record):
+        if place in written:
+            return Row(record, answers=(place,), train_on=train_on)
+    tally.add("records dropped: no answer with text", record)
+    return None
+
+
+def _best_first(record: Record) -> Sequence[int]:
+    """Return the answers that may be demonstrated: those that never lost, else those that won, else all."""
+    pairs = record.pairs()
+    if not pairs:
+        return range(len(record.answers))
+    winners = [winner for winner, _ in pairs]
+    losers = {loser for _, loser in pairs}
+    return [winner for winner in winners if winner not in losers] or winners

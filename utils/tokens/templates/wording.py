@@ -1,4 +1,4 @@
-"""The words around a conversation, one Jinja chat template a name: the same language as a tokenizer's own template.
+"""Prompt templates: the words around a conversation as Jinja, the language of a tokenizer's own template.
 
 A template is written down as the form of each role's turn: {} is the content, <eos> the tokenizer's end token, which
 closes every answer, and <bos> its begin token, left out for tokenizers that begin no text with one. Contents lose the
@@ -16,28 +16,43 @@ BOS = "{{ bos_token }}"
 
 @dataclass(frozen=True)
 class Template:
-    """`jinja` sees messages, add_generation_prompt, bos_token and eos_token. `stop_strings` begin the next turn: a
-    model that was never taught the end token goes on with one of them."""
+    """A chat template. `jinja` reads messages, add_generation_prompt, bos_token and eos_token. `stop_strings` begin the
+    next turn: a model that was never taught the end token goes on with one of them."""
 
     jinja: str
     stop_strings: tuple[str, ...] = ()
 
+    def text(self, begins: bool) -> str:
+        """Return the Jinja for a tokenizer that begins every text with its begin token, or for one that does not."""
+        if begins:
+            return self.jinja
+        return self.jinja.replace(BOS, "")
+
 
 def _expressions(form: str, content: str) -> list[str]:
-    """`form` as the Jinja expressions that write it, one after the other."""
+    """Return the Jinja expressions that write a form, one after the other."""
     marks = {"{}": content, "<eos>": "eos_token", "<bos>": "bos_token", "<held>": "held.system"}
-    return [marks.get(piece) or json.dumps(piece) for piece in re.split(r"(\{\}|<eos>|<bos>|<held>)", form) if piece]
+    pieces = re.split(r"(\{\}|<eos>|<bos>|<held>)", form)
+    return [marks.get(piece) or json.dumps(piece) for piece in pieces if piece]
 
 
 def _turns(system: str, user: str, opening: str, answer: str, start: str = BOS, strip: bool = True) -> str:
-    """`opening` is what the model reads before it answers, `answer` what it writes; `start` is Jinja. When `user` says
-    <held>, a system message waits and is written there."""
+    """Return the Jinja of a template.
+
+    Args:
+        system: the form of a system message.
+        user: the form of a user's message. With <held> in it, a system message waits and is written there.
+        opening: what the model reads before it answers.
+        answer: what the model writes.
+        start: Jinja before the first message.
+        strip: contents lose the white space at their ends.
+    """
     content = "(message.content | trim)" if strip else "message.content"
-    write = {
-        name: "".join(f"{{{{ {e} }}}}" for e in _expressions(form, content))
-        for name, form in {"system": system, "user": user, "opening": opening, "answer": answer}.items()
-    }
+    write = {}
+    for name, form in (("system", system), ("user", user), ("opening", opening), ("answer", answer)):
+        write[name] = "".join(f"{{{{ {expression} }}}}" for expression in _expressions(form, content))
     if "<held>" in user:
+        # A Jinja namespace outlives the loop's turns; a plain variable that is set inside a loop does not.
         start += "{% set held = namespace(system='') %}"
         write["system"] = "{% set held.system = " + " ~ ".join(_expressions(system, content)) + " %}"
         write["user"] += "{% set held.system = '' %}"
@@ -51,7 +66,7 @@ def _turns(system: str, user: str, opening: str, answer: str, start: str = BOS, 
 
 
 def _unless_system(jinja: str) -> str:
-    """The start of a template that opens with words of its own when the conversation has no system message."""
+    """Return the start of a template that opens with words of its own when the conversation has no system message."""
     return BOS + "{% if messages and messages[0].role != 'system' %}" + jinja + "{% endif %}"
 
 
@@ -68,27 +83,48 @@ _VICUNA_START = _unless_system(
 
 TEMPLATES: dict[str, Template] = {
     "human_assistant": Template(
-        _turns("\n\nSystem: {}", "\n\nHuman: {}", "\n\nAssistant:", " {}<eos>"), stop_strings=("\n\nHuman:",)
+        _turns(system="\n\nSystem: {}", user="\n\nHuman: {}", opening="\n\nAssistant:", answer=" {}<eos>"),
+        stop_strings=("\n\nHuman:",),
     ),
     # An input is part of the user's message, under a line "### Input:"; the first sentence then mentions it.
     "alpaca": Template(
-        _turns("{}\n\n", "### Instruction:\n{}\n\n", "### Response:", " {}<eos>\n\n", _ALPACA_START),
+        _turns(
+            system="{}\n\n",
+            user="### Instruction:\n{}\n\n",
+            opening="### Response:",
+            answer=" {}<eos>\n\n",
+            start=_ALPACA_START,
+        ),
         stop_strings=("\n\n### Instruction:",),
     ),
-    "vicuna": Template(_turns("{} ", "USER: {}", " ASSISTANT:", " {}<eos>", _VICUNA_START), stop_strings=("USER:",)),
-    "llama2": Template(
-        _turns("<<SYS>>\n{}\n<</SYS>>\n\n", "<bos>[INST] <held>{} [/INST]", "", " {} <eos>", start="")
+    "vicuna": Template(
+        _turns(system="{} ", user="USER: {}", opening=" ASSISTANT:", answer=" {}<eos>", start=_VICUNA_START),
+        stop_strings=("USER:",),
     ),
-    "mistral": Template(_turns("{}\n\n", "[INST] <held>{} [/INST]", "", " {}<eos>")),
+    # Llama 2 opens every exchange with a begin token and not the conversation alone: <bos> stands in the turn.
+    "llama2": Template(
+        _turns(
+            system="<<SYS>>\n{}\n<</SYS>>\n\n",
+            user="<bos>[INST] <held>{} [/INST]",
+            opening="",
+            answer=" {} <eos>",
+            start="",
+        )
+    ),
+    "mistral": Template(_turns(system="{}\n\n", user="[INST] <held>{} [/INST]", opening="", answer=" {}<eos>")),
     "zephyr": Template(
-        _turns("<|system|>\n{}<eos>\n", "<|user|>\n{}<eos>\n", "<|assistant|>\n", "{}<eos>\n"),
+        _turns(
+            system="<|system|>\n{}<eos>\n", user="<|user|>\n{}<eos>\n", opening="<|assistant|>\n", answer="{}<eos>\n"
+        ),
         stop_strings=("<|user|>",),
     ),
     "openassistant": Template(
-        _turns("<|system|>{}<eos>", "<|prompter|>{}<eos>", "<|assistant|>", "{}<eos>"), stop_strings=("<|prompter|>",)
+        _turns(system="<|system|>{}<eos>", user="<|prompter|>{}<eos>", opening="<|assistant|>", answer="{}<eos>"),
+        stop_strings=("<|prompter|>",),
     ),
     "tutor": Template(
-        _turns("\n\nSystem: {}", "\n\nStudent: {}", "\n\nTutorbot:", " {}<eos>"), stop_strings=("\n\nStudent:",)
+        _turns(system="\n\nSystem: {}", user="\n\nStudent: {}", opening="\n\nTutorbot:", answer=" {}<eos>"),
+        stop_strings=("\n\nStudent:",),
     ),
-    "plain": Template(_turns("{}", "{}", "", "{}<eos>", strip=False)),
-}  # fmt: skip
+    "plain": Template(_turns(system="{}", user="{}", opening="", answer="{}<eos>", strip=False)),
+}

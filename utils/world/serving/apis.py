@@ -1,7 +1,4 @@
-"""OpenAI's chat API and Anthropic's Messages API, as a server speaks them: JSON in, JSON out.
-
-Tokens are counted as four characters each, roughly what they are.
-"""
+"""OpenAI's chat API and Anthropic's Messages API on a server's side: JSON in, JSON out."""
 
 from __future__ import annotations
 
@@ -11,12 +8,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-CHARACTERS = 4  # of a token
+CHARACTERS = 4  # of a token, roughly: the oracle has no tokenizer
 REFUSAL = "I am not able to help with this."
 
 
 class ApiError(Exception):
-    """What a client is told with an HTTP status. `code` is OpenAI's short name of it, where there is one."""
+    """An error that a client gets with an HTTP status. `code` is OpenAI's short name of it, where there is one."""
 
     def __init__(self, status: int, message: str, code: str | None = None) -> None:
         super().__init__(message)
@@ -25,7 +22,7 @@ class ApiError(Exception):
 
 @dataclass(frozen=True)
 class Call:
-    """What is asked, whichever API it came by."""
+    """A request, whichever API it came by."""
 
     model: str
     messages: tuple[dict[str, str], ...]
@@ -41,10 +38,10 @@ class Call:
 
 @dataclass(frozen=True)
 class Said:
-    """An answer as cut by the limits of its call. `ended` is end | stop | length | refusal | filter."""
+    """A reply as cut by the limits of its call."""
 
     text: str
-    ended: str = "end"
+    ended: str = "end"  # end | stop | length | refusal | filter
     stop: str | None = None  # the stop sequence that ended it
 
 
@@ -53,14 +50,20 @@ def count_tokens(text: str) -> int:
 
 
 def say(text: str, call: Call) -> Said:
-    """`text` up to the first stop sequence, and no longer than the call allows."""
+    """Return a text up to the first stop sequence, and no longer than the call allows."""
+    # The stop sequence that comes first in the text ends it, whatever their order in the request.
     ends = [(text.find(stop), stop) for stop in call.stops if stop in text]
     at, stop = min(ends, default=(len(text), None))
-    limit = len(text) if call.max_tokens is None else call.max_tokens * CHARACTERS
-    return Said(text[:limit], "length") if limit < at else Said(text[:at], "stop" if ends else "end", stop)
+    if call.max_tokens is not None and call.max_tokens * CHARACTERS < at:
+        return Said(text[: call.max_tokens * CHARACTERS], "length")
+    if stop is None:
+        return Said(text)
+    return Said(text[:at], "stop", stop)
 
 
 class OpenAI:
+    """OpenAI's chat completions."""
+
     id_header = "x-request-id"
     ENDS = {"end": "stop", "stop": "stop", "length": "length", "refusal": "stop", "filter": "content_filter"}
     TYPES = {401: "invalid_request_error", 429: "requests", 500: "server_error"}
@@ -73,7 +76,7 @@ class OpenAI:
 
     @staticmethod
     def read(body: Any) -> Call:
-        """Raises ApiError."""
+        """Return what a request's body asks. Raises ApiError."""
         _expect(body, "stream", (False, None))
         _expect(body, "n", (1, None))
         form = body.get("response_format") or {}
@@ -88,13 +91,11 @@ class OpenAI:
 
     @classmethod
     def answer(cls, call: Call, said: Said) -> dict[str, Any]:
-        refused = said.ended == "refusal"
+        """Return the body of a reply."""
+        message = {"role": "assistant", "content": said.text, "refusal": None}
+        if said.ended == "refusal":
+            message |= {"content": None, "refusal": REFUSAL}
         used, made = call.input_tokens, count_tokens(said.text)
-        message = {
-            "role": "assistant",
-            "content": None if refused else said.text,
-            "refusal": REFUSAL if refused else None,
-        }
         return {
             "id": f"chatcmpl-{next(cls.serial)}",
             "object": "chat.completion",
@@ -106,12 +107,15 @@ class OpenAI:
 
     @classmethod
     def error(cls, error: ApiError) -> dict[str, Any]:
+        """Return the body of an error."""
         kind = cls.TYPES.get(error.status, "invalid_request_error")
         code = error.code or cls.CODES.get(error.status)
         return {"error": {"message": str(error), "type": kind, "param": None, "code": code}}
 
 
 class Anthropic:
+    """Anthropic's Messages."""
+
     id_header = "request-id"
     ENDS = {
         "end": "end_turn",
@@ -125,21 +129,24 @@ class Anthropic:
 
     @staticmethod
     def key(headers: Mapping[str, str]) -> str:
-        return headers.get("x-api-key") or OpenAI.key(headers)  # the header differs with the client's version
+        # The header differs with the client's version.
+        return headers.get("x-api-key") or OpenAI.key(headers)
 
     @staticmethod
     def read(body: Any) -> Call:
-        """Raises ApiError."""
+        """Return what a request's body asks. Raises ApiError."""
         _expect(body, "stream", (False, None))
         form = (body.get("output_config") or {}).get("format") or body.get("output_format")
         limit = _limit(body, "max_tokens")
         if limit is None:
             raise ApiError(400, "max_tokens: Field required")
+        messages = _messages(body)
         system = body.get("system")
-        first = ({"role": "system", "content": _text(system, "system")},) if system else ()
+        if system:
+            messages = ({"role": "system", "content": _text(system, "system")}, *messages)
         return Call(
             model=_text(body.get("model"), "model"),
-            messages=(*first, *_messages(body)),
+            messages=messages,
             max_tokens=limit,
             stops=_stops(body.get("stop_sequences")),
             structured=isinstance(form, dict) and form.get("type") == "json_schema",
@@ -148,12 +155,17 @@ class Anthropic:
 
     @classmethod
     def answer(cls, call: Call, said: Said) -> dict[str, Any]:
+        """Return the body of a reply."""
+        content = []
+        # Anthropic sends no content at all for an empty text.
+        if said.text:
+            content.append({"type": "text", "text": said.text})
         return {
             "id": f"msg_{next(cls.serial)}",
             "type": "message",
             "role": "assistant",
             "model": call.model,
-            "content": [{"type": "text", "text": said.text}] if said.text else [],
+            "content": content,
             "stop_reason": cls.ENDS[said.ended],
             "stop_sequence": said.stop,
             "usage": {"input_tokens": call.input_tokens, "output_tokens": count_tokens(said.text)},
@@ -161,6 +173,7 @@ class Anthropic:
 
     @classmethod
     def error(cls, error: ApiError) -> dict[str, Any]:
+        """Return the body of an error."""
         kind = cls.TYPES.get(error.status, "invalid_request_error")
         return {"type": "error", "error": {"type": kind, "message": str(error)}}
 
@@ -176,14 +189,17 @@ def _messages(body: dict[str, Any]) -> tuple[dict[str, str], ...]:
     rows = body.get("messages")
     if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
         raise ApiError(400, "messages: expected a list with at least one message")
+    messages = []
     for row in rows:
-        if row.get("role") not in ("system", "developer", "user", "assistant"):
-            raise ApiError(400, f"messages: role is {row.get('role')!r}; expected system, user or assistant")
-    return tuple({"role": row["role"], "content": _text(row.get("content"), "content")} for row in rows)
+        role = row.get("role")
+        if role not in ("system", "developer", "user", "assistant"):
+            raise ApiError(400, f"messages: role is {role!r}; expected system, user or assistant")
+        messages.append({"role": role, "content": _text(row.get("content"), "content")})
+    return tuple(messages)
 
 
 def _text(value: Any, name: str) -> str:
-    """A text, or a list of text parts joined."""
+    """Return a text, or a list of text parts joined."""
     if isinstance(value, list) and all(isinstance(part, dict) and part.get("type") == "text" for part in value):
         value = "".join(str(part.get("text", "")) for part in value)
     if not isinstance(value, str):
@@ -192,7 +208,9 @@ def _text(value: Any, name: str) -> str:
 
 
 def _stops(value: Any) -> tuple[str, ...]:
-    stops = [value] if isinstance(value, str) else value or []
+    stops = value or []
+    if isinstance(value, str):
+        stops = [value]
     if not isinstance(stops, list) or not all(isinstance(stop, str) and stop for stop in stops):
         raise ApiError(400, f"stop is {value!r}; expected text or a list of texts")
     return tuple(stops)

@@ -1,4 +1,4 @@
-"""OpenAI's files and batches, in memory: a file of requests goes up, a file of answers comes down."""
+"""OpenAI's files and batches, in memory: a file of requests is uploaded, a file of answers is downloaded."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import itertools
 import json
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from aiohttp import web
@@ -19,12 +20,25 @@ WINDOW = 24 * 3600  # seconds, the one completion window that there is
 Speak = Callable[[Any], tuple[int, dict[str, Any] | None]]  # a request's body -> status and body, None: never answered
 
 
-class Batches:
-    """`speak` answers one line's body; `seconds()` is how long a batch is in progress."""
+@dataclass
+class StoredFile:
+    """An uploaded file, or one of answers."""
+
+    about: dict[str, Any]  # as the API describes it
+    content: bytes
+
+
+class BatchRoutes:
+    """The routes of files and batches.
+
+    Args:
+        speak: answers the body of one line.
+        seconds: returns how long a batch is in progress.
+    """
 
     def __init__(self, speak: Speak, seconds: Callable[[], float]) -> None:
         self.speak, self.seconds = speak, seconds
-        self.files: dict[str, tuple[dict[str, Any], bytes]] = {}
+        self.files: dict[str, StoredFile] = {}
         self.batches: dict[str, dict[str, Any]] = {}
         self.serial, self.running = itertools.count(1), {}
 
@@ -56,14 +70,14 @@ class Batches:
             "purpose": purpose,
             "status": "processed",
         }
-        self.files[about["id"]] = about, content
+        self.files[about["id"]] = StoredFile(about, content)
         return about
 
     async def show_file(self, request: web.Request) -> web.Response:
-        return web.json_response(_find(self.files, request)[0])
+        return web.json_response(_find(self.files, request).about)
 
     async def show_content(self, request: web.Request) -> web.Response:
-        return web.Response(body=_find(self.files, request)[1], content_type="application/octet-stream")
+        return web.Response(body=_find(self.files, request).content, content_type="application/octet-stream")
 
     async def create(self, request: web.Request) -> web.Response:
         asked = await request.json()
@@ -93,10 +107,12 @@ class Batches:
         return web.json_response(_find(self.batches, request))
 
     async def show_batches(self, request: web.Request) -> web.Response:
-        """The newest first, in pages of `limit` after the batch `after`."""
+        """Show batches, the newest first, in pages of `limit` after the batch `after`."""
         rows = list(self.batches.values())[::-1]
-        after = request.query.get("after")
-        start = 1 + next((i for i, row in enumerate(rows) if row["id"] == after), -1)
+        start = 0
+        for place, row in enumerate(rows, start=1):
+            if row["id"] == request.query.get("after"):
+                start = place
         end = start + int(request.query.get("limit", "20"))
         return web.json_response({"object": "list", "data": rows[start:end], "has_more": end < len(rows)})
 
@@ -108,26 +124,32 @@ class Batches:
         return web.json_response(batch)
 
     async def work(self, batch: dict[str, Any]) -> None:
-        content = self.files[batch["input_file_id"]][1].decode("utf-8", "replace")
+        """Answer the lines of a batch, or fail it."""
+        content = self.files[batch["input_file_id"]].content.decode("utf-8", "replace")
         lines = [line for line in content.splitlines() if line.strip()]
         faults = _faults(lines)
         if faults:
             batch |= {"status": "failed", "errors": {"object": "list", "data": faults}}
             return
+        # From here on the client polls, as it does with the real service.
         batch |= {"status": "in_progress", "in_progress_at": int(time.time())}
         batch["request_counts"]["total"] = len(lines)
         await asyncio.sleep(self.seconds())
-        rows = [self.line(json.loads(line)) for line in lines]
-        good = [row for row in rows if row["response"] and row["response"]["status_code"] == 200]
-        bad = [row for row in rows if row not in good]
+        good, bad = [], []
+        for line in lines:
+            row = self.line(json.loads(line))
+            answered = row["response"] and row["response"]["status_code"] == 200
+            (good if answered else bad).append(json.dumps(row) + "\n")
         for name, kept in (("output_file_id", good), ("error_file_id", bad)):
+            # OpenAI makes no empty file either.
             if kept:
-                text = "".join(json.dumps(row) + "\n" for row in kept)
-                batch[name] = self.keep(f"{batch['id']}_{name}.jsonl", "batch_output", text.encode())["id"]
+                file = self.keep(f"{batch['id']}_{name}.jsonl", "batch_output", "".join(kept).encode())
+                batch[name] = file["id"]
         batch["request_counts"] |= {"completed": len(good), "failed": len(bad)}
         batch |= {"status": "completed", "completed_at": int(time.time())}
 
     def line(self, asked: dict[str, Any]) -> dict[str, Any]:
+        """Return the line of the output file that answers a line of the input file."""
         number = next(self.serial)
         row = {"id": f"batch_req_{number}", "custom_id": asked["custom_id"], "response": None, "error": None}
         status, body = self.speak(asked["body"])
@@ -144,7 +166,9 @@ def _find(table: dict[str, Any], request: web.Request) -> Any:
 
 
 def _faults(lines: list[str]) -> list[dict[str, Any]]:
-    """What is wrong with the lines of an input file."""
+    """Return what is wrong with the lines of an input file."""
+    if not lines:
+        return [{"code": "empty_file", "line": None, "message": "no requests", "param": None}]
     found, seen = [], set()
     for number, line in enumerate(lines, start=1):
         try:
@@ -159,4 +183,4 @@ def _faults(lines: list[str]) -> list[dict[str, Any]]:
             seen.add(row["custom_id"])
             continue
         found.append({"code": code, "line": number, "message": message, "param": None})
-    return found or ([] if lines else [{"code": "empty_file", "line": None, "message": "no requests", "param": None}])
+    return found

@@ -20,8 +20,8 @@ from aiohttp import web
 from utils.errors import UserError
 from utils.world.serving import apis
 from utils.world.serving.apis import Anthropic, ApiError, Call, OpenAI, Said
-from utils.world.serving.batches import Batches
-from utils.world.serving.faults import Counts, Tally, draw_fault, key_of, parse_faults
+from utils.world.serving.batches import BatchRoutes
+from utils.world.serving.faults import Counts, RequestCount, draw_fault, key_of, parse_faults
 
 FOREVER = 3600.0  # seconds: longer than any client waits
 LARGEST = 256 * 2**20  # bytes of one request
@@ -31,11 +31,11 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 @dataclass
 class Settings:
-    """`models`: names that are answered for; `any_model` adds all others. An empty `api_key` lets everybody in."""
+    """The settings of a server."""
 
-    models: tuple[str, ...]
-    any_model: bool = False
-    api_key: str = ""
+    models: tuple[str, ...]  # the names that it answers for
+    any_model: bool = False  # answer for every other name too
+    api_key: str = ""  # the key that a client must give; "": none
     latency: float = 0.0  # seconds of every answer
     faults: dict[str, float] = field(default_factory=dict)
     slow: float = 2.0  # seconds that the fault `slow` adds
@@ -45,21 +45,26 @@ class Settings:
 
 @dataclass
 class Spoken:
-    """What one request gets: a status and a body, unless the fault keeps it from arriving."""
+    """The reply to one request: a status and a body, unless the fault keeps it from arriving."""
 
     status: int
     body: dict[str, Any]
     fault: str | None
-    tally: Tally
+    count: RequestCount
 
 
 class ChatServer:
-    """`speak(call, sample)` is the model. `sample` is another text for each request at a temperature above 0."""
+    """A server of chat models.
+
+    Args:
+        speak: speak(call, sample) is the model; `sample` differs for each request at a temperature above 0.
+        settings: of the server.
+    """
 
     def __init__(self, speak: Callable[[Call, str], str], settings: Settings) -> None:
         self.speak, self.settings = speak, settings
         self.counts, self.serial = Counts(), itertools.count(1)
-        self.batches = Batches(self.in_batch, lambda: self.settings.latency)
+        self.batches = BatchRoutes(self.in_batch, lambda: self.settings.latency)
 
     def application(self) -> web.Application:
         app = web.Application(client_max_size=LARGEST, middlewares=[self.guard])
@@ -72,12 +77,13 @@ class ChatServer:
         return app
 
     def runner(self) -> web.AppRunner:
-        """To be set up and given a site. A client that leaves ends the work on its answer; a stop waits for nobody."""
+        """Return a runner, to be set up and given a site. A client that leaves ends the work on its answer; a
+        stop waits for no request."""
         return web.AppRunner(self.application(), access_log=None, handler_cancellation=True, shutdown_timeout=0.5)
 
     @web.middleware
     async def guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Keys checked, and every error in the words of its API."""
+        """Check the key, and put every error into the form of its API."""
         api = Anthropic if request.path == "/v1/messages" else OpenAI
         try:
             if self.settings.api_key and request.path.startswith("/v1/"):
@@ -92,56 +98,77 @@ class ChatServer:
         if spoken.fault == "429-retry-after":
             headers["Retry-After"] = f"{self.settings.retry_after:g}"
         if spoken.status == 200:
-            await asyncio.sleep(self.settings.latency + (self.settings.slow if spoken.fault == "slow" else 0))
+            slow = self.settings.slow if spoken.fault == "slow" else 0
+            await asyncio.sleep(self.settings.latency + slow)
         if spoken.fault == "time-out":
             await asyncio.sleep(FOREVER)
         body = json.dumps(spoken.body).encode()
+        # A time-out ends as a reset too: the client has long left.
         if spoken.fault in ("reset", "time-out"):
             return await _break_off(request, body, headers)
         if spoken.fault == "malformed":
             body = body[: len(body) // 2]
         elif spoken.status == 200:
-            spoken.tally.answered += 1
+            spoken.count.answered += 1
         return web.Response(body=body, status=spoken.status, content_type="application/json", headers=headers)
 
     def decide(self, body: Any, api: Api) -> Spoken:
         """Count a request, draw its fault, and answer it."""
         key = key_of(body)
-        tally = self.counts.of(key)
-        number = tally.requests - tally.faults.total()  # of earlier ones, those that went well
-        tally.requests += 1
-        fault = draw_fault(self.settings.faults, self.settings.seed, key, tally.requests)
+        count = self.counts.of(key)
+        # Of earlier ones, those that went well: a retried request gets the text that it would have got at once.
+        number = count.requests - count.faults.total()
+        count.requests += 1
+        fault = draw_fault(self.settings.faults, seed=self.settings.seed, key=key, attempt=count.requests)
         try:
             call = api.read(body)
             if call.model not in self.settings.models and not self.settings.any_model:
                 known = ", ".join(self.settings.models)
                 raise ApiError(404, f"the model {call.model!r} does not exist; known: {known}")
-            said = self.say(call, fault, key, number)
+            said = self.say(call, fault, key=key, number=number)
         except ApiError as error:
-            tally.faults[fault or str(error.status)] += 1
-            return Spoken(error.status, api.error(error), fault, tally)
+            count.faults[fault or str(error.status)] += 1
+            return Spoken(error.status, api.error(error), fault=fault, count=count)
         if fault:
-            tally.faults[fault] += 1
-        return Spoken(200, api.answer(call, said), fault, tally)
+            count.faults[fault] += 1
+        return Spoken(200, api.answer(call, said), fault=fault, count=count)
 
     def say(self, call: Call, fault: str | None, key: str, number: int) -> Said:
-        """What the model says; raises ApiError where the fault is an error of the server."""
+        """Return what the model says.
+
+        Args:
+            call: the request.
+            fault: its fault, if it has one.
+            key: of its body.
+            number: how many requests with this body went well before.
+
+        Returns:
+            The reply.
+
+        Raises:
+            ApiError: the fault is an error of the server.
+        """
         if fault in ("429", "429-retry-after"):
             raise ApiError(429, "too many requests; slow down")
         if fault == "500":
             raise ApiError(500, "the server had an error while processing the request")
-        if fault == "refusal":  # two ways to decline: in words, or by a filter
+        # Models decline in two ways, in words or by a filter, and a client has to know both.
+        if fault == "refusal":
             return Said("", "refusal" if int(key, 16) % 2 else "filter")
         if fault == "empty":
             return Said("")
-        return apis.say(self.speak(call, f"{key} {number}" if call.free else ""), call)
+        sample = ""
+        if call.free:
+            sample = f"{key} {number}"
+        return apis.say(self.speak(call, sample), call)
 
     def in_batch(self, body: Any) -> tuple[int, dict[str, Any] | None]:
-        """A line of a batch: what breaks a connection breaks nothing here, and a time-out is a line never reached."""
+        """Answer a line of a batch. A fault that breaks a connection breaks nothing here, and a time-out is a line that
+        was never reached."""
         spoken = self.decide(body, OpenAI)
         if spoken.fault == "time-out":
             return 0, None
-        spoken.tally.answered += spoken.status == 200
+        spoken.count.answered += spoken.status == 200
         return spoken.status, spoken.body
 
     async def models(self, request: web.Request) -> web.Response:
@@ -179,7 +206,7 @@ def _json(body: bytes) -> Any:
 
 
 async def _break_off(request: web.Request, body: bytes, headers: dict[str, str]) -> web.StreamResponse:
-    """Half of an answer, then a reset of the connection."""
+    """Send half of an answer, then reset the connection."""
     response = web.StreamResponse(headers={**headers, "Content-Length": str(len(body))})
     response.content_type = "application/json"
     await response.prepare(request)
@@ -187,6 +214,7 @@ async def _break_off(request: web.Request, body: bytes, headers: dict[str, str])
     await asyncio.sleep(0.01)  # a reset takes with it what still lies in the socket
     if request.transport is not None:
         connection = request.transport.get_extra_info("socket")
+        # Lingering for 0 seconds: closing then sends a reset and not an orderly end.
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         request.transport.abort()
     return response

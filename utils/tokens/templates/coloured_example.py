@@ -1,7 +1,8 @@
-"""What is trained, seen: the tokens of a group as coloured text."""
+"""The tokens of a group as coloured text: what is trained and what is only read."""
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -14,13 +15,21 @@ SHOWN = 300  # tokens of a prompt or an answer; of longer ones the two ends
 
 
 def coloured(tokenizer: Any, group: Group) -> Text:
-    """The prompt and each answer: green tokens are trained, dim ones only read."""
-    trained = np.zeros(len(group.prompt), bool) if group.prompt_trained is None else group.prompt_trained
+    """Return the prompt and each answer as text: green tokens are trained, dim ones only read."""
+    trained = group.prompt_trained
+    if trained is None:
+        trained = np.zeros(len(group.prompt), bool)
     text = Text().append("prompt: ", "bold").append(_runs(tokenizer, group.prompt, trained))
-    winners, losers = ({pair[side] for pair in group.pairs} for side in (0, 1))
-    for k, answer in enumerate(group.answers):
-        verdict = {(True, False): " (preferred)", (False, True): " (rejected)"}.get((k in winners, k in losers), "")
-        text.append(f"\nanswer {k + 1}{verdict}: ", "bold").append(_runs(tokenizer, answer, np.ones(len(answer), bool)))
+    winners = {winner for winner, _ in group.pairs}
+    losers = {loser for _, loser in group.pairs}
+    for place, answer in enumerate(group.answers):
+        verdict = ""
+        if place in winners - losers:
+            verdict = " (preferred)"
+        elif place in losers - winners:
+            verdict = " (rejected)"
+        text.append(f"\nanswer {place + 1}{verdict}: ", "bold")
+        text.append(_runs(tokenizer, answer, np.ones(len(answer), bool)))
     return text
 
 
@@ -31,7 +40,8 @@ def _runs(tokenizer: Any, ids: np.ndarray, trained: np.ndarray) -> Text:
         return first.append(f" … {len(ids) - SHOWN} tokens … ", "bold").append(last)
     edges = [0, *(np.flatnonzero(np.diff(trained.astype(int))) + 1).tolist(), len(ids)]
     text, written = Text(), ""
-    for start, end in zip(edges, edges[1:], strict=False):
+    # Always decoded from the first token on: alone, a run would lose the space that its first token begins with.
+    for start, end in itertools.pairwise(edges):
         upto = tokenizer.decode(ids[:end].tolist(), skip_special_tokens=False, clean_up_tokenization_spaces=False)
         text.append(upto[len(written) :], TRAINED if start < end and trained[start] else READ)
         written = upto
