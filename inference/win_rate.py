@@ -27,7 +27,6 @@ except ImportError:
 
 from utils.arguments import parse_mode
 from utils.arguments.options import option, overwriting, required
-from utils.errors import UserError
 from utils.evaluation.comparisons import Comparisons, of_ranking_files, of_rating_files, of_records
 from utils.evaluation.win_rate import length_controlled, prompts_needed, simple_win_rate, win_rate
 from utils.outputs import claim
@@ -88,11 +87,14 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def numbers(compared: Comparisons, seed: int) -> dict:
-    """Return win_rate and ci95 in per cent, as the source's scripts print them, and everything else by prompt."""
+    """Return win_rate and ci95 in per cent, and everything else by prompt."""
     simple = simple_win_rate([outcome for each in compared.outcomes for outcome in each])
     by_prompt = win_rate(compared.outcomes, seed)
     equal_length = length_controlled(compared.outcomes, compared.lengths, seed)
-    difference = abs(by_prompt.rate.value - 0.5)
+    # From one prompt alone nothing is known of the spread between prompts.
+    difference, needed = abs(by_prompt.rate.value - 0.5), None
+    if difference and by_prompt.rate.n > 1:
+        needed = prompts_needed(by_prompt.spread, difference)
     return {
         "win_rate": simple.percent,
         "ci95": simple.half_width,
@@ -104,8 +106,8 @@ def numbers(compared: Comparisons, seed: int) -> dict:
         "failed": compared.failed,
         "prompts": by_prompt.rate.to_json(),
         "sign_test": by_prompt.sign_test,
-        "prompts_needed": prompts_needed(by_prompt.spread, difference) if difference else None,
-        "length_controlled": {**equal_length.rate.to_json(), "slope": equal_length.slope, "longer": equal_length.longer},
+        "prompts_needed": needed,
+        "length_controlled": equal_length.to_json(),
         "sizes": compared.sizes,
     }
 
@@ -115,7 +117,10 @@ def lines(compared: Comparisons, found: dict) -> Iterator[str]:
         yield f"{name}: {size:,}"
     undecided = f"{found['refused']} refused, {found['failed']} without a verdict"
     yield f"judged: {found['n']:,} ({found['wins']} wins, {found['ties']} ties, {found['losses']} losses; {undecided})"
-    yield f"win rate: {found['win_rate']:.2f} % +- {found['ci95']:.2f} (1.96 standard errors)"
+    error = "unknown of one judgement"
+    if found["ci95"] is not None:
+        error = f"{found['ci95']:.2f}"
+    yield f"win rate: {found['win_rate']:.2f} % +- {error} (1.96 standard errors)"
     rate, controlled = found["prompts"], found["length_controlled"]
     yield f"over {rate['n']:,} prompts: {_interval(rate)}, sign test p = {found['sign_test']:.3g}"
     if found["prompts_needed"]:

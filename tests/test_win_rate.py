@@ -41,7 +41,9 @@ def experiment(rng: np.random.Generator, prompts: int, share: float) -> list[np.
     return list(np.where(ties_PJ, 0.5, wins_PJ))
 
 
-@pytest.mark.parametrize("share", [0.6, pytest.param(0.5, marks=pytest.mark.full), pytest.param(0.85, marks=pytest.mark.full)])
+@pytest.mark.parametrize(
+    "share", [0.6, pytest.param(0.5, marks=pytest.mark.full), pytest.param(0.85, marks=pytest.mark.full)]
+)
 def test_intervals_cover_the_truth(share):
     rng = np.random.default_rng(int(100 * share))
     truth = 0.2 * 0.5 + 0.8 * share

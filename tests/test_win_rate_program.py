@@ -53,6 +53,14 @@ def test_rankings(win_rate, tmp_path):
     assert found["win_rate"] == 62.5 and "1 without a verdict" in said
 
 
+def test_one_judgement_has_a_rate_and_no_interval(win_rate, tmp_path):
+    file = tmp_path / "rankings.csv"
+    file.write_text("i,,x,y,(b)\n")
+    found, said = win_rate("rankings", "--input", file)
+    assert found["win_rate"] == 100 and found["ci95"] is found["prompts_needed"] is found["prompts"]["low"] is None
+    assert "+- unknown" in said
+
+
 @real_data
 def test_alpaca_evals_annotations_give_its_leaderboard(win_rate):
     path = DATA / "alpaca_eval" / "alpaca-7b" / "annotations.json"

@@ -1,1 +1,1 @@
-"""Evaluate models: win rates with intervals from judged comparisons, in the formats of AlpacaEval and of C's files."""
+"""Evaluate models: win rates with their uncertainty, from ratings, rankings and judged records."""

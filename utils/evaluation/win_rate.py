@@ -44,11 +44,11 @@ class SimpleWinRate:
 
     Args:
         percent: 100 x the mean outcome.
-        half_width: of the 95 % interval in percentage points: 196 x the standard error (sd with n - 1).
+        half_width: of the 95 % interval in percentage points: 196 x the standard error (sd with n - 1); None of one.
     """
 
     percent: float
-    half_width: float
+    half_width: float | None
     n: int
     wins: int
     ties: int
@@ -58,7 +58,9 @@ class SimpleWinRate:
 def simple_win_rate(outcomes: Sequence[float]) -> SimpleWinRate:
     """Return the mean outcome and 1.96 standard errors, as Bansal et al. 2023 (arXiv:2308.15812) report it."""
     values = np.asarray(outcomes, np.float64)
-    half_width = 196 * float(values.std(ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else math.nan
+    half_width = None
+    if len(values) > 1:
+        half_width = 196 * float(values.std(ddof=1)) / math.sqrt(len(values))
     return SimpleWinRate(
         percent=100 * float(values.mean()),
         half_width=half_width,
@@ -155,6 +157,10 @@ class LengthControl:
     slope: float
     longer: float
 
+    def to_json(self) -> dict[str, float | int | None]:
+        """Return the rate's fields, slope and longer as one object."""
+        return {**self.rate.to_json(), "slope": self.slope, "longer": self.longer}
+
 
 def length_controlled(
     outcomes: Sequence[Sequence[float]], lengths: Sequence[tuple[int, int]], seed: int = 0
@@ -179,7 +185,7 @@ def length_controlled(
     intercept, slope = _logistic(feature_P, means_P)
     rng = np.random.default_rng(seed)
     rates = []
-    # a tenth of the resamples of a mean: each is a fit of its own, and the interval needs no third digit
+    # a quarter of the resamples of a mean: each is a fit of its own, and the interval needs no third digit
     for _ in range(RESAMPLES // 4):
         drawn = rng.integers(len(means_P), size=len(means_P))
         rates.append(_sigmoid(_logistic(feature_P[drawn], means_P[drawn])[0]))
