@@ -195,6 +195,7 @@ INPUTS = {
     "group.txt": judged, "runs/mistral7b/epoch-9": generators,
     "sampled.jsonl": sampled, "feedback.csv": table("", "Count on.", "It is 4.", "(a)"),
     "reference.json": generations("reference"), "model.json": generations("model"),
+    "reference.csv": table("", "It is 4.", 2), "model.csv": table("", "Count on.", 6),
     "ratings.csv": both_ratings, "rankings.csv": table("", "Count on.", "It is 4.", "(a)"),
 }  # fmt: skip
 

@@ -14,7 +14,7 @@ LAYERS = [
     ["records", "reporting"],
     ["raw_datasets", "engine", "world"],
     ["tokens", "formats", "llm"],
-    ["model", "feedback", "losses"],
+    ["model", "feedback", "losses", "evaluation"],
     ["generation", "report"],
     ["training", "answering"],
     ["ppo"],
