@@ -194,6 +194,9 @@ def _write_sets(found: Collected, args: PairsArguments) -> None:
         }
         write_json(folder / "stats.json", stats)
         _say_stats(stats)
+    elif is_own("pairs.py", folder / "stats.json"):
+        # It would describe the sets that were replaced.
+        remove(folder / "stats.json")
 
 
 def _say_stats(stats: dict[str, Any]) -> None:

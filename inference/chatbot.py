@@ -44,7 +44,7 @@ from utils.errors import UserError
 from utils.generation.sampling import Sampling
 from utils.model.loading import load_tokenizer
 from utils.records import Answer
-from utils.reporting import run_program, say
+from utils.reporting import run_program, say, warn
 from utils.statistics import mean_interval
 from utils.training.run import ROOT
 
@@ -118,6 +118,9 @@ def rm(args: RmArguments) -> None:
         args.model_name_or_path = str(ranks.from_rank_0(newest_reward_model))
     if not args.data_path:
         args.data_path = [str(ranks.from_rank_0(newest_answers))]
+        # The folder of a pipeline holds both: output/tutor/reward, output/tutor/answers/sft.jsonl.
+        if Path(args.model_name_or_path).resolve().parent not in Path(args.data_path[0]).resolve().parents:
+            warn(f"{args.data_path[0]} is not beside {args.model_name_or_path}: is this what it should score?")
     rows, output = open_files(args, args.mode, PROGRAM)
     shards = score_rows(rows, args, output)
     summarise(shards, "score", scorer=signature(args.model_name_or_path), title="score")

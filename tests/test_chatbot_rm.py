@@ -85,7 +85,10 @@ def test_rm_with_nothing_after_it_takes_the_newest(folder, here, monkeypatch, ca
     )
     assert len(read_rows(here / "output" / "a-rm.jsonl")) == 6
     chat("--mode", "rm", *HUMAN)
-    assert "already finished" in capsys.readouterr().out
+    assert "already finished" in (again := capsys.readouterr().out) and "is not beside" not in again
+    rm_folder(here / "output" / "own" / "reward", seed=3)  # of another project, and the newest of all
+    chat("--mode", "rm", "--output_path", here / "scored", *HUMAN)
+    assert f"is not beside {here / 'output' / 'own' / 'reward'}: is this what it should" in capsys.readouterr().out
 
 
 def test_a_critic_is_refused_wherever_a_reward_model_is_wanted(folder, here):

@@ -369,13 +369,16 @@ def test_a_run_without_pairs_says_what_became_of_the_feedback(tmp_path, capsys):
 
 
 def test_a_former_division_leaves_nothing(tmp_path):
-    """Without validation rows a valid.jsonl of before would share prompts with train.jsonl; another's file stays."""
+    """Without validation rows a valid.jsonl of before would share prompts with train.jsonl, and without --stats a
+    stats.json of before would describe other sets; another's file stays."""
     feedback = [record(Answer("a", rating=1), Answer("b", rating=5), prompt=f"q{n}") for n in range(8)]
     write_jsonl(tmp_path / "a.jsonl", feedback)
     run(tmp_path, "--data_path", tmp_path / "a.jsonl", "--valid_share", "0.5")
-    assert (tmp_path / "sets" / "valid.jsonl").exists()
+    assert (tmp_path / "sets" / "valid.jsonl").exists() and (tmp_path / "sets" / "stats.json").exists()
     run(tmp_path, "--data_path", tmp_path / "a.jsonl", "--valid_share", "0")
     assert not list((tmp_path / "sets").glob("*valid*")) and (tmp_path / "sets" / "train.jsonl").exists()
+    program.main(["--data_path", str(tmp_path / "a.jsonl"), "--output_dir", str(tmp_path / "sets")])
+    assert not list((tmp_path / "sets").glob("*stats*"))
     (tmp_path / "sets" / "valid.jsonl").write_text("{}")
     run(tmp_path, "--data_path", tmp_path / "a.jsonl", "--valid_share", "0")
     assert (tmp_path / "sets" / "valid.jsonl").read_text() == "{}"

@@ -160,7 +160,10 @@ def score_rows(
     """
     for row in rows:
         if not row.record.answers:
-            raise UserError(f"{row.record.where}: no answer to score; expected what chatbot.py --mode generate writes")
+            raise UserError(
+                f"{row.record.where}: no answer to score; expected what chatbot.py --mode generate writes, or records: "
+                "data_collect/convert.py --to records makes them of pairs and other data"
+            )
 
     def load() -> RowJob:
         model = InferenceModel(args, reward=True)

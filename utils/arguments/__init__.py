@@ -196,7 +196,7 @@ def _unknown(word: str, known: set[str], refused: dict[str, str]) -> str:
     if flag in refused:
         return f"{flag} {refused[flag]}"
     longer = sorted(name for name in known if name.startswith(flag))
-    close = longer or difflib.get_close_matches(flag, known, n=1, cutoff=0.5)
+    close = longer or difflib.get_close_matches(flag, known, n=1, cutoff=0.7)
     if close:
         return f"unknown option {flag}; did you mean {close[0]}?"
     return f"unknown option {flag}; --help all lists every option"
