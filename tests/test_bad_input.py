@@ -336,6 +336,7 @@ def test_deepspeed_json(refuse, tmp_path, config, words):
 PROGRAMS = {f"training/{stage}/main.py": "data_path" for stage in (*STAGES, PPO)} | {
     "training/step1_sft/eval_sft.py": "data_path", "training/step1_sft/prompt_eval.py": "output_path",
     "training/step2_reward/rw_eval.py": "data_path", "inference/chatbot.py --mode ppl": "data_path",
+    "inference/win_rate.py ratings": "reference", "inference/win_rate.py judged": "model",
     "inference/rerank.py": "data_path", "inference/evaluate_world.py": "results", "inference/report.py": "num_prompts",
     "data_collect/make_world.py": "output_dir", "data_collect/train_tokenizer.py": "data_path",
     "data_collect/oracle_server.py": "noise_temperature", "data_collect/request.py": "output_file",
@@ -357,11 +358,8 @@ def test_unknown_abbreviated_and_repeated_flags(refuse_program, program, flag):
 
 
 def test_every_program_is_among_these():
-    found = {
-        f"{f.relative_to(ROOT)}"
-        for d in ("training/step*", "inference", "data_collect")
-        for f in ROOT.glob(f"{d}/*.py")
-    }
+    folders = ("training/step*", "inference", "data_collect")
+    found = {str(file.relative_to(ROOT)) for folder in folders for file in ROOT.glob(f"{folder}/*.py")}
     assert found == {program.split()[0] for program in PROGRAMS}
 
 

@@ -85,6 +85,8 @@ PROGRAMS = {
                                     "", "b-metrics.json"),
     "evaluate_world": Program("inference/evaluate_world.py --answers a={w}/rated.jsonl", "--results", "out.json",
                               input="rated.jsonl"),
+    "win_rate": Program("inference/win_rate.py rankings --input {w}/rankings.csv", "--json", "out.json",
+                        input="rankings.csv"),
     "report": Program("inference/report.py", "--folder", "pipeline", "report.html", takes="pipeline"),
 }  # fmt: skip
 NOT_HERE = {"oracle_server.py", "main.py"}  # below
@@ -121,6 +123,7 @@ def world(tmp_path_factory):
     (w / "tutor/bio-dataset-1.json").write_text(json.dumps(rows))
     coded = str(turn()).replace('"', '""')
     (w / "responses.csv").write_text(f'prompt,response,gpt\np,no object,"{coded}"\n')
+    (w / "rankings.csv").write_text("q,,a pear,an apple,(b)\n")
     Ledger(w / "ledger").close()
     (w / "text.txt").write_text("the cat sat on the mat and the dog sat on the log\n" * 50)
     lm_folder(w / "lm")
