@@ -87,6 +87,9 @@ PROGRAMS = {
                               input="rated.jsonl"),
     "win_rate": Program("inference/win_rate.py rankings --input {w}/rankings.csv", "--json", "out.json",
                         input="rankings.csv"),
+    "bandit": Program("inference/bandit.py --seeds 2 --samples 10", "--output_path", "out.json"),
+    "bandit: a figure": Program("inference/bandit.py --seeds 2 --samples 10 --output_path {o}/b.json",
+                                "", "b-policies.png"),
     "report": Program("inference/report.py", "--folder", "pipeline", "report.html", takes="pipeline"),
 }  # fmt: skip
 NOT_HERE = {"oracle_server.py", "main.py"}  # below
@@ -163,14 +166,14 @@ def test_only_its_own_output_is_replaced(name, start, world, tmp_path):
         code == 2 and f"{file} has no record that {writer} wrote it; give another --" in line and "--overwrite" in line
     )
     assert file.read_text() == "{}"
-    assert start(name, "--overwrite") == (0, "") and file.read_text() != "{}"
+    assert start(name, "--overwrite") == (0, "") and file.read_bytes() != b"{}"
     assert start(name) == (0, "")  # its own
 
-    made = file.read_text()
-    file.write_text(f"{made}\n")
+    changed = file.read_bytes() + b"\n"
+    file.write_bytes(changed)
     code, line = start(name)
     assert code == 2 and f"{file} has been changed since {writer} wrote it" in line
-    assert file.read_text() == f"{made}\n"
+    assert file.read_bytes() == changed
     assert start(name, "--overwrite")[0] == start(name)[0] == 0
     file.unlink()
     assert start(name)[0] == 0 and file.exists()
