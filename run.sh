@@ -34,6 +34,11 @@ sample() {
         --batch_size $((256 / $4)) --bf16
 }
 
+# score ANSWERS SCORED: the reward model's score of every answer
+score() {
+    python inference/chatbot.py --mode rm --model_name_or_path "${T}/reward" --data_path "$1" --output_path "$2" --bf16
+}
+
 # oracle: start the world's judge as a server of OpenAI's API, unless it runs; it ends with this script
 oracle() {
     [[ -z "${ORACLE:-}" ]] || return 0
@@ -73,14 +78,19 @@ test_feedback() {
 # best_of_16: SFT's 16 answers to each test prompt, scored by the reward model, the best kept
 best_of_16() {
     sample "${T}/sft" "${T}/world/prompts/test.jsonl" "${T}/answers/sft_16.jsonl" 16
-    python inference/chatbot.py --mode rm --model_name_or_path "${T}/reward" --data_path "${T}/answers/sft_16.jsonl" \
-        --output_path "${T}/answers/sft_16_scored.jsonl" --bf16
+    score "${T}/answers/sft_16.jsonl" "${T}/answers/sft_16_scored.jsonl"
     python inference/rerank.py --data_path "${T}/answers/sft_16_scored.jsonl" --n 16 --output_path "${T}/answers/best_of_16.jsonl"
+}
+
+# test_answers NAME: a policy's 4 answers to each test prompt, scored by the reward model
+test_answers() {
+    sample "${T}/$1" "${T}/world/prompts/test.jsonl" "${T}/answers/$1.jsonl" 4
+    score "${T}/answers/$1.jsonl" "${T}/answers/$1_scored.jsonl"
 }
 
 truth() {
     python inference/evaluate_world.py --answers sft="${T}/answers/sft_16_scored.jsonl" best_of_16="${T}/answers/best_of_16.jsonl" \
-        dpo="${T}/answers/dpo.jsonl" ppo="${T}/answers/ppo.jsonl" --results "${T}/results.json"
+        dpo="${T}/answers/dpo_scored.jsonl" ppo="${T}/answers/ppo_scored.jsonl" --results "${T}/results.json"
 }
 
 step world          python data_collect/make_world.py --output_dir "${T}/world"
@@ -91,7 +101,7 @@ step reward         bash training/step2_reward/run_tiny.sh
 step dpo            bash training/step3_dpo/run_tiny.sh
 step ppo            bash training/step3_ppo/run_ppo_tiny.sh
 step best_of_16     best_of_16
-step dpo_answers    sample "${T}/dpo" "${T}/world/prompts/test.jsonl" "${T}/answers/dpo.jsonl" 4
-step ppo_answers    sample "${T}/ppo" "${T}/world/prompts/test.jsonl" "${T}/answers/ppo.jsonl" 4
+step dpo_answers    test_answers dpo
+step ppo_answers    test_answers ppo
 step truth          truth
 python inference/report.py --folder "${T}"

@@ -110,6 +110,13 @@ def summary(results: dict[str, Any]) -> Table:
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     for name, row in results.get("true_reward", {}).items():
         table.add_row("true reward", label(name), between(row["reward"]), f"{row['reward']['n']} prompts", style="bold")
+    for judge, rates in results["win_rates"].items():
+        for model, against in rates.items():
+            for reference, rate in against.items():
+                # Of two names the later one is the model: sft is the first, and what the others are compared with.
+                if list(rates).index(model) > list(rates).index(reference):
+                    won = f"{label(model)} beats {label(reference)}"
+                    table.add_row("win rate", won, between(rate), f"by the {label(judge)}")
     reward = results["reward_model"]
     if reward:
         of = ""

@@ -141,10 +141,22 @@ def test_numbers_by_hand(tutor):
     assert reward["share_of_ceiling"] == pytest.approx(0.8 / 0.9751043, abs=1e-6)
     assert (reward["step"], reward["margin"], reward["brier"], reward["ece"]) == (2, 1.0, 0.2, 0.1)
     # prompt 1: 6.5 and 4 against 1 and 4 win 1, 1, 1, 1/2; prompt 2: 6.5 and 1 against 4 and 4 win 1, 1, 0, 0
-    assert results["against_first"]["win_rate"]["dpo"]["value"] == pytest.approx((3.5 / 4 + 2 / 4) / 2)
+    rates = results["win_rates"]["oracle"]
+    assert rates["dpo"]["sft"]["value"] == pytest.approx((3.5 / 4 + 2 / 4) / 2)
+    assert rates["sft"]["dpo"]["value"] == pytest.approx(1 - (3.5 / 4 + 2 / 4) / 2)
     assert list(results["seconds"].items()) == [("sft", 75), ("best_of_16", 30), ("truth", 0)]  # in run.sh's
     assert results["stages"]["sft"]["first"] == [{"step": 0, "eval/loss": 7.0}]
     assert results["missing"] == [] and results["versions"]["torch"]
+
+
+def test_win_rates_by_the_reward_model(tutor):
+    """Of two scored sets: prompt 1 wins 3 against 2 and 1, and loses 0; prompt 2 ties 0.5 once and loses the rest."""
+    answers(tutor / "answers" / "dpo.jsonl", (GOOD, FAIR), (GOOD, BAD), scores=((3.0, 0.0), (0.5, -1.0)))
+    results, text = made(tutor)
+    rate = results["win_rates"]["reward_model"]["dpo"]["sft"]
+    assert rate["value"] == pytest.approx((2 / 4 + 1.5 / 4) / 2) and rate["n"] == 2
+    words = Tags(text).words
+    assert "by the oracle" in words and "by the reward model" in words and "43.8%" in words and "56.2%" in words
 
 
 def test_the_page_is_whole_and_needs_nothing(tutor):
@@ -255,7 +267,7 @@ def test_a_partial_run_has_a_whole_page_that_lists_what_is_missing(tmp_path):
         assert words in missing
     page = Tags(text)
     assert all(line in page.words for line in results["missing"]) and "has not been measured yet" in page.words
-    assert page.words.count("Not measured yet") == 6 and text.count("<figure>") == 1
+    assert page.words.count("Not measured yet") == 7 and text.count("<figure>") == 1
     assert page.links == ["results.json", "sft/metrics.jsonl", "sft/args.json"]
 
 
@@ -344,7 +356,7 @@ def test_a_moved_folder_still_finds_its_answers(tutor, tmp_path):
     assert results["missing"] == [] and GOOD in text
     (moved / "answers" / "dpo.jsonl").unlink()
     results, _ = made(moved)
-    assert "the answers of DPO" in results["missing"][0] and results["against_first"] == {}
+    assert "the answers of DPO" in results["missing"][0] and results["win_rates"] == {}
 
 
 def test_wrong_input_is_one_line(tmp_path):

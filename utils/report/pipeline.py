@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 from utils.errors import UserError
@@ -17,9 +15,10 @@ from utils.llm.ledger import Ledger
 from utils.outputs import commit, versions
 from utils.records import Record, RecordError, read_jsonl, read_records
 from utils.report.page.words import label
-from utils.statistics import mean_interval, wilson_interval
+from utils.report.win_rates import win_rates
+from utils.statistics import wilson_interval
 from utils.tokens.templates.choosing import Tally, choose
-from utils.world.truth import utilities, verdict_ceiling
+from utils.world.truth import verdict_ceiling
 
 STAGES = {"sft": "supervised fine-tuning", "reward": "the reward model", "dpo": "DPO", "ppo": "PPO"}
 
@@ -85,7 +84,7 @@ class Pipeline:
         for name, words in STAGES.items():
             if name not in self.metrics:
                 self.missing.append(f"{name}: {words} has not been run")
-        results |= {"reward_model": self.reward_model(), "against_first": self.against_first()}
+        results |= {"reward_model": self.reward_model(), "win_rates": win_rates(self.answers)}
         results |= {"best_of_n": self.best_of_n(results.get("true_reward", {})), "feedback": self.feedback()}
         return results | {
             "seconds": self.seconds(), "missing": self.missing, "versions": versions(), "commit": commit(),
@@ -211,21 +210,6 @@ class Pipeline:
                 found.append((number, file.name, seconds))
         return {name: seconds for _, name, seconds in sorted(found)}
 
-    def against_first(self) -> dict[str, Any]:
-        """Return how often an answer is worth more than one of the first name to the same prompt, over all pairs of
-        answers; the interval is over prompts."""
-        worth: dict[str, dict[str, list[float]]] = {}
-        for name, known in self.answers.items():
-            worth[name] = {prompt: utilities(record) for prompt, record in known.items()}
-        if len(worth) < 2:
-            return {}
-        (first, base), *others = worth.items()
-        rates = {}
-        for name, mine in others:
-            shares = [_win_share(values, base[prompt]) for prompt, values in mine.items() if prompt in base]
-            rates[name] = mean_interval(shares).to_json()
-        return {"first": first, "win_rate": rates}
-
 
 def _median(rows: Iterable[Mapping[str, Any]], column: str) -> float | None:
     """Return the upper median of a column; None without any value."""
@@ -233,11 +217,6 @@ def _median(rows: Iterable[Mapping[str, Any]], column: str) -> float | None:
     if not values:
         return None
     return values[len(values) // 2]
-
-
-def _win_share(mine: Iterable[float], others: Iterable[float]) -> float:
-    """Return the share of pairs in which the first is worth more; equal counts half."""
-    return fmean((one > other) + 0.5 * (one == other) for one, other in itertools.product(mine, others))
 
 
 def by_id(records: Iterable[Record]) -> dict[str, Record]:

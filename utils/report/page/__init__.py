@@ -1,6 +1,7 @@
 """report.html: numbers in, one page out, its style and drawings inside it. Nothing is measured here.
 
 words     names, numbers and tables
+win_rates every set of answers against every other
 rewards   true reward, best-of-n, the reward model
 training  curves and speeds
 costs     feedback, time, files
@@ -16,6 +17,7 @@ from typing import Any
 from utils.report.page.costs import feedback, files, times
 from utils.report.page.rewards import best_of_n, reward_model, true_rewards
 from utils.report.page.training import training
+from utils.report.page.win_rates import win_rates
 from utils.report.page.words import NOT_RUN, between, label, name_of, paragraph, signed
 
 __all__ = ["between", "label", "page"]
@@ -54,6 +56,7 @@ def page(
     """
     sections = {
         "True reward": true_rewards(results),
+        "Win rates": win_rates(results["win_rates"]),
         "Best of n, and reward against KL": best_of_n(results["best_of_n"], metrics.get("ppo", ())),
         "The reward model": reward_model(results["reward_model"]),
         "Training": training(results, metrics),

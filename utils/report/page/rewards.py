@@ -67,21 +67,21 @@ def true_rewards(results: Mapping[str, Any]) -> str:
         ends += [row["reward"][end] for end in ("low", "value", "high") if row["reward"][end] is not None]
     # Whole points: they are written under it.
     scale = Bounds(math.floor(min(ends)), math.floor(max(ends)) + 1)
-    wins = results["against_first"].get("win_rate", {})
+    first, base = next(iter(rewards.items()))
+    wins = results["win_rates"].get("oracle", {})
     rows = []
     for name, row in rewards.items():
         reward = row["reward"]
         drawn = interval(reward["value"], low=reward["low"], high=reward["high"], scale=scale)
         won = ""
-        if name in wins:
-            won = f"{wins[name]['value']:.0%}"
+        if first in wins.get(name, {}):
+            won = f"{wins[name][first]['value']:.0%}"
         rows.append((
             name_of(name), drawn, with_interval(reward), won,
             f"{row['mean_words']:.1f}", f"{row['finished']['value']:.1%}", f"{row['answers']:,}",
         ))  # fmt: skip
     # The scale of the intervals, once, as the last row.
     rows.append(("", ticks(scale), "", "", "", "", ""))
-    first, base = next(iter(rewards.items()))
     head = ("", "points", "mean and 95 % interval", f"beats {name_of(first)}", "words", "finished", "answers")
     text = (
         "The built-in world has an oracle that knows what an answer is worth, from 1 to 7 points, and reads it from "
