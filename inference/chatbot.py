@@ -1,9 +1,10 @@
-"""Generate answers, measure their perplexity, score them by a reward model, or chat.
+"""Generate answers, measure their perplexity, score them by a reward model, chat, or compare two models' answers blind.
 
     python inference/chatbot.py --mode generate --model_name_or_path output/tutor/sft --data_path prompts.jsonl
     python inference/chatbot.py --mode ppl      --model_name_or_path output/tutor/sft --data_path prompts.jsonl
     python inference/chatbot.py --mode rm
     python inference/chatbot.py --mode chat     --model_name_or_path output/tutor/sft
+    python inference/chatbot.py --mode arena    --answers sft=sft.jsonl dpo=dpo.jsonl --output_path compared.jsonl
 
 One or several processes (torchrun, python -m torch.distributed.launch, deepspeed) write one file, in the order of the
 input; the same command continues a run that was stopped. `--mode NAME --help` lists the options of a mode.
@@ -24,8 +25,10 @@ try:
 except ImportError:
     ArgumentParser().exit(2, "error: no environment is active; at the project's root: source training/environment.sh\n")
 
+from utils.answering.arena import Arena, matched, summary
 from utils.answering.chat.conversation import Conversation
-from utils.answering.files import open_files
+from utils.answering.chat.lines import open_lines
+from utils.answering.files import named_files, open_files
 from utils.answering.inference_model import InferenceModel, signature
 from utils.answering.jobs import RowJob, generation_job, model_facts, run_job, sampling_of, score_rows
 from utils.answering.output import MADE_BY, Shards, join_ranks
@@ -33,6 +36,7 @@ from utils.answering.rows import AnswerRow, answer_row, numbers_in
 from utils.arguments import parse_mode
 from utils.arguments.inference import (
     MODES,
+    ArenaArguments,
     ChatArguments,
     GenerateArguments,
     PplArguments,
@@ -43,7 +47,8 @@ from utils.engine import ranks
 from utils.errors import UserError
 from utils.generation.sampling import Sampling
 from utils.model.loading import load_tokenizer
-from utils.records import Answer
+from utils.outputs import claim
+from utils.records import Answer, read_records
 from utils.reporting import run_program, say, warn
 from utils.statistics import mean_interval
 from utils.training.run import ROOT
@@ -54,7 +59,7 @@ PROGRAM = "chatbot.py"
 def main(argv: list[str] | None = None) -> None:
     _, args = parse_mode(MODES, argv, __doc__, flag="--mode")
     join_ranks()
-    {"generate": generate, "ppl": ppl, "rm": rm, "chat": chat}[args.mode](args)
+    {"generate": generate, "ppl": ppl, "rm": rm, "chat": chat, "arena": arena}[args.mode](args)
 
 
 def generate(args: GenerateArguments) -> None:
@@ -141,6 +146,23 @@ def chat(args: ChatArguments) -> None:
         reward = InferenceModel(ReaderArguments(name, template=template, bf16=args.bf16), reward=True)
     limit = args.max_prompt_seq_len
     Conversation(model, sampling, max_prompt_seq_len=limit, system=args.system, reward=reward).run()
+
+
+def arena(args: ArenaArguments) -> None:
+    """Let a person compare two models' answers without their names."""
+    if ranks.world_size() > 1:
+        raise UserError(f"--mode arena talks to one process; {ranks.world_size()} were started")
+    files, path = named_files(args.answers), Path(args.output_path)
+    first, second = files
+    claim(PROGRAM, {"--output_path": path}, reads=files.values(), overwrite=args.overwrite)
+    records = matched(files)[: args.num_prompts or None]
+    known = []
+    if path.exists() and not args.overwrite:
+        known = list(read_records(path))
+    judged = Arena(records, known, args, lines=open_lines()).run()
+    say(summary(judged))
+    if judged:
+        say(f"win rate: python inference/win_rate.py judged --input {path} --model {second} --reference {first}")
 
 
 def settings(samplings: list[Sampling], max_prompt_seq_len: int) -> dict[str, Any]:

@@ -22,6 +22,7 @@ try:
 except ImportError:
     ArgumentParser().exit(2, "error: no environment is active; at the project's root: source training/environment.sh\n")
 
+from utils.answering.files import named_files
 from utils.arguments import parse
 from utils.arguments.options import option, overwriting, required
 from utils.errors import UserError
@@ -44,9 +45,7 @@ class EvaluationArguments:
 
 def main(argv: list[str] | None = None) -> None:
     (args,) = parse([EvaluationArguments], argv, description=__doc__)
-    files = dict(map(_name_and_file, args.answers))
-    if len(files) < len(args.answers):
-        raise UserError("--answers gives a name twice; expected NAME=FILE with different names")
+    files = named_files(args.answers)
     claim("evaluate_world.py", {"--results": args.results}, reads=files.values(), overwrite=args.overwrite)
     rows = {name: evaluate(name, file, args.seed) for name, file in files.items()}
     path = Path(args.results)
@@ -56,14 +55,6 @@ def main(argv: list[str] | None = None) -> None:
     for line in table(rows):
         say(line)
     say(f"written to {path}")
-
-
-def _name_and_file(text: str) -> tuple[str, Path]:
-    """Return the parts of NAME=FILE. Raises UserError."""
-    name, separator, file = text.partition("=")
-    if not (name and separator and file):
-        raise UserError(f"--answers {text!r}: expected NAME=FILE, as in sft=output/tutor/sft.jsonl")
-    return name, Path(file)
 
 
 def evaluate(name: str, file: Path, seed: int) -> dict:

@@ -193,6 +193,7 @@ INPUTS = {
     "data_collect/webgpt.jsonl": rows(lambda question: {"question": question}),
     "datasets": conversations, "responses.csv": own_turns,
     "group.txt": judged, "runs/mistral7b/epoch-9": generators,
+    "sft_answers.jsonl": answers(1), "dpo_answers.jsonl": answers(1),
     "sampled.jsonl": sampled, "feedback.csv": table("", "Count on.", "It is 4.", "(a)"),
     "reference.json": generations("reference"), "model.json": generations("model"),
     "reference.csv": table("", "It is 4.", 2), "model.csv": table("", "Count on.", 6),

@@ -164,3 +164,16 @@ def _stem(paths: Sequence[str]) -> Path:
         return path
     shared = os.path.commonprefix(names).partition(".")[0].rstrip("-_.[")
     return path.with_name(shared or path.parent.name)
+
+
+def named_files(words: list[str]) -> dict[str, Path]:
+    """Return {name: file} of an option --answers NAME=FILE. Raises UserError."""
+    found = {}
+    for word in words:
+        name, separator, file = word.partition("=")
+        if not (name and separator and file):
+            raise UserError(f"--answers {word!r}: expected NAME=FILE, as in sft=output/tutor/sft.jsonl")
+        if name in found:
+            raise UserError("--answers gives a name twice; expected NAME=FILE with different names")
+        found[name] = Path(file)
+    return found

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from utils.arguments.declarations import expect_backend, option, overwriting
+from utils.arguments.declarations import expect_backend, option, overwriting, required
 from utils.errors import UserError
 
 BACKENDS = ("shared", "hf", "vllm")  # utils/generation
-Mode = Literal["generate", "ppl", "rm", "chat"]
+Mode = Literal["generate", "ppl", "rm", "chat", "arena"]
 
 
 @dataclass
@@ -112,7 +112,7 @@ class LengthArguments:
     )
 
 
-MODE = "generate answers, their ppl (perplexity), their scores by an rm (reward model), or chat"
+MODE = "generate answers, their ppl (perplexity), their scores by an rm (reward model), chat, or compare in an arena"
 
 
 @dataclass
@@ -174,4 +174,32 @@ class ChatArguments(DrawArguments, AnswerArguments, ReaderArguments):
     reward_model_name_or_path: str | None = option(help="reward model that scores every answer", first=True)
 
 
-MODES: dict[str, type] = {"generate": GenerateArguments, "ppl": PplArguments, "rm": RmArguments, "chat": ChatArguments}
+@dataclass
+class ArenaArguments:
+    """Options of --mode arena."""
+
+    answers: list[str] = required(
+        "the answers of two models, each NAME=FILE, as --mode generate wrote them", title="Arena"
+    )
+    output_path: str = required("file for the comparisons; those that it has are not asked again")
+    mode: Mode = option("arena", help=MODE, first=True)
+    judge: str = option("person", help="your name in the comparisons")
+    ratings: bool = option(False, help="also rate every answer from 1 to 7")
+    num_prompts: int = option(0, help="prompts to compare, from the front; 0: all")
+    seed: int = option(42, help="seed of which answer is shown first")
+    overwrite: bool = overwriting()
+
+    def __post_init__(self) -> None:
+        if len(self.answers) != 2:
+            raise UserError(f"--answers has {len(self.answers)} files; expected two, as in sft=a.jsonl dpo=b.jsonl")
+        if self.num_prompts < 0:
+            raise UserError(f"--num_prompts is {self.num_prompts}; expected 0 (all) or more")
+
+
+MODES: dict[str, type] = {
+    "generate": GenerateArguments,
+    "ppl": PplArguments,
+    "rm": RmArguments,
+    "chat": ChatArguments,
+    "arena": ArenaArguments,
+}
