@@ -30,7 +30,6 @@ from utils.answering.inference_model import InferenceModel, signature
 from utils.answering.jobs import RowJob, generation_job, model_facts, run_job, sampling_of, score_rows
 from utils.answering.output import MADE_BY, Shards, join_ranks
 from utils.answering.rows import AnswerRow, answer_row, numbers_in
-from utils.arguments import parse_mode
 from utils.arguments.inference import (
     MODES,
     ChatArguments,
@@ -39,6 +38,7 @@ from utils.arguments.inference import (
     ReaderArguments,
     RmArguments,
 )  # fmt: skip
+from utils.arguments.modes import parse_mode
 from utils.engine import ranks
 from utils.errors import UserError
 from utils.generation.sampling import Sampling

@@ -20,7 +20,8 @@ from test_tutor_data import data_sets
 from toy_folders import write_rows
 from toys import ROOT
 
-from utils.records import Answer, Message, Record, read_records, write_jsonl
+from utils.records import Answer, Message, Record
+from utils.records.files import read_records, write_jsonl
 from utils.world.exchanges import PROBLEMS, read_prompt
 from utils.world.teachers import strong, weak
 

@@ -21,8 +21,9 @@ from utils.answering.inference_model import InferenceModel
 from utils.arguments.inference import ReaderArguments
 from utils.errors import UserError
 from utils.generation.sampling import Sampling
-from utils.raw_datasets import records_of
-from utils.records import Answer, Message, read_records
+from utils.raw_datasets.whole import records_of
+from utils.records import Answer, Message
+from utils.records.files import read_records
 from utils.tokens.templates import Renderer
 
 YOU = r"you › $"  # the prompt, and nothing after it

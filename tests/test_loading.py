@@ -13,6 +13,7 @@ from utils.arguments.options import ModelArguments
 from utils.engine import internals
 from utils.errors import UserError
 from utils.model import loading
+from utils.model.reward_model import load_reward_model
 
 
 @pytest.fixture
@@ -50,11 +51,11 @@ def test_the_place_is_asked_for_and_the_model_is_the_same(tmp_path, monkeypatch)
         return real(name, **options)
 
     monkeypatch.setattr(kind, "from_pretrained", watched)
-    plain = loading.load_reward_model(ModelArguments(path), tokenizer).state_dict()
+    plain = load_reward_model(ModelArguments(path), tokenizer).state_dict()
     place = {"": torch.device("cpu")}
     monkeypatch.setattr(loading, "_placement", lambda offload: {} if offload else {"device_map": place})
-    placed = loading.load_reward_model(ModelArguments(path), tokenizer).state_dict()
-    loading.load_reward_model(ModelArguments(path), tokenizer, offload=True)
+    placed = load_reward_model(ModelArguments(path), tokenizer).state_dict()
+    load_reward_model(ModelArguments(path), tokenizer, offload=True)
     assert asked == [None, place, None]
     assert plain.keys() == placed.keys() and all(torch.equal(plain[name], placed[name]) for name in plain)
 
@@ -63,7 +64,7 @@ def test_a_new_head_has_the_numbers_of_the_cpu(tmp_path):
     """Those that loading on the CPU gives it, and the generator goes on from the same state."""
     path = lm_folder(tmp_path / "model")
     torch.manual_seed(7)
-    model = loading.load_reward_model(ModelArguments(path), loading.load_tokenizer(path))
+    model = load_reward_model(ModelArguments(path), loading.load_tokenizer(path))
     drawn, following = model.score.weight.detach().clone(), torch.rand(3)
     model.score.weight.data.zero_()  # as if a GPU had drawn it
     torch.manual_seed(7)
@@ -91,7 +92,7 @@ def test_no_report_of_a_head_that_is_always_new(tmp_path):
     handler.emit = lambda record: seen.append(record.getMessage())
     logger.addHandler(handler)
     try:
-        loading.load_reward_model(ModelArguments(path), loading.load_tokenizer(path))
+        load_reward_model(ModelArguments(path), loading.load_tokenizer(path))
         assert not [line for line in seen if "LOAD REPORT" in line]
         loading.AutoModelForSequenceClassification.from_pretrained(path)  # as transformers does without us
         assert [line for line in seen if "LOAD REPORT" in line]

@@ -12,7 +12,7 @@ from oracle import oracle_program
 from toys import ROOT
 
 from utils.llm.ledger import Ledger
-from utils.records import read_records
+from utils.records.files import read_records
 
 FIRST, INSTALL, OWN_PAIRS, REAL, OWN_CSV, ORACLE, PAID, OWN, INFERENCE = fences(
     (ROOT / "README.md").read_text(encoding="utf-8"), "bash"

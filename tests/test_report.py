@@ -16,7 +16,8 @@ from utils.errors import UserError
 from utils.llm.ledger import Ledger, Question, steps
 from utils.llm.providers import Price, Reply, request_of
 from utils.parsing import PARSERS
-from utils.records import Answer, Message, Record, Verdict, write_jsonl
+from utils.records import Answer, Message, Record, Verdict
+from utils.records.files import write_jsonl
 from utils.report.page import COLOURS, side_by_side
 from utils.report.pipeline import Pipeline
 from utils.world.exchanges import PROBLEMS

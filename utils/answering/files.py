@@ -12,7 +12,8 @@ from typing import Any
 from utils.answering.output import MADE_BY, made_by
 from utils.answering.rows import AnswerRow, part_of, read_rows
 from utils.errors import UserError
-from utils.outputs import claim, has_record, model_files
+from utils.outputs import claim, has_record
+from utils.provenance import model_files
 from utils.raw_datasets.sources import SUFFIXES, is_hub_name
 from utils.raw_datasets.spec import Spec
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from utils.arguments.declarations import expect_backend, option, overwriting
+from utils.arguments.choices import expect_backend
+from utils.arguments.declarations import option, overwriting
 from utils.errors import UserError
 
 BACKENDS = ("shared", "hf", "vllm")  # utils/generation

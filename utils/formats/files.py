@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from utils.errors import UserError, write_failure
-from utils.outputs import move
+from utils.provenance import move
 from utils.raw_datasets.instructions import MISSING
 from utils.records import RecordError
 

@@ -15,8 +15,8 @@ from utils.engine.freezing import frozen
 from utils.errors import UserError
 from utils.model import loading
 from utils.model.passes import limits_of
-from utils.model.reward_model import reward_model, without_adapter
-from utils.model.scoring import Critic, Policy
+from utils.model.reward_model import Critic, load_reward_model, reward_model, without_adapter
+from utils.model.scoring import Policy
 from utils.ppo.rewards import Reward, of_function, of_model, of_service
 from utils.reporting import say
 from utils.tokens.group import Group, group
@@ -71,7 +71,7 @@ def load_critic(model_args: ModelArguments, args: TrainingArguments, options: PP
         # --from_scratch is about the policy's weights; a critic with a folder of its own starts from that.
         critic_args = dataclasses.replace(critic_args, from_scratch=False)
     renderer = Renderer(loading.load_tokenizer(name), model_args.template)
-    critic = Critic(loading.load_reward_model(critic_args, renderer.tokenizer, args.bf16, critic=True))
+    critic = Critic(load_reward_model(critic_args, renderer.tokenizer, args.bf16, critic=True))
     rate = options.critic_learning_rate or 2 * args.learning_rate
     return Companion(Engine(critic, dataclasses.replace(args, learning_rate=rate), steps * options.updates), renderer)
 

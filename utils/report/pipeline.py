@@ -14,8 +14,10 @@ from typing import Any
 
 from utils.errors import UserError
 from utils.llm.ledger import Ledger
-from utils.outputs import commit, versions
-from utils.records import Record, RecordError, read_jsonl, read_records
+from utils.provenance import commit, versions
+from utils.records import Record, RecordError
+from utils.records.files import read_records
+from utils.records.lines import read_jsonl
 from utils.report.page.words import label
 from utils.statistics import mean_interval, wilson_interval
 from utils.tokens.templates.choosing import Tally, choose
@@ -200,8 +202,7 @@ class Pipeline:
         return report | {"pairs": self.json("feedback/stats.json").get("kinds", {})}
 
     def seconds(self) -> dict[str, int]:
-        """Return the seconds of the steps of run.sh, in its order: the last line of .done/NAME is the step's number and
-        its seconds."""
+        """Return the seconds of each step of run.sh, in its order; .done/NAME ends with its number and seconds."""
         found = []
         for file in (self.folder / ".done").glob("[!.]*"):
             *_, last = ["", *file.read_text(encoding="utf-8").splitlines()]
@@ -241,8 +242,7 @@ def _win_share(mine: Iterable[float], others: Iterable[float]) -> float:
 
 
 def by_id(records: Iterable[Record]) -> dict[str, Record]:
-    """Return the records by their id. Raises RecordError for an id that comes twice: answers of all names are matched
-    by it."""
+    """Return the records by their id. Raises RecordError for an id that comes twice: answers are matched by it."""
     found: dict[str, Record] = {}
     for record in records:
         if (first := found.setdefault(record.id, record)) is not record:
