@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from toy_folders import lm_folder, rm_folder
+from transformers import AutoModelForSequenceClassification
 
 from utils.arguments.options import ModelArguments
 from utils.engine import internals
@@ -94,7 +95,7 @@ def test_no_report_of_a_head_that_is_always_new(tmp_path):
     try:
         load_reward_model(ModelArguments(path), loading.load_tokenizer(path))
         assert not [line for line in seen if "LOAD REPORT" in line]
-        loading.AutoModelForSequenceClassification.from_pretrained(path)  # as transformers does without us
+        AutoModelForSequenceClassification.from_pretrained(path)  # as transformers does without us
         assert [line for line in seen if "LOAD REPORT" in line]
     finally:
         logger.removeHandler(handler)

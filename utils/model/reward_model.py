@@ -99,16 +99,16 @@ def require_reward_model(name: str) -> None:
         raise UserError(f"{name} is the critic of a PPO run; a reward model is wanted here (step 2 makes one)")
 
 
-class FrozenReward(NamedTuple):
-    """A reward model to call on batches."""
+class FrozenModel(NamedTuple):
+    """A model that is only read: call it with a Batch."""
 
-    model: Any  # the frozen RewardModel, or DeepSpeed's engine around it
+    model: Any  # the frozen RewardModel or Policy, or DeepSpeed's engine around it
     packed: bool  # whether it reads packed rows, else padded ones
 
 
 def reward_model(
     path: str, renderer, model_args: ModelArguments, args: TrainingArguments, offload: bool = False
-) -> FrozenReward:
+) -> FrozenModel:
     """Load the reward model in a folder, to score tokens of the policy.
 
     Args:
@@ -130,7 +130,7 @@ def reward_model(
     if not renderer.tokenizer.get_vocab().items() <= tokenizer.get_vocab().items():
         raise UserError(f"{path}: its tokenizer is not the policy's; score with inference/chatbot.py --mode rm instead")
     reward = RewardModel(load_reward_model(without_adapter(model_args, path), tokenizer, args.bf16, offload))
-    return FrozenReward(frozen(reward, args, offload), reward.packed)
+    return FrozenModel(frozen(reward, args, offload), reward.packed)
 
 
 def without_adapter(model_args: ModelArguments, path: str) -> ModelArguments:

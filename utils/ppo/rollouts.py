@@ -24,8 +24,8 @@ from utils.generation.request import Completion, GenerationRequest
 from utils.generation.sampling import Sampling
 from utils.model.measure import measure
 from utils.model.passes import limits_of
+from utils.model.reward_model import FrozenModel
 from utils.ppo.experience import Experience, Rollout, experience_of
-from utils.ppo.models import FrozenModel
 from utils.ppo.rewards import Judged, PromptSet, Reward, at_hand
 from utils.records.files import write_jsonl
 from utils.reporting import say
