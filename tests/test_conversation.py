@@ -191,7 +191,7 @@ def test_a_model_cannot_steer_the_terminal(capsys):
 
 
 def test_a_conversation_longer_than_the_models_positions_goes_on(folder, monkeypatch, capsys):
-    """256 positions, and about 40 tokens a turn: the model no longer reads the oldest, and one line says so."""
+    """256 positions, and about 40 tokens a turn: the model no longer reads the oldest, and prints one line."""
     monkeypatch.setattr(sys, "stdin", io.StringIO("what is two plus three? hello there, be kind\n" * 20))
     chat("--mode", "chat", "--model_name_or_path", folder / "lm", *HUMAN, "--max_new_tokens", 20)
     out = capsys.readouterr().out

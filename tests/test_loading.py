@@ -86,6 +86,17 @@ def test_a_model_of_the_hub_is_known_by_its_commit(tmp_path):
     assert len(found) == 2
 
 
+def test_a_critic_is_no_start_of_a_reward_model(tmp_path):
+    """Its folder looks like a reward model's, but its config has `is_critic`; PPO may start a critic from it again."""
+    path = rm_folder(tmp_path / "critic")
+    config, tokenizer = Path(path) / "config.json", loading.load_tokenizer(path)
+    load_reward_model(ModelArguments(path), tokenizer)
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"is_critic": True}))
+    with pytest.raises(UserError, match="critic is the critic of a PPO run: .*start from a language model"):
+        load_reward_model(ModelArguments(path), tokenizer)
+    assert load_reward_model(ModelArguments(path), tokenizer, critic=True).config.is_critic
+
+
 def test_no_report_of_a_head_that_is_always_new(tmp_path):
     """transformers' table of missing and unexpected weights is for those who did not expect them."""
     path, seen = lm_folder(tmp_path / "model"), []

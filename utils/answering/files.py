@@ -36,7 +36,7 @@ def open_files(
         (the rows to work on, the output).
 
     Raises:
-        UserError: an input cannot be read, or an output must not be replaced.
+        UserError: an input cannot be read, or an output is another program's file, or was changed since.
     """
     if not args.data_path:
         raise UserError("--data_path is missing; expected [CLASS:]PATH_OR_NAME (docs/data.md)")
@@ -51,7 +51,7 @@ def open_files(
 
 
 def claim_outputs(args: Any, program: str, outputs: list[Path], sources: Sequence[Spec]) -> None:
-    """Refuse outputs that must not be replaced, and claim the others.
+    """Refuse outputs that are inputs or that another program wrote, and claim the others.
 
     Args:
         args: the options of the program, a FileArguments and ReaderArguments.

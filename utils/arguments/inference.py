@@ -28,7 +28,7 @@ class ReaderArguments:
         first=True,
     )
     bf16: bool = option(False, help="read in bfloat16; log-probs and scores stay float32", first=True)
-    deepspeed: bool = option(False, help="the deepspeed launcher starts the ranks; torchrun says so itself")
+    deepspeed: bool = option(False, help="the deepspeed launcher starts the ranks; with torchrun it is known")
 
 
 @dataclass

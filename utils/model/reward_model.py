@@ -61,9 +61,14 @@ def load_reward_model(
         critic: write into its config that it is a critic, so that it is never taken for a reward model.
 
     Raises:
-        UserError: the family has no such model, or the folder holds another kind.
+        UserError: the family has no such model, or the folder holds another kind, as a critic unless one is wanted.
     """
     config = loading.read_config(args)
+    if getattr(config, "is_critic", False) and not critic:
+        raise UserError(
+            f"{args.model_name_or_path} is the critic of a PPO run: its head predicts what an unfinished answer will "
+            f"be worth; start from a language model or a reward model"
+        )
     if config.is_encoder_decoder or type(config) in MODEL_FOR_MASKED_LM_MAPPING:  # BERT, RoBERTa, T5, …
         raise UserError(
             f"{args.model_name_or_path}: {config.model_type} is an encoder family, which is not supported as a reward "
