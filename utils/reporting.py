@@ -68,6 +68,7 @@ def run_program(main: Callable[[], Any]) -> None:
 
 def _leave(code: int) -> None:
     """Exit without waiting for other ranks: a destructor that waits for a collective would hang the job."""
+    # os._exit() writes out nothing that is still in a buffer.
     sys.stdout.flush()
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         os._exit(code)
@@ -157,8 +158,10 @@ class Report:
             rows = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
         write_text(self.path, "".join(row + "\n" for row in rows))
         if "tensorboard" in self._report_to:
+            # Imported here: data_collect runs without torch.
             from torch.utils.tensorboard import SummaryWriter
 
+            # purge_step hides the events of steps that are taken again, which would be drawn twice.
             writer = SummaryWriter(str(self.folder / "tensorboard"), purge_step=step + 1)
             self._writers.append(lambda n, row: [writer.add_scalar(k, v, n) for k, v in row.items()] and writer.flush())
         if "wandb" in self._report_to:
@@ -169,6 +172,7 @@ class Report:
         if not self.enabled:
             return
         with _writing(self.path):
+            # Opened for each row: a run that is killed has lost none.
             with self.path.open("a", encoding="utf-8") as out:
                 out.write(json.dumps({"step": step, **row}) + "\n")
             for write in self._writers:

@@ -7,6 +7,8 @@ from typing import Any
 
 from torch import nn
 
+BASE = "base"  # the folder inside adapter/ that a reward model's adapter names as its base
+
 
 def has_adapter(model: nn.Module) -> bool:
     """Return whether an adapter of peft is around the model."""

@@ -14,11 +14,10 @@ from transformers import AutoConfig
 
 from utils.engine.internals import whole_size
 from utils.errors import UserError
-from utils.model.adapted import plain
+from utils.model.adapted import BASE, plain
 from utils.model.folders import WEIGHTS, read
 from utils.reporting import say, warn
 
-BASE = "base"  # the folder inside adapter/ that a reward model's adapter names as its base
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
 

@@ -64,6 +64,8 @@ class Record:
     where: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
+        # Made of the content where a row has none: answers and feedback in several files are matched by it.
+        # A frozen dataclass lets its own fields be set in this way alone.
         object.__setattr__(self, "id", self.id or content_id(self.prompt, self.answers))
 
     def check(self) -> Record:
@@ -92,6 +94,7 @@ class Record:
         """Return (winner, loser) indices of every decided verdict whose texts differ."""
         found = []
         for verdict in self.verdicts:
+            # Ties, refusals and failures decide nothing.
             ends = {"a": (verdict.a, verdict.b), "b": (verdict.b, verdict.a)}.get(verdict.preferred)
             if ends and self.answers[verdict.a].text != self.answers[verdict.b].text:
                 found.append(ends)
@@ -118,10 +121,12 @@ def content_id(prompt: Iterable[Message], answers: Iterable[Answer]) -> str:
 
 def prompt_hash(prompt: Iterable[Message]) -> int:
     """Return a 64-bit hash of the prompt alone: --data_split divides by it, so that no prompt is in two slices."""
+    # Stripped, as templates strip contents: prompts that differ in outer white space alone are one to the model.
     text = json.dumps([[m.role, m.content.strip()] for m in prompt], ensure_ascii=False)
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
 
 
 def _set_fields(item: Any) -> dict[str, Any]:
+    # {} is the default of `scores`, which has a factory and so no `default`.
     values = ((each.name, getattr(item, each.name), each.default) for each in fields(item))
     return {name: value for name, value, default in values if value not in (default, {})}

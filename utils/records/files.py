@@ -46,12 +46,14 @@ def read_records(path: Path) -> Iterator[Record]:
 def write_jsonl(path: Path, rows: Iterable[Any]) -> int:
     """Write rows (dicts or Records) beside `path` and rename; return how many."""
     path = Path(path)
+    # Named by the process: two that write one file would else write into one another.
     partial, count = path.with_name(f".{path.name}.{os.getpid()}.partial"), 0
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with partial.open("w", encoding="utf-8") as out:
             for count, row in enumerate(rows, start=1):  # noqa: B007 (it is returned)
                 out.write(json.dumps(row.to_json() if isinstance(row, Record) else row, ensure_ascii=False) + "\n")
+            # On the disk before the rename: after a power failure the name must not stand for an empty file.
             out.flush()
             os.fsync(out.fileno())
         move(partial, path)
@@ -86,5 +88,6 @@ def _is_a(annotation: str, value: Any) -> bool:
     if value is None:
         return annotation.endswith("None")
     kind = annotation.split("[")[0].split(" ")[0]
+    # A rating may be written 6 or 6.0. To isinstance True is an int, and NaN does not equal itself.
     accepted = {"str": str, "bool": bool, "int": int, "float": (int, float), "dict": dict}[kind]
     return isinstance(value, accepted) and isinstance(value, bool) == (kind == "bool") and value == value

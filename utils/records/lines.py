@@ -20,6 +20,7 @@ def read_jsonl(path: Path, on_bad: Callable[[RecordError], None] | None = None) 
     try:
         with opened(path, "rt", encoding="utf-8-sig") as lines:  # a byte-order mark is no part of the text
             first = lines.readline()
+            # One document of many lines: as lines, each of them would be broken.
             if first.lstrip().startswith("[") or first.strip() == "{":
                 yield from _read_json_document(path, first + lines.read())
                 return
