@@ -77,7 +77,7 @@ def file_rows(path: Path, on_bad: OnBad | None = None) -> Rows:
 
 
 def _looked_up(name: str) -> Any:
-    """Import the module here for a kind of data that is not read until it is asked for: `datasets` takes a second."""
+    """Import the module here that reads a kind of data, once it is asked for."""
     return importlib.import_module(f"{__name__}.{name}")
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import datasets
 from huggingface_hub import hf_hub_download
 
 from utils.errors import UserError
@@ -28,6 +27,9 @@ class Hub(Source):
     """NAME or NAME:CONFIG on the Hugging Face hub, or a folder that the `datasets` library reads."""
 
     def __init__(self, name: str, saved: bool = False) -> None:
+        # Imported here: files of the hub can be fetched without `datasets`, which data_collect does not need.
+        import datasets
+
         self.name = name
         local = Path(name).expanduser()
         if not local.exists():
