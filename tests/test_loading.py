@@ -44,7 +44,7 @@ def test_without_a_gpu_nothing_is_asked_for():
 
 def test_the_place_is_asked_for_and_the_model_is_the_same(tmp_path, monkeypatch):
     path = rm_folder(tmp_path / "model")
-    tokenizer, kind = loading.load_tokenizer(path), loading.AutoModelForSequenceClassification
+    tokenizer, kind = loading.load_tokenizer(path), AutoModelForSequenceClassification
     asked, real = [], kind.from_pretrained
 
     def watched(name, **options):
