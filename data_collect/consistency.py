@@ -27,10 +27,11 @@ from utils.arguments.options import option, overwriting, required
 from utils.errors import UserError
 from utils.feedback.agreement import cycles, decided, first_ratings, flips, measure
 from utils.outputs import claim
-from utils.raw_datasets import records_of
 from utils.raw_datasets.spec import Spec
+from utils.raw_datasets.whole import records_of
 from utils.records import Record
-from utils.reporting import aligned, progress, run_program, say, write_json
+from utils.reporting import progress, run_program, say, write_json
+from utils.tables import aligned
 
 
 @dataclass

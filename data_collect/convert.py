@@ -31,7 +31,8 @@ from utils.arguments.options import option, overwriting
 from utils.errors import UserError, write_failure
 from utils.feedback.conversions import STEPS
 from utils.formats import FACTS, FORMATS, STRUCTURE, UNCOMPARED, UNRATED, write
-from utils.outputs import claim, move
+from utils.outputs import claim
+from utils.provenance import move
 from utils.raw_datasets.base import RAW_DATASETS, did_you_mean, named
 from utils.raw_datasets.reader import READ, USED, Reader
 from utils.raw_datasets.sources import open_source

@@ -43,14 +43,17 @@ from utils.feedback.gathering import (
 from utils.feedback.prompt_sources import SOURCES, prompts_of
 from utils.feedback.source_prompt import RECORDS, SourcePrompt, prompt_of_record
 from utils.model.from_scratch import token_counter
-from utils.outputs import claim, model_files
+from utils.outputs import claim
+from utils.provenance import model_files
 from utils.raw_datasets.base import LeftOut, did_you_mean
 from utils.raw_datasets.named import NAMED
 from utils.raw_datasets.reader import BAD, READ, Reader
 from utils.raw_datasets.sources import Rows, open_source
 from utils.raw_datasets.spec import Spec
-from utils.records import RecordError, write_jsonl
-from utils.reporting import aligned, progress, run_program, say, warn, write_json
+from utils.records import RecordError
+from utils.records.files import write_jsonl
+from utils.reporting import progress, run_program, say, warn, write_json
+from utils.tables import aligned
 
 PROGRAM = "gather_prompts.py"
 

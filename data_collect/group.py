@@ -26,8 +26,9 @@ from utils.arguments.options import option, overwriting, required
 from utils.errors import UserError
 from utils.feedback.difficulty import KINDS, LEVELS, Answered, grouped_row, joined, levels, random_levels, read_answered
 from utils.outputs import claim
-from utils.records import write_jsonl
-from utils.reporting import aligned, run_program, say, warn, write_json
+from utils.records.files import write_jsonl
+from utils.reporting import run_program, say, warn, write_json
+from utils.tables import aligned
 
 
 @dataclass

@@ -22,14 +22,14 @@ try:
 except ImportError:
     ArgumentParser().exit(2, "error: no environment is active; at the project's root: source training/environment.sh\n")
 
-from utils.arguments import parse_mode
+from utils.arguments.modes import parse_mode
 from utils.arguments.options import option, overwriting, required
 from utils.errors import UserError
 from utils.llm.asking import dollars
 from utils.llm.ledger import ROW_STATES, Ledger
 from utils.outputs import claim
 from utils.parsing import PARSERS
-from utils.records import write_jsonl
+from utils.records.files import write_jsonl
 from utils.reporting import run_program, say, write_json
 
 WIDTH = 60  # characters of an answer in a list

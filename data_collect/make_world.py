@@ -27,7 +27,8 @@ from utils.arguments.options import option, overwriting
 from utils.errors import UserError
 from utils.model.from_scratch import MODEL_FILES, make_model_folder
 from utils.outputs import claim
-from utils.records import Answer, Message, Record, Verdict, write_jsonl
+from utils.records import Answer, Message, Record, Verdict
+from utils.records.files import write_jsonl
 from utils.reporting import progress, run_program, say, write_json
 from utils.world.exchanges import Exchange, draw_exchange, write_prompt
 from utils.world.oracle import accuracy_ceiling, assess, prefer, preference_probability

@@ -27,7 +27,8 @@ from aiohttp import web
 from utils.arguments import parse
 from utils.arguments.options import expect, option, overwriting
 from utils.errors import UserError
-from utils.outputs import claim, move, remove
+from utils.outputs import claim, remove
+from utils.provenance import move
 from utils.reporting import run_program, say
 from utils.world.judge import MODELS, Judge
 from utils.world.serving.faults import parse_faults

@@ -34,8 +34,10 @@ from utils.outputs import claim, is_own, remove
 from utils.raw_datasets.reader import USED, Reader
 from utils.raw_datasets.sources import open_source
 from utils.raw_datasets.spec import Spec
-from utils.records import Answer, Record, write_jsonl
-from utils.reporting import aligned, progress, run_program, say, warn, write_json
+from utils.records import Answer, Record
+from utils.records.files import write_jsonl
+from utils.reporting import progress, run_program, say, warn, write_json
+from utils.tables import aligned
 
 
 @dataclass

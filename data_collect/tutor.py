@@ -24,14 +24,15 @@ try:
 except ImportError:
     ArgumentParser().exit(2, "error: no environment is active; at the project's root: source training/environment.sh\n")
 
-from utils.arguments import parse_mode
+from utils.arguments.modes import parse_mode
 from utils.arguments.options import NOT_NEGATIVE, expect, option, overwriting, required
 from utils.errors import UserError
 from utils.feedback.tutor_turns import INSTRUCTION, REASONS, cleaned, is_valid_reference, prompts_and_turns, why_worse
 from utils.outputs import claim
 from utils.raw_datasets.sources import open_source
 from utils.raw_datasets.tutoring import literal
-from utils.records import Message, RecordError, read_jsonl
+from utils.records import Message, RecordError
+from utils.records.lines import read_jsonl
 from utils.reporting import run_program, say, warn, write_json
 
 

@@ -23,10 +23,12 @@ from utils.arguments import parse
 from utils.arguments.options import option, overwriting, required
 from utils.errors import UserError
 from utils.evaluation.bandit import BanditSetting, run
-from utils.outputs import claim, versions
+from utils.outputs import claim
+from utils.provenance import versions
 from utils.report import figures
-from utils.reporting import progress, run_program, say, show_table, write_json
+from utils.reporting import progress, run_program, say, write_json
 from utils.statistics import mean_interval
+from utils.tables import show_table
 
 
 @dataclass

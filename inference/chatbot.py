@@ -33,7 +33,6 @@ from utils.answering.inference_model import InferenceModel, signature
 from utils.answering.jobs import RowJob, generation_job, model_facts, run_job, sampling_of, score_rows
 from utils.answering.output import MADE_BY, Shards, join_ranks
 from utils.answering.rows import AnswerRow, answer_row, numbers_in
-from utils.arguments import parse_mode
 from utils.arguments.inference import (
     MODES,
     ArenaArguments,
@@ -43,12 +42,14 @@ from utils.arguments.inference import (
     ReaderArguments,
     RmArguments,
 )  # fmt: skip
+from utils.arguments.modes import parse_mode
 from utils.engine import ranks
 from utils.errors import UserError
 from utils.generation.sampling import Sampling
 from utils.model.loading import load_tokenizer
 from utils.outputs import claim
-from utils.records import Answer, read_records
+from utils.records import Answer
+from utils.records.files import read_records
 from utils.reporting import run_program, say, warn
 from utils.statistics import mean_interval
 from utils.training.run import ROOT

@@ -27,7 +27,8 @@ from utils.arguments import parse
 from utils.arguments.options import option, overwriting, required
 from utils.errors import UserError
 from utils.outputs import claim
-from utils.records import LIKELIHOODS, Record, read_records
+from utils.records import LIKELIHOODS, Record
+from utils.records.files import read_records
 from utils.reporting import progress, run_program, say, write_json
 from utils.statistics import best_of_n, cluster_bootstrap, doublings, wilson_interval
 from utils.world.exchanges import read_prompt

@@ -31,7 +31,8 @@ from utils.arguments.options import option
 from utils.engine import ranks
 from utils.errors import UserError
 from utils.raw_datasets.spec import Spec
-from utils.records import LIKELIHOODS, Answer, Record, write_jsonl
+from utils.records import LIKELIHOODS, Answer, Record
+from utils.records.files import write_jsonl
 from utils.reporting import run_program, say, write_json
 from utils.statistics import best_of_n, doublings, mean_interval
 

@@ -25,13 +25,13 @@ try:
 except ImportError:
     ArgumentParser().exit(2, "error: no environment is active; at the project's root: source training/environment.sh\n")
 
-from utils.arguments import parse_mode
+from utils.arguments.modes import parse_mode
 from utils.arguments.options import option, overwriting, required
 from utils.evaluation.comparisons import Comparisons, of_ranking_files, of_rating_files, of_records
 from utils.evaluation.win_rate import length_controlled, prompts_needed, simple_win_rate, win_rate
 from utils.outputs import claim
-from utils.raw_datasets import records_of
 from utils.raw_datasets.spec import Spec
+from utils.raw_datasets.whole import records_of
 from utils.reporting import run_program, say, write_json
 
 

@@ -13,7 +13,7 @@ from judging import cases, request
 from utils.llm.asking import Question, RateLimits, ask
 from utils.llm.ledger import Ledger
 from utils.llm.providers import open_provider, request_of
-from utils.records import write_jsonl
+from utils.records.files import write_jsonl
 from utils.reporting import run_program, say
 
 

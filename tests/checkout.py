@@ -14,7 +14,8 @@ from processes import environment
 from stages import toy_model
 from toys import ROOT, tiny_rm
 
-from utils.records import Answer, Record, read_records, write_jsonl
+from utils.records import Answer, Record
+from utils.records.files import read_records, write_jsonl
 from utils.world.exchanges import read_prompt
 from utils.world.teachers import strong, weak
 

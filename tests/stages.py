@@ -15,7 +15,8 @@ from tokenizers import models as token_models
 from toys import ROOT, tiny_lm
 from transformers import PreTrainedTokenizerFast
 
-from utils.records import Answer, Message, Record, comparison, write_jsonl
+from utils.records import Answer, Message, Record, comparison
+from utils.records.files import write_jsonl
 from utils.reporting import Report
 
 WORDS = [

@@ -18,7 +18,8 @@ from utils.engine import deepspeed_engine as engines
 from utils.engine import ranks
 from utils.losses.preference import LOSSES, LogRatios
 from utils.losses.reward import bradley_terry
-from utils.model.scoring import Policy, RewardModel
+from utils.model.reward_model import RewardModel
+from utils.model.scoring import Policy
 from utils.tokens.group import group
 from utils.training.run import Run
 from utils.training.setup import make_plan

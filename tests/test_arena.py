@@ -7,7 +7,8 @@ import pytest
 from in_process import run
 from toys import ROOT
 
-from utils.records import Answer, Message, Record, read_records, write_jsonl
+from utils.records import Answer, Message, Record
+from utils.records.files import read_records, write_jsonl
 
 CHATBOT, WIN_RATE = ROOT / "inference" / "chatbot.py", ROOT / "inference" / "win_rate.py"
 PROMPTS = ("One?", "Two?", "Three?", "Four?")

@@ -10,7 +10,7 @@ from oracle import oracle
 from requesting import PROGRAM, exchanges, record, request, write_lines
 
 from data_collect import request as request_program
-from utils.records import write_jsonl
+from utils.records.files import write_jsonl
 
 LINE = {"prompt": "Human: a?\n\nAssistant:", "task": "qa", "feedback_type": "critic", "outputs": {"m7": "b"}}
 CSV = "instruction,input,response\nsay,,yes\n"

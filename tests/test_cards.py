@@ -17,6 +17,8 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 
 from utils.arguments.options import ModelArguments
 from utils.model import loading
+from utils.model.reward_model import load_reward_model
+from utils.model.writing import save
 from utils.tokens.templates import Renderer
 from utils.training.extras import model_card
 
@@ -105,12 +107,12 @@ def test_a_base_of_the_hub(home, tmp_path):
     (cache / "refs" / "main").write_text(commit)
     args = ModelArguments("toy/base", lora_dim=4, cache_dir=str(tmp_path))
     tokenizer = loading.load_tokenizer(str(home / "base"))
-    for stage, load in ((DPO, loading.load_causal_lm), (REWARD, loading.load_reward_model)):
+    for stage, load in ((DPO, loading.load_causal_lm), (REWARD, load_reward_model)):
         model = load(args, tokenizer)
         for name, weights in model.named_parameters():
             if "lora_" in name:
                 torch.nn.init.normal_(weights, std=0.3)
-        loading.save(model, model.state_dict(), Renderer(tokenizer, None), tmp_path / stage)
+        save(model, model.state_dict(), Renderer(tokenizer, None), tmp_path / stage)
     file = tmp_path / DPO / "adapter/adapter_config.json"
     config = json.loads(file.read_text())
     assert config["base_model_name_or_path"] == "toy/base"

@@ -22,7 +22,8 @@ from utils.errors import UserError
 from utils.generation.generate import generate
 from utils.generation.request import GenerationRequest
 from utils.generation.sampling import Sampling
-from utils.records import Message, read_records
+from utils.records import Message
+from utils.records.files import read_records
 
 
 def test_greedy_answers_of_plain_rows_are_those_of_generate(folder, here):

@@ -12,7 +12,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from inference import chatbot, rerank
 from utils.errors import UserError
-from utils.records import read_records
+from utils.records.files import read_records
 from utils.tokens.templates import Renderer
 
 

@@ -14,13 +14,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from checkout import WAIT, fences, language_model, make_checkout, reward_weights, type_in
-from oracle import oracle_program
+from checkout import WAIT, fences, language_model, reward_weights, type_in
 from test_tutor_data import data_sets
 from toy_folders import write_rows
 from toys import ROOT
 
-from utils.records import Answer, Message, Record, read_records, write_jsonl
+from utils.records import Answer, Message, Record
+from utils.records.files import read_records, write_jsonl
 from utils.world.exchanges import PROBLEMS, read_prompt
 from utils.world.teachers import strong, weak
 
@@ -92,7 +92,7 @@ def answers(count: int):
 
 
 def rows(shape):
-    """JSON Lines, gzipped where the name says so: `shape` of each question."""
+    """JSON Lines, gzipped where the name ends in .gz: `shape` of each question."""
 
     def make(path: Path, home: Path) -> None:
         lines = "".join(json.dumps(shape(question)) + "\n" for question in QUESTIONS[:12])
@@ -262,21 +262,10 @@ def typed(block: str) -> str:
     return "\n".join(script)
 
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    return make_checkout(tmp_path_factory.mktemp("plumbline") / "checkout")
-
-
-@pytest.fixture(scope="module")
-def judge(tmp_path_factory):
-    with oracle_program(tmp_path_factory.mktemp("oracle"), "--any_model") as (_, url):
-        yield url
-
-
 @pytest.mark.parametrize("block, document", blocks())
-def test_a_block_runs_as_it_is_typed(block, document, whole, judge, tmp_path):
+def test_a_block_runs_as_it_is_typed(block, document, checkout, judge, tmp_path):
     home = tmp_path / "checkout"
-    shutil.copytree(whole, home)
+    shutil.copytree(checkout, home)
     block = re.sub(r"(?<![\w.~/-])/(models|data|out)/", rf"{home}/typed/\1/", block)  # paths of other machines
     prepare(block, home, judge)
     own = {"step1_sft": "sft", "step2_reward": "reward", "step3_dpo": "dpo", "step3_ppo": "ppo"}.get(

@@ -10,7 +10,8 @@ from in_process import run
 from toy_rows import user
 from toys import ROOT
 
-from utils.records import Answer, Message, Record, Verdict, write_jsonl
+from utils.records import Answer, Message, Record, Verdict
+from utils.records.files import write_jsonl
 from utils.statistics import cohens_kappa
 
 PROGRAM = ROOT / "data_collect" / "consistency.py"

@@ -21,8 +21,9 @@ from utils.answering.inference_model import InferenceModel
 from utils.arguments.inference import ReaderArguments
 from utils.errors import UserError
 from utils.generation.sampling import Sampling
-from utils.raw_datasets import records_of
-from utils.records import Answer, Message, read_records
+from utils.raw_datasets.whole import records_of
+from utils.records import Answer, Message
+from utils.records.files import read_records
 from utils.tokens.templates import Renderer
 
 YOU = r"you › $"  # the prompt, and nothing after it
@@ -190,7 +191,7 @@ def test_a_model_cannot_steer_the_terminal(capsys):
 
 
 def test_a_conversation_longer_than_the_models_positions_goes_on(folder, monkeypatch, capsys):
-    """256 positions, and about 40 tokens a turn: the model no longer reads the oldest, and one line says so."""
+    """256 positions, and about 40 tokens a turn: the model no longer reads the oldest, and prints one line."""
     monkeypatch.setattr(sys, "stdin", io.StringIO("what is two plus three? hello there, be kind\n" * 20))
     chat("--mode", "chat", "--model_name_or_path", folder / "lm", *HUMAN, "--max_new_tokens", 20)
     out = capsys.readouterr().out

@@ -15,9 +15,10 @@ from toys import ROOT
 
 from utils.formats import FORMATS
 from utils.outputs import is_own
-from utils.raw_datasets import records_of
 from utils.raw_datasets.instructions import MISSING
-from utils.records import Answer, Record, write_jsonl
+from utils.raw_datasets.whole import records_of
+from utils.records import Answer, Record
+from utils.records.files import write_jsonl
 
 PROGRAM = ROOT / "data_collect" / "convert.py"
 NASTY = ['say "hi"', "a,b", "two\nlines", "dos\r\nlines", " space ", "é 漢 🙂", "'single'", "tab\t", "#", "\\n", "0"]

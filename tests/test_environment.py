@@ -87,7 +87,8 @@ def checkout(folder):
 
 @pytest.mark.slow
 def test_two_checkouts_share_an_environment(tmp_path):
-    """The second says so and leaves the first's install alone; each runs its own programs, REINSTALL=1 moves it."""
+    """The second prints a line and leaves the first's install alone; each runs its own programs, REINSTALL=1 moves
+    it."""
     first, second, env = checkout(tmp_path / "first"), checkout(tmp_path / "the second"), tmp_path / "env"
     venv.create(env)
     (site,) = env.glob("lib/python*/site-packages")

@@ -16,7 +16,8 @@ from training.step2_reward import rw_eval
 from utils.answering.files import input_files, output_file
 from utils.answering.rows import answer_row
 from utils.errors import UserError
-from utils.records import Message, read_records
+from utils.records import Message
+from utils.records.files import read_records
 
 TEXTS = ["hello", "what is two plus three?", "be kind"]
 HUMAN = ["--template", "human_assistant"]

@@ -11,6 +11,7 @@ import pytest
 from in_process import DPO, SFT
 from processes import environment
 from stages import demonstrations, metrics, toy_data, toy_model
+from test_core import LOOKED_UP
 from toys import ROOT
 
 from utils.training import extras
@@ -62,13 +63,16 @@ def test_a_further_extra_is_one_function_and_one_line(world, tmp_path, monkeypat
         in_process.run_stage(*stage, tmp_path / "none", world / "cache", *flags, "--tf32")
 
 
-def test_a_run_that_samples_nothing_never_imports_generation(world, tmp_path):
+def test_a_plain_run_imports_nothing_that_is_looked_up(world, tmp_path):
+    """Neither generation, nor any extra but the card, nor what is left out of the count of the core."""
     words = in_process.command(SFT, world / "model", world / "demos", tmp_path / "out")[1:]
+    looked_up = {name.removesuffix(".py").replace("/", ".") for name in LOOKED_UP}
     program = f"""
 import runpy, sys
 sys.argv = {[*words, "--max_steps", "1", "--eval_every", "never"]!r}
 runpy.run_path(sys.argv[0], run_name="__main__")
-print("imported:", sorted(n for n in sys.modules if n.startswith(("utils.generation", "utils.training.extras."))))
+besides = {looked_up!r} | {{n for n in sys.modules if n.startswith(("utils.generation", "utils.training.extras."))}}
+print("imported:", sorted(besides & sys.modules.keys()))
 """
     variables = environment(DS_ACCELERATOR="cpu", CUDA_VISIBLE_DEVICES="")
     done = subprocess.run([sys.executable, "-c", program], env=variables, cwd=ROOT, capture_output=True, text=True)

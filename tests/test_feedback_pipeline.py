@@ -15,7 +15,8 @@ from oracle import control, oracle, oracle_program, wait_for
 from toys import ROOT
 
 from utils.llm.ledger import Ledger
-from utils.records import Record, read_records, write_jsonl
+from utils.records import Record
+from utils.records.files import read_records, write_jsonl
 from utils.world.exchanges import read_prompt
 from utils.world.oracle import assess
 from utils.world.serving.faults import key_of

@@ -14,8 +14,9 @@ from toy_rows import user
 from utils.errors import UserError
 from utils.formats import FACTS, FORMATS, facts, write
 from utils.formats.files import csv_line
-from utils.raw_datasets import RAW_DATASETS, records_of
+from utils.raw_datasets import RAW_DATASETS
 from utils.raw_datasets.instructions import MISSING, instruct
+from utils.raw_datasets.whole import records_of
 from utils.records import Answer, Message, Record, RecordError, Verdict
 
 EXAMPLES = settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -7,9 +7,9 @@ import pytest
 from toy_rows import DATA, mixture, real_data, user
 
 from utils.errors import UserError
-from utils.raw_datasets import records_of
 from utils.raw_datasets.annotations import preference
 from utils.raw_datasets.instructions import MISSING, alpaca_prompt, from_alpaca_prompt, instruct, instruction_of
+from utils.raw_datasets.whole import records_of
 from utils.records import Answer, Message, Record, RecordError, Verdict
 
 ASKED = user("Name a fruit.")

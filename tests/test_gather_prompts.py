@@ -11,10 +11,11 @@ from data_collect import gather_prompts
 from utils.errors import UserError
 from utils.feedback.prompt_sources import SOURCES, SUMMARY, prompts_of
 from utils.feedback.source_prompt import MARKS_INSIDE, SourcePrompt
-from utils.raw_datasets import records_of
 from utils.raw_datasets.base import LeftOut
 from utils.raw_datasets.dialogue import DIFFERS
-from utils.records import Message, RecordError, read_records
+from utils.raw_datasets.whole import records_of
+from utils.records import Message, RecordError
+from utils.records.files import read_records
 
 HELLO = "\n\nHuman: Hello\n\nAssistant: Hi.\n\nHuman: Name a fruit.\n\nAssistant:"
 DIALOG = "Human: Hello\n\nAssistant: Hi.\n\nHuman: Name a fruit.\n\nAssistant: "

@@ -20,7 +20,8 @@ from transformers import AttentionInterface
 from utils.errors import UserError
 from utils.model import packed_attention
 from utils.model.packed_attention import Layout
-from utils.model.scoring import Policy, RewardModel
+from utils.model.reward_model import RewardModel
+from utils.model.scoring import Policy
 from utils.tokens.templates import Renderer
 
 RUN = ROOT / "tests" / "gpu" / "run.sh"

@@ -10,7 +10,8 @@ from toy_rows import write
 from data_collect import group
 from utils.errors import UserError
 from utils.feedback.difficulty import joined, levels, random_levels, read_answered
-from utils.records import Answer, RecordError, read_records
+from utils.records import Answer, RecordError
+from utils.records.files import read_records
 
 LOSSES = [0.7, 0.1, 0.9, 0.3, 0.2, 0.8, 0.6, 0.5, 0.4, 1.0]  # in order: 1 4 3 8 7 6 0 5 2 9
 

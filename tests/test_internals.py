@@ -22,7 +22,8 @@ from toys import tiny_lm
 
 from utils.arguments.options import ModelArguments
 from utils.engine import internals
-from utils.model.lora import add_lora, plain
+from utils.model.adapted import plain
+from utils.model.lora import add_lora
 
 FILE = "utils/engine/internals.py"
 CHECKS = {}
@@ -205,8 +206,10 @@ def forgotten(folder):
 
 def masters(stage, bf16):
     """The float32 numbers of the one rank, before and after a step: the weights themselves, and views of them."""
+    from utils.engine.masters import owned
+
     engine = engine_of(stage, bf16)
-    ((name, part),) = engine.owned_weights()
+    ((name, part),) = owned(engine.module, stage)
     assert name == "layer.weight" and part.start == 0 and part.values.dtype == torch.float32
     for _ in range(2):
         whole = engine.full_state_dict()["layer.weight"]

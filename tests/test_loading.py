@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 from toy_folders import lm_folder, rm_folder
+from transformers import AutoModelForSequenceClassification
 
 from utils.arguments.options import ModelArguments
 from utils.engine import internals
 from utils.errors import UserError
 from utils.model import loading
+from utils.model.reward_model import load_reward_model
 
 
 @pytest.fixture
@@ -42,7 +44,7 @@ def test_without_a_gpu_nothing_is_asked_for():
 
 def test_the_place_is_asked_for_and_the_model_is_the_same(tmp_path, monkeypatch):
     path = rm_folder(tmp_path / "model")
-    tokenizer, kind = loading.load_tokenizer(path), loading.AutoModelForSequenceClassification
+    tokenizer, kind = loading.load_tokenizer(path), AutoModelForSequenceClassification
     asked, real = [], kind.from_pretrained
 
     def watched(name, **options):
@@ -50,11 +52,11 @@ def test_the_place_is_asked_for_and_the_model_is_the_same(tmp_path, monkeypatch)
         return real(name, **options)
 
     monkeypatch.setattr(kind, "from_pretrained", watched)
-    plain = loading.load_reward_model(ModelArguments(path), tokenizer).state_dict()
+    plain = load_reward_model(ModelArguments(path), tokenizer).state_dict()
     place = {"": torch.device("cpu")}
     monkeypatch.setattr(loading, "_placement", lambda offload: {} if offload else {"device_map": place})
-    placed = loading.load_reward_model(ModelArguments(path), tokenizer).state_dict()
-    loading.load_reward_model(ModelArguments(path), tokenizer, offload=True)
+    placed = load_reward_model(ModelArguments(path), tokenizer).state_dict()
+    load_reward_model(ModelArguments(path), tokenizer, offload=True)
     assert asked == [None, place, None]
     assert plain.keys() == placed.keys() and all(torch.equal(plain[name], placed[name]) for name in plain)
 
@@ -63,7 +65,7 @@ def test_a_new_head_has_the_numbers_of_the_cpu(tmp_path):
     """Those that loading on the CPU gives it, and the generator goes on from the same state."""
     path = lm_folder(tmp_path / "model")
     torch.manual_seed(7)
-    model = loading.load_reward_model(ModelArguments(path), loading.load_tokenizer(path))
+    model = load_reward_model(ModelArguments(path), loading.load_tokenizer(path))
     drawn, following = model.score.weight.detach().clone(), torch.rand(3)
     model.score.weight.data.zero_()  # as if a GPU had drawn it
     torch.manual_seed(7)
@@ -84,6 +86,17 @@ def test_a_model_of_the_hub_is_known_by_its_commit(tmp_path):
     assert len(found) == 2
 
 
+def test_a_critic_is_no_start_of_a_reward_model(tmp_path):
+    """Its folder looks like a reward model's, but its config has `is_critic`; PPO may start a critic from it again."""
+    path = rm_folder(tmp_path / "critic")
+    config, tokenizer = Path(path) / "config.json", loading.load_tokenizer(path)
+    load_reward_model(ModelArguments(path), tokenizer)
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"is_critic": True}))
+    with pytest.raises(UserError, match="critic is the critic of a PPO run: .*start from a language model"):
+        load_reward_model(ModelArguments(path), tokenizer)
+    assert load_reward_model(ModelArguments(path), tokenizer, critic=True).config.is_critic
+
+
 def test_no_report_of_a_head_that_is_always_new(tmp_path):
     """transformers' table of missing and unexpected weights is for those who did not expect them."""
     path, seen = lm_folder(tmp_path / "model"), []
@@ -91,9 +104,9 @@ def test_no_report_of_a_head_that_is_always_new(tmp_path):
     handler.emit = lambda record: seen.append(record.getMessage())
     logger.addHandler(handler)
     try:
-        loading.load_reward_model(ModelArguments(path), loading.load_tokenizer(path))
+        load_reward_model(ModelArguments(path), loading.load_tokenizer(path))
         assert not [line for line in seen if "LOAD REPORT" in line]
-        loading.AutoModelForSequenceClassification.from_pretrained(path)  # as transformers does without us
+        AutoModelForSequenceClassification.from_pretrained(path)  # as transformers does without us
         assert [line for line in seen if "LOAD REPORT" in line]
     finally:
         logger.removeHandler(handler)

@@ -4,9 +4,10 @@ import pytest
 from toy_rows import DATA, HELLO, mixture, pairs, prompts, real_data, user, write
 
 from utils.errors import UserError
-from utils.raw_datasets import RAW_DATASETS, records_of
+from utils.raw_datasets import RAW_DATASETS
 from utils.raw_datasets.mixture import DUPLICATES, OTHER_STAGES, TIES, _unit
 from utils.raw_datasets.spec import Spec, slice_of
+from utils.raw_datasets.whole import records_of
 from utils.records import prompt_hash
 
 # ---- --data_path

@@ -12,7 +12,8 @@ from judging import cases
 from oracle import oracle_program
 from toys import ROOT
 
-from utils.records import Answer, Message, Record, read_records, write_jsonl
+from utils.records import Answer, Message, Record
+from utils.records.files import read_records, write_jsonl
 
 TRAINING = ("torch", "deepspeed", "datasets", "peft", "accelerate", "tensorboard", "matplotlib", "scipy", "jinja2")
 COLLECT = ROOT / "data_collect"

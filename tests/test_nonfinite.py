@@ -22,9 +22,9 @@ from utils.generation.generate import generate
 from utils.generation.request import GenerationRequest
 from utils.generation.sampling import Sampling
 from utils.losses.policy import clipped_policy_losses
-from utils.model import loading
 from utils.model.batch import collate
 from utils.model.scoring import Policy
+from utils.model.writing import save
 from utils.ppo.experience import Targets, experience_of, weights_of
 from utils.ppo.learning import Learner
 from utils.tokens.group import group
@@ -277,11 +277,11 @@ def test_a_broken_model_does_not_answer(broken, backend, how, value):
 def test_broken_weights_are_not_written_and_the_disk_is_not_blamed(broken, tmp_path):
     model, renderer = broken
     state = {n: t.clone() for n, t in model.named_parameters()}
-    loading.save(model, state, renderer, tmp_path / "good")
+    save(model, state, renderer, tmp_path / "good")
     name = "model.layers.1.mlp.gate_proj.weight"
     state[name][0, 0] = math.nan
     with pytest.raises(UserError) as error:
-        loading.save(model, state, renderer, tmp_path / "out")
+        save(model, state, renderer, tmp_path / "out")
     assert f"1 of its tensors hold NaN or infinite numbers, the first {name}" in str(error.value)
     assert "disk" not in str(error.value) and not (tmp_path / "out" / "config.json").exists()
 

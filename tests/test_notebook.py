@@ -9,7 +9,7 @@ from nbclient import NotebookClient
 from toy_rows import mixture
 from toys import ROOT
 
-from utils.raw_datasets import records_of
+from utils.raw_datasets.whole import records_of
 
 NOTEBOOK = ROOT / "data_collect" / "data.ipynb"
 

@@ -16,7 +16,7 @@ from test_tutor_data import conversation, turn
 from toy_folders import lm_folder, rm_folder, write_rows
 from toys import ROOT
 
-from utils import outputs
+from utils import outputs, provenance
 from utils.errors import UserError
 from utils.llm.ledger import Ledger
 from utils.records import Message, Record
@@ -251,7 +251,7 @@ def test_a_kill_between_record_and_file_leaves_both_its_own(tmp_path):
     for text in ("one", "two"):
         outputs.claim("me.py", {"--out": path})
         partial.write_text(text)
-        outputs.move(partial, path)
+        provenance.move(partial, path)
     outputs.claim("me.py", {"--out": path})
     path.write_text("one")  # as if "two" had not got there
     outputs.claim("me.py", {"--out": path})

@@ -13,7 +13,8 @@ from utils.errors import UserError
 from utils.model.batch import collate
 from utils.model.head import logprobs_of_logits
 from utils.model.packed_attention import why_not_packed
-from utils.model.scoring import Policy, RewardModel, self_test
+from utils.model.reward_model import RewardModel
+from utils.model.scoring import Policy, self_test
 from utils.tokens.group import group
 
 EXACT = ["llama", "qwen3", "mistral", "gemma2", "gpt2", "gpt_neox", "opt"]

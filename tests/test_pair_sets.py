@@ -13,8 +13,9 @@ from utils.errors import UserError
 from utils.feedback.pairs import KINDS, Pair, collect, divided, measured
 from utils.feedback.pairs.measures import contradictions, has_cycle, length_bias, won_by_model
 from utils.feedback.pairs.sets import without_duplicates
-from utils.raw_datasets import records_of
-from utils.records import Answer, Message, Record, Verdict, prompt_hash, read_records, write_jsonl
+from utils.raw_datasets.whole import records_of
+from utils.records import Answer, Message, Record, Verdict, prompt_hash
+from utils.records.files import read_records, write_jsonl
 
 
 def record(*answers, verdicts=(), prompt="q", **meta):

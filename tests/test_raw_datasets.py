@@ -13,8 +13,9 @@ from toy_rows import DATA, HELLO, mixture, pairs, prompts, real_data, user, writ
 from toys import ROOT
 
 from utils.errors import UserError
-from utils.raw_datasets import RAW_DATASETS, records_of
+from utils.raw_datasets import RAW_DATASETS
 from utils.raw_datasets.base import NamedOnly
+from utils.raw_datasets.whole import records_of
 from utils.records import Answer, Message, Record
 
 FRUIT = (Message("user", "Hello"), Message("assistant", "Hi."), Message("user", "Name a fruit."))
@@ -252,7 +253,7 @@ def test_wrong_columns_options(tmp_path, columns, says):
 
 
 def test_a_name_that_the_hub_cannot_give_is_one_line():
-    code = "from utils.raw_datasets import records_of\nlist(records_of('nobody/nothing'))"
+    code = "from utils.raw_datasets.whole import records_of\nlist(records_of('nobody/nothing'))"
     program = f"from utils.reporting import run_program\nrun_program(lambda: exec({code!r}))"
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
     run = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)

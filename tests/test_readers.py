@@ -13,8 +13,9 @@ from training.step2_reward import rw_eval
 from utils.answering.files import input_files, output_file
 from utils.answering.rows import read_rows as answer_rows
 from utils.errors import UserError
-from utils.raw_datasets import records_of
-from utils.records import read_jsonl, read_records
+from utils.raw_datasets.whole import records_of
+from utils.records.files import read_records
+from utils.records.lines import read_jsonl
 
 ROWS = [
     {"prompt": f"What is {n} + {n}?", "chosen": f"Count on from {n},\nplease.", "rejected": f"It is {2 * n}"}

@@ -7,30 +7,17 @@ import re
 import socket
 
 import pytest
-from checkout import WAIT, fences, make_checkout, type_in
-from oracle import oracle_program
+from checkout import WAIT, fences, type_in
 from toys import ROOT
 
 from utils.llm.ledger import Ledger
-from utils.records import read_records
+from utils.records.files import read_records
 
 FIRST, INSTALL, OWN_PAIRS, REAL, OWN_CSV, ORACLE, PAID, OWN, INFERENCE = fences(
     (ROOT / "README.md").read_text(encoding="utf-8"), "bash"
 )
 SETTINGS, COMMANDS = ORACLE.split("\n\n")  # of the judge; the five commands
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def checkout(tmp_path_factory):
-    return make_checkout(tmp_path_factory.mktemp("plumbline") / "checkout")
-
-
-@pytest.fixture(scope="module")
-def judge(tmp_path_factory):
-    """The address of an oracle that answers for models of any name."""
-    with oracle_program(tmp_path_factory.mktemp("oracle"), "--any_model") as (_, url):
-        yield url
 
 
 def asked(checkout, folder):

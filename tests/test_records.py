@@ -6,19 +6,9 @@ import json
 import pytest
 
 from utils.errors import UserError
-from utils.records import (
-    Answer,
-    Message,
-    Record,
-    RecordError,
-    Verdict,
-    comparison,
-    prompt_hash,
-    read_jsonl,
-    read_records,
-    record_from_json,
-    write_jsonl,
-)
+from utils.records import Answer, Message, Record, RecordError, Verdict, comparison, prompt_hash
+from utils.records.files import read_records, record_from_json, write_jsonl
+from utils.records.lines import read_jsonl
 
 ASK = (Message("user", "2 + 2?"),)
 

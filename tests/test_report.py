@@ -16,7 +16,8 @@ from utils.errors import UserError
 from utils.llm.ledger import Ledger, Question, steps
 from utils.llm.providers import Price, Reply, request_of
 from utils.parsing import PARSERS
-from utils.records import Answer, Message, Record, Verdict, write_jsonl
+from utils.records import Answer, Message, Record, Verdict
+from utils.records.files import write_jsonl
 from utils.report.page import COLOURS, side_by_side
 from utils.report.pipeline import Pipeline
 from utils.world.exchanges import PROBLEMS
@@ -172,7 +173,7 @@ def test_the_page_is_whole_and_needs_nothing(tutor):
 
 
 def test_the_commit_is_that_of_the_runs(tutor):
-    """Not that of the checkout which made the page; stages of different commits are told apart."""
+    """The commit shown is that of the runs, not of the checkout that makes the page; different ones are told apart."""
     for name in ("sft", "reward", "dpo", "ppo"):
         (tutor / name / "args.json").write_text(json.dumps({"commit": "abc+", "versions": {"torch": "2.0"}}))
     results, text = made(tutor)

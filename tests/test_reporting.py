@@ -7,7 +7,7 @@ import sys
 import pytest
 from processes import environment
 
-from utils import reporting
+from utils import reporting, tables
 
 TEXT = "[bold]kind[/bold] :smile: [red] [/] c:\\\\"
 
@@ -15,7 +15,7 @@ TEXT = "[bold]kind[/bold] :smile: [red] [/] c:\\\\"
 def test_texts_come_out_as_they_are(capsys):
     reporting.say(TEXT)
     reporting.warn(TEXT)
-    reporting.show_table([TEXT], [[TEXT]])
+    tables.show_table([TEXT], [[TEXT]])
     out = capsys.readouterr().out
     assert out.startswith(f"{TEXT}\nwarning: {TEXT}\n") and out.count(TEXT) == 4
 

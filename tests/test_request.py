@@ -14,7 +14,8 @@ from toys import ROOT
 
 from utils.feedback import PromptTemplates
 from utils.feedback.forms import MATERIAL
-from utils.records import Answer, Message, Record, read_records, write_jsonl
+from utils.records import Answer, Message, Record
+from utils.records.files import read_records, write_jsonl
 from utils.world.judge import Judge
 from utils.world.oracle import assess
 from utils.world.requests import read_request

@@ -9,7 +9,8 @@ from toys import tiny_lm
 
 from utils.arguments.options import ModelArguments
 from utils.engine.speed import ROWS, Meter, gemm_peak
-from utils.model.lora import add_lora, plain
+from utils.model.adapted import plain
+from utils.model.lora import add_lora
 
 CPU = torch.device("cpu")
 LAYERS, HIDDEN, MLP, VOCAB = 3, 64, 96, 211

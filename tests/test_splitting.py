@@ -11,7 +11,8 @@ from toys import tiny_lm, tiny_rm
 from utils.model.batch import collate
 from utils.model.measure import measure
 from utils.model.passes import Passes
-from utils.model.scoring import Policy, RewardModel
+from utils.model.reward_model import RewardModel
+from utils.model.scoring import Policy
 from utils.tokens.group import group
 from utils.training.plan import Division, Plan
 from utils.training.reference import reference_logprobs

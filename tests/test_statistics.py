@@ -4,6 +4,7 @@ import itertools
 import math
 import random
 
+import numpy as np
 import pytest
 
 from utils.statistics import (
@@ -49,6 +50,21 @@ def test_bootstrap_weighs_values_and_draws_clusters():
     assert fourfold.high - fourfold.low == pytest.approx(single.high - single.low, rel=1e-9)
     assert cluster_bootstrap([[v] for v in values], seed=1) == single
     assert cluster_bootstrap([[], [3.0]]).n == 1
+
+
+@pytest.mark.parametrize("clusters", [2, 129, 3000])  # 3,000 are drawn in seven chunks of up to 333
+def test_bootstrap_draws_one_resample_after_the_other(clusters):
+    """To the last bit what a loop over single resamples gives: chunks take the same draws, and add in the same
+    order."""
+    rng = np.random.default_rng(clusters)
+    values = [rng.normal(size=rng.integers(1, 5)) for _ in range(clusters)]
+    sums, sizes = np.array([each.sum() for each in values]), np.array([float(len(each)) for each in values])
+    rng, means = np.random.default_rng(7), []
+    for _ in range(2000):
+        drawn = rng.integers(clusters, size=clusters)
+        means.append(sums[drawn].sum() / sizes[drawn].sum())
+    found = cluster_bootstrap(values, seed=7)
+    assert (found.low, found.high) == tuple(np.percentile(means, [2.5, 97.5]))
 
 
 def test_calibration():

@@ -12,7 +12,8 @@ from transformers import PreTrainedTokenizerFast
 from utils.arguments import parse
 from utils.arguments.options import DataArguments
 from utils.errors import UserError
-from utils.records import Answer, Message, Record, RecordError, comparison, write_jsonl
+from utils.records import Answer, Message, Record, RecordError, comparison
+from utils.records.files import write_jsonl
 from utils.tokens.store import DataPart, TokenSettings, TokenStore, build, prepare, preparing
 from utils.tokens.templates import LengthLimits, Renderer, Row
 

@@ -9,7 +9,7 @@ import pytest
 
 from data_collect import tutor
 from utils.feedback.tutor_turns import ACTIONS, EVALUATIONS, FIELDS, INSTRUCTION, STATES, is_valid_reference, why_worse
-from utils.raw_datasets import records_of
+from utils.raw_datasets.whole import records_of
 from utils.records import Message
 from utils.world.exchanges import PROBLEMS
 from utils.world.tasks import mock_conversation

@@ -12,7 +12,8 @@ from world_examples import GOOD
 from data_collect import make_world, train_tokenizer
 from inference import evaluate_world, rerank
 from utils.errors import UserError
-from utils.records import Answer, Message, Record, read_records, write_jsonl
+from utils.records import Answer, Message, Record
+from utils.records.files import read_records, write_jsonl
 from utils.world.exchanges import read_prompt
 from utils.world.oracle import accuracy_ceiling, assess, preference_probability
 from utils.world.teachers import strong, weak

@@ -20,7 +20,8 @@ from utils.engine import ranks
 from utils.losses.preference import LOSSES, LogRatios
 from utils.losses.reward import bradley_terry
 from utils.model.batch import collate
-from utils.model.scoring import Policy, RewardModel
+from utils.model.reward_model import RewardModel
+from utils.model.scoring import Policy
 from utils.training.reference import reference_logprobs
 from utils.training.run import Run
 from utils.training.setup import make_plan

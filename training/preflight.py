@@ -25,7 +25,7 @@ except ImportError:
     ArgumentParser().exit(2, "error: no environment is active; at the project's root: source training/environment.sh\n")
 
 from utils.errors import UserError
-from utils.outputs import check_folder, model_files
+from utils.provenance import check_folder, model_files
 from utils.raw_datasets.named import NAMED
 from utils.raw_datasets.sources import SUFFIXES
 from utils.raw_datasets.spec import Spec

@@ -1,4 +1,4 @@
-"""Output of a run: lines, tables and bars on rank 0, metrics.jsonl, args.json, TensorBoard. No other module prints."""
+"""Output of a run: lines and bars on rank 0, metrics.jsonl, args.json, TensorBoard. No other module prints."""
 
 from __future__ import annotations
 
@@ -10,17 +10,15 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from rich import progress as bars
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from utils.errors import UserError, write_failure
-from utils.outputs import commit, move, versions
+from utils.provenance import commit, move, versions
 
 # Seconds that other ranks wait with an error that all ranks meet: rank 0 prints it, and the launcher ends the others
 # meanwhile. Without the wait every rank would print it.
@@ -39,34 +37,6 @@ def say(message: str, style: str | None = None) -> None:
     """Print a line on rank 0. `message` is plain text: square brackets are shown as they are."""
     if launched_rank() == 0:
         console.print(message, style=style, markup=False)
-
-
-def aligned(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """Return lines of aligned columns, the first to the left, the others to the right. A float has three digits, None
-    is -."""
-    lines = [list(header), *(list(map(_cell, row)) for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    for place, (first, *others) in enumerate(lines):
-        cells = [first.ljust(widths[0]), *map(str.rjust, others, widths[1:])]
-        lines[place] = "  ".join(cells).rstrip()
-    return "\n".join(lines)
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return "-"
-    if isinstance(value, float):
-        return f"{value:.3f}"
-    return f"{value:,}" if isinstance(value, int) else str(value)
-
-
-def show_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table with lines between its rows on rank 0; its cells are plain text, as long as they like."""
-    if launched_rank() == 0:
-        drawn = Table(*map(escape, columns), show_lines=True)
-        for row in rows:
-            drawn.add_row(*map(escape, row))
-        console.print(drawn)
 
 
 def warn(message: str) -> None:
@@ -98,6 +68,7 @@ def run_program(main: Callable[[], Any]) -> None:
 
 def _leave(code: int) -> None:
     """Exit without waiting for other ranks: a destructor that waits for a collective would hang the job."""
+    # os._exit() writes out nothing that is still in a buffer.
     sys.stdout.flush()
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         os._exit(code)
@@ -187,8 +158,10 @@ class Report:
             rows = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
         write_text(self.path, "".join(row + "\n" for row in rows))
         if "tensorboard" in self._report_to:
+            # Imported here: data_collect runs without torch.
             from torch.utils.tensorboard import SummaryWriter
 
+            # purge_step hides the events of steps that are taken again, which would be drawn twice.
             writer = SummaryWriter(str(self.folder / "tensorboard"), purge_step=step + 1)
             self._writers.append(lambda n, row: [writer.add_scalar(k, v, n) for k, v in row.items()] and writer.flush())
         if "wandb" in self._report_to:
@@ -199,6 +172,7 @@ class Report:
         if not self.enabled:
             return
         with _writing(self.path):
+            # Opened for each row: a run that is killed has lost none.
             with self.path.open("a", encoding="utf-8") as out:
                 out.write(json.dumps({"step": step, **row}) + "\n")
             for write in self._writers:

@@ -64,11 +64,13 @@ def cluster_bootstrap(clusters: Sequence[Sequence[float]], seed: int = 0, resamp
     if len(filled) < 2:
         return _unknown(value, len(filled))
     rng = np.random.default_rng(seed)
-    means = np.empty(resamples)
-    for i in range(resamples):
-        drawn = rng.integers(len(filled), size=len(filled))
+    means: list[float] = []
+    while len(means) < resamples:
+        # In chunks: as many draws at once as fit in 8 MB of indices, whatever the number of clusters.
+        at_once = min(max(1, 1_000_000 // len(filled)), resamples - len(means))
+        drawn_RC = rng.integers(len(filled), size=(at_once, len(filled)))
         # Sum over sum, not a mean of means: clusters differ in size, and every value counts the same.
-        means[i] = sums_C[drawn].sum() / sizes_C[drawn].sum()
+        means.extend(sums_C[drawn_RC].sum(axis=1) / sizes_C[drawn_RC].sum(axis=1))
     low, high = np.percentile(means, [2.5, 97.5])
     return Estimate(value, low=float(low), high=float(high), n=len(filled))
 

@@ -27,7 +27,8 @@ from utils.generation.sampling import Sampling
 from utils.losses.policy import clipped_policy_losses, clipped_value_losses, generalised_advantages, whitened
 from utils.model.batch import collate
 from utils.model.measure import measure
-from utils.model.scoring import Critic, Policy, RewardModel
+from utils.model.reward_model import Critic, RewardModel
+from utils.model.scoring import Policy
 from utils.tokens.group import group
 from utils.tokens.templates import Renderer
 

@@ -28,7 +28,7 @@ from toys import ROOT
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from utils.errors import UserError
-from utils.outputs import commit, versions
+from utils.provenance import commit, versions
 from utils.reporting import say, write_json
 
 BUDGET = 450.0  # seconds of a part, which with the import of libraries stays below eight minutes

@@ -14,13 +14,13 @@ from pathlib import Path
 
 from gpu.common import peak_gib, synchronize
 
-from utils.model import loading
 from utils.reporting import write_json
+from utils.training import saving
 
 
 def main() -> None:
     facts, program, *flags = sys.argv[1:]
-    loading.save = lambda *_: None
+    saving.save = lambda *_: None
     sys.argv = [program, *flags]
     start = time.perf_counter()
     runpy.run_path(program, run_name="__main__")

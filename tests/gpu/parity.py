@@ -23,7 +23,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceC
 from utils.model import packed_attention as attention
 from utils.model.batch import collate
 from utils.model.packed_attention import Layout, packed_attention
-from utils.model.scoring import Policy, RewardModel
+from utils.model.reward_model import RewardModel
+from utils.model.scoring import Policy
 from utils.tokens.group import Group, group
 
 VOCABULARY = 211

@@ -37,7 +37,8 @@ from toys import ROOT
 from utils.generation.generate import generate
 from utils.generation.request import GenerationRequest
 from utils.generation.sampling import Sampling
-from utils.records import Answer, Message, Record, comparison, write_jsonl
+from utils.records import Answer, Message, Record, comparison
+from utils.records.files import write_jsonl
 from utils.tokens.templates import Renderer
 
 WARM_UP = 2  # steps: the first ones allocate memory and choose kernels

@@ -29,8 +29,9 @@ from utils.errors import UserError
 from utils.generation.generate import generate
 from utils.generation.request import GenerationRequest
 from utils.generation.sampling import Sampling
-from utils.outputs import claim, model_files
-from utils.raw_datasets import records_of
+from utils.outputs import claim
+from utils.provenance import model_files
+from utils.raw_datasets.whole import records_of
 from utils.records import Message, Record
 from utils.reporting import run_program, say, write_json
 

@@ -3,7 +3,8 @@
 # Before: access to the model on the Hugging Face hub (HF_TOKEN), or MODEL=/a/folder. Nothing else.
 # Memory: about 25 GB a GPU (6.7 B weights x 16 bytes / 8, activations of 4,096 tokens). Time: about 1 hour on 8 A100s
 # (60 M tokens x 54 GFLOP at 40 % of their peak). Both are estimates, not measurements.
-# Learning rate, warm-up, epochs and batch are Stanford Alpaca's. `--data_split 5,0,5` keeps half of the data for DPO.
+# Learning rate and epochs are those with which Sonkar et al. 2024 (arXiv:2402.05000) fine-tune 7B models; warm-up and
+# batch are starting points to tune. `--data_split 5,0,5` keeps half of the data for DPO.
 # Edit the five lines below; any flag of main.py on the command line wins over those here: bash run_llama.sh --seed 1
 source "$(dirname "${BASH_SOURCE[0]}")/../launch.sh"
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Llama-2-7B with LoRA: one GPU of 80 GB, or several.
-# Rank 64 and the learning rate are QLoRA's for 7B (Dettmers et al. 2023, arXiv:2305.14314): adapters start from zero
-# and bear ten times the rate of whole weights. `--data_split 5,0,5` keeps half of the data for DPO.
+# Rank and learning rate are starting points to tune: adapters start from zero and bear ten times the rate of whole
+# weights. `--data_split 5,0,5` keeps half of the data for DPO.
 # Edit the five lines below; any flag of main.py on the command line wins over those here: bash run_llama_lora.sh --seed 1
 source "$(dirname "${BASH_SOURCE[0]}")/../launch.sh"
 

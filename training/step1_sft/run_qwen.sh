@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Qwen2.5-7B with its own chat template: 8 GPUs of 80 GB, ZeRO-3.
-# The learning rate is half of run_llama.sh's: a careful start for a model that was trained on nine times the tokens.
+# The learning rate is half of run_llama.sh's, a careful start: tune it.
 # `--data_split 5,0,5` keeps half of the data for DPO.
 # Edit the five lines below; any flag of main.py on the command line wins over those here: bash run_qwen.sh --seed 1
 source "$(dirname "${BASH_SOURCE[0]}")/../launch.sh"

@@ -23,7 +23,8 @@ from utils.engine.deepspeed_engine import Engine
 from utils.losses import accuracy
 from utils.losses.reward import bradley_terry
 from utils.model import loading
-from utils.model.scoring import RewardModel, self_test
+from utils.model.reward_model import RewardModel, load_reward_model
+from utils.model.scoring import self_test
 from utils.reporting import run_program
 from utils.statistics import calibration, calibration_bins
 from utils.training.evaluation import evaluate
@@ -48,7 +49,7 @@ def main(argv: list[str] | None = None) -> None:
 
     # 2. A backbone with one output, read at an answer's last token.
     begin(run, model_args, args, train)
-    reward = RewardModel(loading.load_reward_model(model_args, renderer.tokenizer, args.bf16))
+    reward = RewardModel(load_reward_model(model_args, renderer.tokenizer, args.bf16))
     loading.check_length(reward.model, max(train.longest, held_out.longest))
     plan = make_plan(train, args, unit="pair")
     engine = Engine(reward, args, plan.total_steps)

@@ -3,8 +3,8 @@
 # Before: access to the model on the Hugging Face hub (HF_TOKEN), or MODEL=$OUTPUT_ROOT/sft_llama, which
 # training/step1_sft/run_llama.sh makes. Memory: about 25 GB a GPU (6.7 B weights x 16 bytes / 8, activations of a
 # batch). Time: about 1 hour on 8 A100s (50 M tokens x 54 GFLOP at 40 % of their peak). Both are estimates.
-# One epoch and 3 % of warm-up as in Llama 2 (Touvron et al. 2023, arXiv:2307.09288, section 3.2.2: a second epoch
-# overfits); half its learning rate of 1e-5, since a step has 64 pairs and not 512.
+# One epoch: held-out accuracy shows whether a second one overfits. Warm-up and learning rate, for 64 pairs a step, are
+# starting points to tune.
 # Edit the five lines below; any flag of main.py on the command line wins over those here: bash run_llama.sh --seed 1
 source "$(dirname "${BASH_SOURCE[0]}")/../launch.sh"
 

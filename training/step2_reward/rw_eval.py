@@ -31,11 +31,11 @@ from utils.arguments import parse
 from utils.arguments.inference import FileArguments, LengthArguments, ReaderArguments
 from utils.engine import ranks
 from utils.errors import UserError
-from utils.raw_datasets import records_of
 from utils.raw_datasets.dialogue import prompt_of
-from utils.raw_datasets.sources import rows_of
 from utils.raw_datasets.spec import Spec
-from utils.records import Answer, Message, Record, comparison, record_from_json
+from utils.raw_datasets.whole import records_of, rows_of
+from utils.records import Answer, Message, Record, comparison
+from utils.records.files import record_from_json
 from utils.reporting import run_program, say, write_json
 from utils.statistics import calibration, calibration_bins, mean_interval, wilson_interval
 

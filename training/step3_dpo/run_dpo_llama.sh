@@ -3,8 +3,8 @@
 # Before: training/step1_sft/run_llama.sh, or MODEL=/a/folder.
 # Memory: about 25 GB a GPU (6.7 B weights x 16 bytes / 8, activations of a batch). Time: about 45 minutes on 8 A100s
 # (25 M tokens x 67 GFLOP at 40 % of their peak, reference log-probs included). Both are estimates, not measurements.
-# Beta and batch are those of Rafailov et al. 2023 (arXiv:2305.18290); learning rate, schedule and warm-up those of
-# Zephyr (Tunstall et al. 2023, arXiv:2310.16944). `--data_split 5,0,5` takes the half of the data that SFT did not see.
+# Beta, batch, learning rate, schedule and warm-up are starting points to tune: a larger beta holds the policy closer to
+# the reference. `--data_split 5,0,5` takes the half of the data that SFT did not see.
 # Edit the five lines below; any flag of main.py on the command line wins over those here: bash run_dpo_llama.sh --seed 1
 source "$(dirname "${BASH_SOURCE[0]}")/../launch.sh"
 

@@ -11,7 +11,8 @@ from pathlib import Path
 from utils.answering.chat.lines import EditedLines, PipedLines
 from utils.arguments.inference import ArenaArguments
 from utils.errors import UserError
-from utils.records import Record, RecordError, Verdict, read_records, write_jsonl
+from utils.records import Record, RecordError, Verdict
+from utils.records.files import read_records, write_jsonl
 from utils.reporting import console, say
 
 CHOICES = {"1": "the first answer is better", "2": "the second", "=": "equally good", "s": "skip", "q": "stop"}

@@ -12,7 +12,8 @@ from typing import Any
 from utils.answering.output import MADE_BY, made_by
 from utils.answering.rows import AnswerRow, part_of, read_rows
 from utils.errors import UserError
-from utils.outputs import claim, has_record, model_files
+from utils.outputs import claim, has_record
+from utils.provenance import model_files
 from utils.raw_datasets.sources import SUFFIXES, is_hub_name
 from utils.raw_datasets.spec import Spec
 
@@ -35,7 +36,7 @@ def open_files(
         (the rows to work on, the output).
 
     Raises:
-        UserError: an input cannot be read, or an output must not be replaced.
+        UserError: an input cannot be read, or an output is another program's file, or was changed since.
     """
     if not args.data_path:
         raise UserError("--data_path is missing; expected [CLASS:]PATH_OR_NAME (docs/data.md)")
@@ -50,7 +51,7 @@ def open_files(
 
 
 def claim_outputs(args: Any, program: str, outputs: list[Path], sources: Sequence[Spec]) -> None:
-    """Refuse outputs that must not be replaced, and claim the others.
+    """Refuse outputs that are inputs or that another program wrote, and claim the others.
 
     Args:
         args: the options of the program, a FileArguments and ReaderArguments.

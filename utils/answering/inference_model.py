@@ -20,7 +20,8 @@ from utils.generation.sampling import Sampling
 from utils.model import loading
 from utils.model.batch import Batch
 from utils.model.passes import Passes
-from utils.model.scoring import Policy, RewardModel
+from utils.model.reward_model import RewardModel, load_reward_model, require_reward_model
+from utils.model.scoring import Policy
 from utils.records import Answer, Record
 from utils.tokens.group import Group, group
 from utils.tokens.templates import LengthLimits, Renderer, Row, Tally, fit
@@ -68,8 +69,8 @@ class InferenceModel:
         name = require_model_name(args)
         load, scorer = loading.load_causal_lm, Policy
         if reward:
-            loading.require_reward_model(name)
-            load, scorer = loading.load_reward_model, RewardModel
+            require_reward_model(name)
+            load, scorer = load_reward_model, RewardModel
         tokenizer = loading.load_tokenizer(args.tokenizer_name_or_path or name)
         self.renderer = Renderer(tokenizer, args.template)
         options = ModelArguments(name, tokenizer_name_or_path=args.tokenizer_name_or_path, template=args.template)

@@ -20,7 +20,7 @@ import transformers
 
 from utils.engine import ranks
 from utils.errors import UserError, write_failure
-from utils.outputs import move
+from utils.provenance import move
 from utils.reporting import progress, say, write_json
 
 MADE_BY = ".args.json"

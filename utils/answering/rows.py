@@ -20,8 +20,8 @@ from utils.errors import UserError
 from utils.raw_datasets.base import RAW_DATASETS, LeftOut, RawDataset, detect
 from utils.raw_datasets.dialogue import prompt_of
 from utils.raw_datasets.ids import Ids
-from utils.raw_datasets.sources import rows_of
 from utils.raw_datasets.spec import Spec
+from utils.raw_datasets.whole import rows_of
 from utils.records import LIKELIHOODS, Answer, Message, Record, RecordError
 
 ANSWER_COLUMNS = ("greedy", "sample", "output", "response")  # of plain rows

@@ -50,7 +50,7 @@ def option(
         title: heading in --help of this option and of those below it in the class
         first: whether the short --help of a program with many options shows it
         only: other options with the choices that this one is for, as {"kind": ("rating",)}. Without a title it is
-            shown under a heading of that choice; `refuse_other_choices` refuses it with another one
+            shown under a heading of that choice; `refuse_other_choices` (choices.py) refuses it with another one
     Returns:
         the field, for HfArgumentParser
     """
@@ -74,21 +74,6 @@ def overwriting(
 ) -> Any:
     """Return the field of the option --overwrite."""
     return option(False, help=help, title=title, first=True)
-
-
-def refuse_other_choices(group: Any) -> None:
-    """Refuse options that were changed from their default and are for another choice than the one made."""
-    for field in dataclasses.fields(group):
-        value = getattr(group, field.name)
-        for name, choices in field.metadata["help"].only.items():
-            chosen = getattr(group, name)
-            # a list that is not given is empty: its field has a factory and no default
-            if chosen in choices or value in (field.default, []):
-                continue
-            refusal = f"--{field.name} is for --{name} {', '.join(sorted(filter(None, choices)))}; leave it out"
-            if chosen:
-                refusal += f" with --{name} {chosen}"
-            raise UserError(refusal)
 
 
 NOT_NEGATIVE, BELOW_ONE = "0 or more", "0 or more and below 1"
@@ -117,14 +102,3 @@ def expect(group: Any, expected: str, *names: str) -> None:
         value = getattr(group, name)
         if value is not None and not RANGES[expected](value):
             raise UserError(f"--{name} is {value}; expected {expected}")
-
-
-def expect_backend(name: str, *known: str) -> None:
-    """Refuse a generation back end that is not among `known`."""
-    if name == "hybrid":
-        raise UserError(
-            "--generation_backend hybrid: DeepSpeed's kernels can read no model family of this transformers version; "
-            "use shared (docs/hybrid_engine.md)"
-        )
-    if name not in known:
-        raise UserError(f"--generation_backend {name} is unknown; expected {' or '.join(known)}")

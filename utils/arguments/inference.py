@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from utils.arguments.declarations import expect_backend, option, overwriting, required
+from utils.arguments.choices import expect_backend
+from utils.arguments.declarations import option, overwriting, required
 from utils.errors import UserError
 
 BACKENDS = ("shared", "hf", "vllm")  # utils/generation
@@ -27,7 +28,7 @@ class ReaderArguments:
         first=True,
     )
     bf16: bool = option(False, help="read in bfloat16; log-probs and scores stay float32", first=True)
-    deepspeed: bool = option(False, help="the deepspeed launcher starts the ranks; torchrun says so itself")
+    deepspeed: bool = option(False, help="the deepspeed launcher starts the ranks; with torchrun it is known")
 
 
 @dataclass

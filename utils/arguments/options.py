@@ -107,7 +107,7 @@ class TrainingArguments:
     num_train_epochs: float = option(1.0, help="passes over the data", first=True)
     # -1 and not None: the name and value of transformers.TrainingArguments, which people know.
     max_steps: int = option(-1, help="most optimizer steps; -1: every epoch", first=True)
-    # DeepSpeed clips to 1.0 where nothing is said, so it is always said.
+    # DeepSpeed clips to 1.0 unless its configuration has a value, so it always gets this one.
     gradient_clipping: float = option(1.0, help="largest gradient norm; 0 does not clip")
     ema_decay: float = option(0.0, help="keep an exponential moving average of the weights; in float32, 4 bytes each, shared out as ZeRO shares the optimizer's; saved in ema/; 0: off")
     bf16: bool = option(False, help="train in bfloat16; master weights stay float32; needs --zero_stage 1 or more", title=MEMORY, first=True)

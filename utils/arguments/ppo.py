@@ -6,7 +6,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal, Optional
 
-from utils.arguments.declarations import NOT_NEGATIVE, expect, expect_backend, option, refuse_other_choices
+from utils.arguments.choices import expect_backend, refuse_other_choices
+from utils.arguments.declarations import NOT_NEGATIVE, expect, option
 from utils.arguments.options import MEMORY
 from utils.errors import UserError
 

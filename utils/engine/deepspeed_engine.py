@@ -12,7 +12,7 @@ import datetime
 import io
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +22,9 @@ from torch import Tensor, nn
 from utils.arguments.options import TrainingArguments
 from utils.engine import internals
 from utils.engine.config import config_of
-from utils.engine.freezing import frozen, release
-from utils.engine.masters import Part, assembled, owned
 from utils.engine.ranks import free_port, local_rank, rank, seed_everything, world_size
 from utils.errors import UserError
 
-__all__ = ["Engine", "Part", "frozen", "release", "start"]
 # How long ranks wait for one of them. Rank 0 alone writes a model and reads it back: 140 GB (70B weights in bf16),
 # twice over a network drive of 0.1 GB/s, take 47 minutes. DEEPSPEED_TIMEOUT (minutes) in the environment overrides it.
 PATIENCE = datetime.timedelta(minutes=60)
@@ -174,13 +171,9 @@ class Engine:
         saved = self.module.state_dict().keys()
         return ((n, p) for n, p in self.module.named_parameters(remove_duplicate=False) if n in saved)
 
-    def owned_weights(self) -> Iterator[tuple[str, Part]]:
-        """Yield the float32 master weights that this rank holds, by the names of the module."""
-        return owned(self.module, self.stage)
-
-    def full_state_dict(self, parts: dict[str, Part] | None = None) -> dict[str, Tensor] | None:
+    def full_state_dict(self, trained: Callable[[str, nn.Parameter], Tensor] | None = None) -> dict[str, Tensor] | None:
         """Return every weight whole, on the CPU of rank 0 (None elsewhere); names of one tied weight share one tensor.
-        The trained weights are made of `parts`, this rank's by name, if given. A collective."""
+        `trained` gives the trained weights other values, by name and parameter, on all ranks. A collective."""
         import deepspeed
 
         state: dict[str, Tensor] = {}
@@ -189,8 +182,8 @@ class Engine:
         for name, parameter in self._saved_parameters():
             if (known := names.setdefault(parameter, name)) != name:
                 whole = state.get(known)
-            elif parts is not None and parameter.requires_grad:
-                whole = assembled(parameter, parts.get(name)).cpu()
+            elif trained and parameter.requires_grad:
+                whole = trained(name, parameter).cpu()
             else:
                 whole = None
                 with deepspeed.zero.GatheredParameters([parameter], enabled=self.stage == 3):
@@ -205,18 +198,6 @@ class Engine:
             if name in persistent:
                 state[name] = buffer.detach().cpu().clone()
         return state
-
-    @contextlib.contextmanager
-    def flipped(self) -> Iterator[None]:
-        """Let the module generate inside this context: with whole weights on every rank, gathered once, and without
-        DeepSpeed's hooks, which would gather and release them layer by layer, each rank at the others' pace."""
-        import deepspeed
-
-        if self.stage < 3:
-            yield
-            return
-        with deepspeed.zero.GatheredParameters(list(self.module.parameters())), internals.without_hooks(self.deepspeed):
-            yield
 
 
 def _deterministic(wanted: bool) -> None:

@@ -9,7 +9,7 @@ from typing import Literal
 
 from utils.errors import UserError
 from utils.raw_datasets.feedback_csv import RankingsFeedback, RatingsFeedback, asked, implied
-from utils.raw_datasets.sources import csv_rows
+from utils.raw_datasets.sources.tables import csv_rows
 from utils.records import Record, RecordError
 
 OUTCOMES = {"a": 0.0, "tie": 0.5, "b": 1.0}  # a: the reference's answer is preferred, b: the model's
@@ -41,7 +41,7 @@ class Comparisons:
 
         Args:
             prompt: key of the prompt; judgements of one prompt belong together.
-            verdict: a | b | tie | refused | failed, as in utils/records.py; b is the model's answer.
+            verdict: a | b | tie | refused | failed, as in utils/records; b is the model's answer.
             model: the model's answer; its length is kept for the prompt's first judgement.
             reference: the reference's answer.
         """

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from utils.statistics import Z95, Estimate
+from utils.statistics import Z95, Estimate, cluster_bootstrap
 
 Z80 = 0.8416212335729143  # the normal distribution's 80 % point: the usual power of a comparison
 RESAMPLES = 2000  # bootstrap samples: the 2.5 % point then has a standard error of 0.35 percentage points
@@ -85,31 +85,13 @@ def win_rate(outcomes: Sequence[Sequence[float]], seed: int = 0) -> WinRate:
     wins, losses = int((means_P > 0.5).sum()), int((means_P < 0.5).sum())
     spread = float(np.std(means_P, ddof=1)) if len(means_P) > 1 else math.nan
     return WinRate(
-        rate=bootstrap_mean(means_P, seed),
+        rate=cluster_bootstrap(means_P[:, None], seed, RESAMPLES),
         wins=wins,
         ties=len(means_P) - wins - losses,
         losses=losses,
         sign_test=sign_test(wins, losses),
         spread=spread,
     )
-
-
-def bootstrap_mean(values_P: np.ndarray, seed: int = 0) -> Estimate:
-    """Return the mean of independent values with its 95 % percentile bootstrap interval."""
-    count = len(values_P)
-    if not count:
-        return Estimate(math.nan, math.nan, math.nan, 0)
-    mean = float(values_P.mean())
-    if count < 2:
-        return Estimate(mean, math.nan, math.nan, count)
-    rng = np.random.default_rng(seed)
-    at_once = max(1, 1_000_000 // count)  # resamples drawn together: 8 MB of indices, whatever the number of prompts
-    means: list[float] = []
-    while len(means) < RESAMPLES:
-        drawn_RP = rng.integers(count, size=(min(at_once, RESAMPLES - len(means)), count))
-        means.extend(values_P[drawn_RP].mean(axis=1))
-    low, high = np.percentile(means, [2.5, 97.5])
-    return Estimate(mean, float(low), float(high), count)
 
 
 def sign_test(wins: int, losses: int) -> float:

@@ -19,7 +19,8 @@ from typing import Any
 from utils.feedback.pairs.pairing import PromptKey, prompt_key
 from utils.raw_datasets.base import RAW_DATASETS
 from utils.raw_datasets.dialogue import prompt_of
-from utils.records import Answer, Record, RecordError, read_jsonl
+from utils.records import Answer, Record, RecordError
+from utils.records.lines import read_jsonl
 
 LEVELS = ("easy", "medium", "hard")
 KINDS = {"c": "critic", "r": "refine", "p": "prefer"}

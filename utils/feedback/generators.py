@@ -17,7 +17,8 @@ from utils.errors import UserError
 from utils.feedback.cases import Case
 from utils.raw_datasets import base
 from utils.raw_datasets.sources import open_source
-from utils.records import Answer, Message, Record, RecordError, read_jsonl
+from utils.records import Answer, Message, Record, RecordError
+from utils.records.lines import read_jsonl
 
 Prompt = tuple[Message, ...]
 

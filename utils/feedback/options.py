@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from utils.arguments.declarations import BELOW_ONE, NOT_NEGATIVE, expect, option, overwriting, refuse_other_choices
+from utils.arguments.choices import refuse_other_choices
+from utils.arguments.declarations import BELOW_ONE, NOT_NEGATIVE, expect, option, overwriting
 from utils.errors import UserError
 from utils.feedback import KINDS
 from utils.feedback.cases import unknown_kind

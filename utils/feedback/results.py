@@ -24,7 +24,8 @@ from utils.feedback.rows import FEEDBACK_TYPES
 from utils.feedback.tutor_turns import INSTRUCTION
 from utils.formats.files import replacing
 from utils.raw_datasets.instructions import instruction_of
-from utils.records import Record, write_jsonl
+from utils.records import Record
+from utils.records.files import write_jsonl
 
 CSV = {"rating": "ratings-feedback-csv", "preference": "rankings-feedback-csv", "ranking": "rankings-feedback-csv"}
 JSON = {"completion": "completions", "conversation": None, "label": "annotations"}

@@ -44,10 +44,6 @@ TURNS = ("system messages", "earlier turns")
 MANY = ("several answers", UNRATED, UNCOMPARED)  # every answer is written, whatever is known of it
 
 
-def _no_rows(record: Record) -> Iterable[Any]:
-    raise NotImplementedError
-
-
 @dataclass(frozen=True)
 class Format:
     """A format of files, as @writes registers it."""
@@ -60,7 +56,8 @@ class Format:
     writing: str = ""  # what else is lost when it is written, in words
     reading: str = ""  # and when it is read
     empty: str = ""  # what to call records that have no rows; "": by what the format needs
-    rows: Rows = _no_rows  # from a record to its rows; raises RecordError for one that the format cannot hold
+    # From a record to its rows; raises RecordError for one that the format cannot hold. @writes fills it in.
+    rows: Rows | None = None
 
 
 FORMATS: dict[str, Format] = {}

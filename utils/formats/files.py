@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
 from utils.errors import UserError, write_failure
-from utils.outputs import move
+from utils.provenance import move
 from utils.raw_datasets.instructions import MISSING
 from utils.records import RecordError
 
@@ -19,16 +20,16 @@ from utils.records import RecordError
 SPECIAL = ',"\n\r'
 
 
-class File:
+class File(ABC):
     """A way to write rows."""
 
     suffix = ".json"
 
+    @abstractmethod
     def write(self, out: TextIO, rows: Iterable[Any]) -> None:
         """Write the rows."""
-        raise NotImplementedError
 
-    def check(self, row: Any, where: str) -> None:
+    def check(self, row: Any, where: str) -> None:  # noqa: B027 (most files hold every row)
         """Refuse a row that the file cannot hold. Raises RecordError."""
 
 

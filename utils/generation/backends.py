@@ -14,7 +14,7 @@ from utils.generation import hf, shared, vllm
 from utils.generation.request import Completion, GenerationRequest
 from utils.generation.sampling import Sampling
 from utils.generation.shared_attention import why_not_shared
-from utils.model.lora import plain
+from utils.model.adapted import plain
 from utils.model.packed_attention import why_not_packed
 from utils.reporting import say, warn
 

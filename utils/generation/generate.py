@@ -15,7 +15,7 @@ from utils.errors import UserError
 from utils.generation.backends import choose
 from utils.generation.graphs import release
 from utils.generation.request import Completion, GenerationRequest
-from utils.model.lora import plain
+from utils.model.adapted import plain
 from utils.model.packed_attention import PACKED
 from utils.reporting import progress
 

@@ -13,7 +13,7 @@ from transformers.generation.streamers import BaseStreamer
 from utils.generation.request import Completion, GenerationRequest
 from utils.generation.sampling import DrawProcessor, RefuseNonfinite, hashed, processors_of
 from utils.generation.stopping import StopStrings
-from utils.model.lora import plain
+from utils.model.adapted import plain
 
 
 def complete(model: nn.Module, request: GenerationRequest) -> list[list[Completion]]:

@@ -21,7 +21,7 @@ from utils.generation.shared_attention import SHARED_PREFIX
 from utils.generation.shared_cache import SharedCache
 from utils.generation.slots import Slots
 from utils.generation.stopping import StopTokens
-from utils.model.lora import plain
+from utils.model.adapted import plain
 from utils.model.packed_attention import Layout
 
 PROMPT_TOKENS = 16_384  # the most that one forward pass reads, unless a single prompt is longer

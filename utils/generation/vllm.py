@@ -9,7 +9,7 @@ from torch import nn
 
 from utils.errors import UserError
 from utils.generation.request import Completion, GenerationRequest
-from utils.model.lora import plain
+from utils.model.adapted import plain
 
 
 def complete(model: nn.Module, request: GenerationRequest) -> list[list[Completion]]:

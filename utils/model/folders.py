@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,6 @@ from transformers import AutoTokenizer
 
 from utils.engine.internals import no_load_report
 from utils.errors import UserError
-from utils.hub import offline_unless_reachable
 
 transformers.logging.disable_progress_bar()  # it would draw a bar for each folder read or written
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
@@ -30,7 +30,7 @@ def read(kind, name: str, **options: Any):
         raise UserError(f"{name}: no config.json in this folder; it is not a model")
     here = os.path.isdir(os.path.expanduser(name))
     if not here:
-        offline_unless_reachable()
+        importlib.import_module("utils.hub").offline_unless_reachable()
     try:
         with contextlib.ExitStack() as stack:
             if options.get("output_loading_info"):

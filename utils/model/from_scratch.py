@@ -11,7 +11,7 @@ from typing import Any
 
 from utils.errors import UserError, write_failure
 from utils.hub import offline_unless_reachable
-from utils.outputs import move
+from utils.provenance import move
 
 UNK, BOS, EOS, PAD = "<unk>", "<s>", "</s>", "<pad>"  # ids 0 to 3
 # what make_model_folder writes

@@ -12,32 +12,14 @@ from typing import Any
 import torch
 from huggingface_hub import try_to_load_from_cache
 from torch import nn
-from transformers import (
-    MODEL_FOR_MASKED_LM_MAPPING,
-    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
-    AutoConfig,
-    AutoModelForCausalLM,
-    AutoModelForSequenceClassification,
-    AutoTokenizer,
-)
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from utils.arguments.options import ModelArguments
 from utils.engine import internals, ranks
 from utils.errors import UserError
+from utils.model.adapted import lora
 from utils.model.folders import WEIGHTS, read
-from utils.model.lora import add_lora, plain
-from utils.model.writing import save
-
-__all__ = [
-    "check_length",
-    "fingerprint",
-    "require_reward_model",
-    "load_causal_lm",
-    "load_reward_model",
-    "load_tokenizer",
-    "save",
-]
-from utils.reporting import say, warn
+from utils.reporting import warn
 
 HEADS = ("lm_head.", "embed_out.", "score.")  # weights that a model with another head leaves aside
 
@@ -72,70 +54,18 @@ def load_causal_lm(args: ModelArguments, tokenizer, bf16: bool = False, offload:
     Raises:
         UserError: a reward model, or a folder without weights.
     """
-    config = _config(args)
-    if _is_classifier(config):
+    config = read_config(args)
+    if is_classifier(config):
         raise UserError(f"{args.model_name_or_path} is a reward model; a language model is wanted here")
-    loaded = _load(AutoModelForCausalLM, config, args, bf16=bf16, offload=offload)
-    return _prepared(loaded, args, tokenizer)
+    return prepared(load(AutoModelForCausalLM, config, args, bf16=bf16, offload=offload), args, tokenizer)
 
 
-def load_reward_model(
-    args: ModelArguments, tokenizer, bf16: bool = False, offload: bool = False, critic: bool = False
-) -> nn.Module:
-    """Return the backbone of a language model (or a trained reward model) with one output, read at an answer's last
-    token.
-
-    A pad token that differs from every end token is added where there is none, so that plain transformers, which finds
-    the last token by looking for padding, scores a padded batch as this project does.
-
-    Args:
-        args, tokenizer, bf16, offload: as in load_causal_lm.
-        critic: write into its config that it is a critic, so that it is never taken for a reward model.
-
-    Raises:
-        UserError: the family has no such model, or the folder holds another kind.
-    """
-    config = _config(args)
-    if config.is_encoder_decoder or type(config) in MODEL_FOR_MASKED_LM_MAPPING:  # BERT, RoBERTa, T5, …
-        raise UserError(
-            f"{args.model_name_or_path}: {config.model_type} is an encoder family, which is not supported as a reward "
-            f"model yet; start from a causal language model (Llama, Qwen, Mistral, GPT-2, …)"
-        )
-    if getattr(config, "num_labels", 1) != 1 and "SequenceClassification" in str(config.architectures):
-        raise UserError(f"{args.model_name_or_path} has {config.num_labels} labels; a reward model has one")
-    config.num_labels = 1
-    config.is_critic = critic
-    if type(config) not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
-        raise UserError(
-            f"{config.model_type} has no sequence classification model in transformers; it cannot be a reward model"
-        )
-    # transformers reads the score in front of the first padding, which must not be an end token
-    if tokenizer.pad_token_id in (None, tokenizer.eos_token_id):
-        tokenizer.add_special_tokens({"pad_token": "<|pad|>"})
-    config.get_text_config().pad_token_id = tokenizer.pad_token_id
-    loaded = _load(AutoModelForSequenceClassification, config, args, bf16=bf16, offload=offload)
-    model = _prepared(loaded, args, tokenizer)
-    if not hasattr(plain(model), "score"):
-        raise UserError(f"{config.model_type}: no head `score` that reads the last token; it cannot be a reward model")
-    model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
-    return model
-
-
-def require_reward_model(name: str) -> None:
-    """Raise UserError unless `name` is a model that scores answers: a critic has the same head, but it predicts what an
-    unfinished answer will be worth to PPO."""
-    config = read(AutoConfig, name)
-    if not _is_classifier(config):
-        raise UserError(f"{name} is a language model; a reward model is wanted here (step 2 makes one)")
-    if getattr(config, "is_critic", False):
-        raise UserError(f"{name} is the critic of a PPO run; a reward model is wanted here (step 2 makes one)")
-
-
-def _is_classifier(config) -> bool:
+def is_classifier(config) -> bool:
+    """Return whether a config is a reward model's, a critic's or another classifier's."""
     return any("SequenceClassification" in name for name in config.architectures or [])
 
 
-def _config(args: ModelArguments):
+def read_config(args: ModelArguments):
     """Return the model's config with every rate of dropout set to --dropout: families call them by different names."""
     config = read(AutoConfig, args.model_name_or_path, cache_dir=args.cache_dir)
     text = config.get_text_config()
@@ -150,9 +80,19 @@ def _config(args: ModelArguments):
     return config
 
 
-def _load(kind, config, args: ModelArguments, *, bf16: bool, offload: bool) -> nn.Module:
-    """Return a model of the class `kind` with the weights of its folder, or random ones. Raises UserError where the
-    weights are not those of `config`."""
+def load(kind, config, args: ModelArguments, *, bf16: bool, offload: bool) -> nn.Module:
+    """Return a model with the weights of its folder, or random ones.
+
+    Args:
+        kind: the class of transformers that loads it.
+        config: of the model.
+        args: which model.
+        bf16: load weights in bfloat16, else in float32.
+        offload: load them on the CPU.
+
+    Raises:
+        UserError: the weights are not those of `config`.
+    """
     name, dtype = args.model_name_or_path, torch.float32
     if bf16:
         dtype = torch.bfloat16
@@ -175,7 +115,7 @@ def _load(kind, config, args: ModelArguments, *, bf16: bool, offload: bool) -> n
 def _check_weights(name: str, config, info: dict[str, Any]) -> None:
     """Raise UserError where a folder's weights are not those of its config; warn of some that are not used. `info` is
     the loading info of from_pretrained, which would draw random weights for those that are missing."""
-    new_head = not _is_classifier(config)
+    new_head = not is_classifier(config)
     lost = [key for key in info["missing_keys"] if not (new_head and key.startswith("score."))]
     if lost:
         raise UserError(f"{name}: its files lack {len(lost)} of the model's weights, the first {sorted(lost)[0]}")
@@ -186,7 +126,7 @@ def _check_weights(name: str, config, info: dict[str, Any]) -> None:
         warn(f"{name}: its files hold {len(unused)} weights that the model does not use, the first {unused[0]}")
 
 
-def _prepared(model: nn.Module, args: ModelArguments, tokenizer) -> nn.Module:
+def prepared(model: nn.Module, args: ModelArguments, tokenizer) -> nn.Module:
     """Return the model ready for training: room for all tokens, recomputation, no cache, an adapter around it."""
     if len(tokenizer) > model.get_input_embeddings().num_embeddings:
         model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
@@ -197,9 +137,7 @@ def _prepared(model: nn.Module, args: ModelArguments, tokenizer) -> nn.Module:
             model.enable_input_require_grads()
     model.config.use_cache = False
     if args.lora_dim:
-        model = add_lora(model, args)
-        model.cache_dir = args.cache_dir
-        say(model.trained_share)
+        model = lora().add_lora(model, args)
     return model
 
 

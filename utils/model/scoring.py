@@ -1,4 +1,4 @@
-"""Scoring given answers: log-probs (Policy), scores (RewardModel), values (Critic), each prompt computed once.
+"""Scoring given answers, each prompt computed once: the log-probs of a Policy, and what reward models build on.
 
 Legend: L positions with logits, N trained tokens, A answers, V vocabulary (utils/model/batch.py has the rest).
 """
@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from utils.engine.internals import attention_of, padded_attention
 from utils.engine.ranks import device, gather_objects
 from utils.errors import UserError
+from utils.model.adapted import plain
 from utils.model.batch import Batch, collate
 from utils.model.head import Head, logprobs_of_logits
-from utils.model.lora import plain
 from utils.model.packed_attention import PACKED, why_not_packed
 from utils.reporting import say, warn
 from utils.tokens.group import Group
@@ -32,7 +32,7 @@ class Policy(nn.Module):
         """model: of transformers, with or without an adapter. temperature: of the distributions it is asked for."""
         super().__init__()
         self.model, self.temperature = model, temperature
-        self.packed, self.head = _choose_rows(model), _head_of(model)
+        self.packed, self.head = choose_rows(model), _head_of(model)
         # self_test() switches this off where chunks give other numbers than the model's own logits
         self.chunked = self.head is not None
 
@@ -79,30 +79,6 @@ class Policy(nn.Module):
         return output.logits[0]
 
 
-class RewardModel(nn.Module):
-    """A one-label sequence classification model that answers a Batch with each answer's score, float32 [A]."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model, self.packed = model, _choose_rows(model)
-
-    def forward(self, batch: Batch) -> Tensor:
-        """Return the score of each answer, read at its last token, float32 [A]."""
-        return self._scores_at(batch, batch.answer_ends)
-
-    def _scores_at(self, batch: Batch, positions: Tensor) -> Tensor:
-        hidden_PD = hidden_states(self.model, batch)[positions]
-        return plain(self.model).score(hidden_PD).squeeze(-1).float()
-
-
-class Critic(RewardModel):
-    """A reward model as a value function: the return it expects before each trained token is drawn, float32 [N]."""
-
-    def forward(self, batch: Batch) -> Tensor:
-        """Return the value in front of each trained token, float32 [N]."""
-        return self._scores_at(batch, batch.logit_positions)[batch.logit_rows]
-
-
 def hidden_states(model: nn.Module, batch: Batch) -> Tensor:
     """Return the hidden states of the model's last layer at every position of the flattened input_ids, [T, D]."""
     _read_rows(model, batch)
@@ -123,7 +99,8 @@ def _head_of(model: nn.Module) -> Head | None:
         return None
 
 
-def _choose_rows(model: nn.Module) -> bool:
+def choose_rows(model: nn.Module) -> bool:
+    """Return whether the model reads packed rows, else padded ones, with a warning that has the reason."""
     reason = why_not_packed(plain(model))
     if reason is None:
         return True
@@ -140,13 +117,13 @@ def _read_rows(model: nn.Module, batch: Batch) -> None:
         base.set_attn_implementation(wanted)
 
 
-def self_test(model, scorer: Policy | RewardModel, store: Sequence[Group], dtype_name: str) -> None:
+def self_test(model, scorer: nn.Module, store: Sequence[Group], dtype_name: str) -> None:
     """Check that packed rows give what padded ones give, and that an answer's numbers do not depend on its batch, on
     two groups and without dropout. A collective.
 
     Args:
         model: the engine, or the scorer itself.
-        scorer: falls back to padded rows, on all ranks, where packed ones give other numbers.
+        scorer: a Policy or RewardModel; falls back to padded rows, on all ranks, where packed ones give other numbers.
         store: rows of the run; the first two are tried.
         dtype_name: "fp32" or "bf16", which decides how far numbers may differ.
 

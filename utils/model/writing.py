@@ -11,8 +11,7 @@ from torch import Tensor, nn
 
 from utils.engine.internals import whole_models
 from utils.errors import UserError, write_failure
-from utils.model.adapters import save_adapter
-from utils.model.lora import DTYPES, merged, plain
+from utils.model.adapted import has_adapter, lora, plain
 
 # the weights of another model that this one takes the place of
 PARTS = ("model.safetensors", "model-*-of-*.safetensors", "pytorch_model*.bin", "*.index.json")
@@ -35,7 +34,9 @@ def save(model: nn.Module, state: dict[str, Tensor], renderer, folder: Path) -> 
     Raises:
         UserError: it cannot be written, or reads back differently.
     """
-    base, whole, tokenizer = plain(model), merged(model, state), renderer.tokenizer
+    base, whole, tokenizer = plain(model), state, renderer.tokenizer
+    if has_adapter(model):
+        whole = lora().merged(model, state)
     partial = folder / ".model.partial"
     shutil.rmtree(partial, ignore_errors=True)
     try:
@@ -47,14 +48,11 @@ def save(model: nn.Module, state: dict[str, Tensor], renderer, folder: Path) -> 
             base.generation_config.pad_token_id = tokenizer.pad_token_id
         with whole_models():
             base.save_pretrained(partial, state_dict=dict(whole))  # it empties the dict that it is given
-        if merges_in := getattr(model, "merge_dtype", None):
-            base.config.dtype = str(DTYPES[merges_in]).removeprefix("torch.")
-            base.config.save_pretrained(partial)
         tokenizer.chat_template = renderer.chat_template  # a named template goes along as the tokenizer's own
         tokenizer.save_pretrained(partial)
+        if has_adapter(model):
+            lora().save_beside(model, state, tokenizer, partial, folder)
         again = _compare(type(base), partial, whole)
-        if hasattr(model, "get_base_model"):
-            save_adapter(model, state, tokenizer, partial / "adapter", folder / "adapter")
         files = sorted(partial.iterdir(), key=lambda f: f.name == "config.json")
         for kind in PARTS:
             for old in folder.glob(kind):

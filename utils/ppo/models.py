@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
 
 from utils.arguments.options import ModelArguments, TrainingArguments
 from utils.arguments.ppo import PPOArguments
@@ -15,8 +14,8 @@ from utils.engine.freezing import frozen
 from utils.errors import UserError
 from utils.model import loading
 from utils.model.passes import limits_of
-from utils.model.reward_model import reward_model, without_adapter
-from utils.model.scoring import Critic, Policy
+from utils.model.reward_model import Critic, FrozenModel, load_reward_model, reward_model, without_adapter
+from utils.model.scoring import Policy
 from utils.ppo.rewards import Reward, of_function, of_model, of_service
 from utils.reporting import say
 from utils.tokens.group import Group, group
@@ -26,19 +25,8 @@ from utils.training.trainer import Companion
 LANGUAGE_HEADS = ("lm_head", "embed_out")  # a critic has none
 
 
-@dataclasses.dataclass(frozen=True)
-class FrozenModel:
-    """A model that is only read: call it with a Batch. `packed`: whether it reads packed rows."""
-
-    model: Any
-    packed: bool
-
-
 def refuse_options(args: TrainingArguments, options: PPOArguments) -> None:
     """Refuse what has no effect or no sense in this stage, before a model is loaded. Call it after start()."""
-    for name in ("gradient_accumulation_steps", "global_batch_size"):
-        if getattr(args, name) is not None:
-            raise UserError(f"--{name} has no effect here: --minibatches says how a rollout is divided; leave it out")
     stage = config_of(args, ranks.world_size())["zero_optimization"]["stage"]
     if stage < 3 and not options.enable_hybrid_engine:
         raise UserError(f"--no_enable_hybrid_engine is for ZeRO-3; this is stage {stage}: leave it out")
@@ -71,7 +59,7 @@ def load_critic(model_args: ModelArguments, args: TrainingArguments, options: PP
         # --from_scratch is about the policy's weights; a critic with a folder of its own starts from that.
         critic_args = dataclasses.replace(critic_args, from_scratch=False)
     renderer = Renderer(loading.load_tokenizer(name), model_args.template)
-    critic = Critic(loading.load_reward_model(critic_args, renderer.tokenizer, args.bf16, critic=True))
+    critic = Critic(load_reward_model(critic_args, renderer.tokenizer, args.bf16, critic=True))
     rate = options.critic_learning_rate or 2 * args.learning_rate
     return Companion(Engine(critic, dataclasses.replace(args, learning_rate=rate), steps * options.updates), renderer)
 

@@ -17,17 +17,19 @@ from utils.arguments.options import TrainingArguments
 from utils.arguments.ppo import PPOArguments
 from utils.engine import ranks
 from utils.engine.deepspeed_engine import Engine
+from utils.engine.flipping import flipped
 from utils.errors import UserError
 from utils.generation.generate import generate
 from utils.generation.request import Completion, GenerationRequest
 from utils.generation.sampling import Sampling
 from utils.model.measure import measure
 from utils.model.passes import limits_of
+from utils.model.reward_model import FrozenModel
 from utils.ppo.experience import Experience, Rollout, experience_of
-from utils.ppo.models import FrozenModel
 from utils.ppo.rewards import Judged, PromptSet, Reward, at_hand
-from utils.records import write_jsonl
-from utils.reporting import say, show_table
+from utils.records.files import write_jsonl
+from utils.reporting import say
+from utils.tables import show_table
 from utils.tokens.group import group
 from utils.tokens.templates import Renderer
 from utils.training.run import Run
@@ -97,7 +99,7 @@ class RolloutMaker:
         )
         # Hybrid engine: the module flips from training to generation, with whole weights on every rank.
         flips = actor.stage < 3 or options.enable_hybrid_engine
-        with actor.flipped() if flips else contextlib.nullcontext():
+        with flipped(actor) if flips else contextlib.nullcontext():
             request = GenerationRequest(
                 renderer=self.renderer,
                 prompts=[prompts.store[slot.row].prompt.tolist() for slot in slots],

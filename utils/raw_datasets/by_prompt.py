@@ -7,7 +7,8 @@ from utils.raw_datasets.dialogue import prompt_of
 from utils.raw_datasets.feedback_csv import compared
 from utils.raw_datasets.instructions import from_alpaca_prompt, instruct, texts
 from utils.raw_datasets.sources import OnBad, Rows
-from utils.records import Answer, Message, Record, RecordError, read_jsonl
+from utils.records import Answer, Message, Record, RecordError
+from utils.records.lines import read_jsonl
 
 
 class _ByPrompt(NamedOnly):

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from utils.raw_datasets.base import NamedOnly, RawDataset, raw_dataset, text
 from utils.raw_datasets.instructions import MISSING, instruct
-from utils.raw_datasets.sources import OnBad, Rows, csv_rows
+from utils.raw_datasets.sources import OnBad, Rows
+from utils.raw_datasets.sources.tables import csv_rows
 from utils.records import Answer, Record, RecordError, Verdict
 
 BY_RATING = "ratings"  # the judge of a preference that two ratings imply

@@ -181,5 +181,6 @@ def _unit(key: int) -> float:
 @cache
 def _code_version() -> str:
     """Return a hash of the code that reads: records and every class."""
-    files = [Path(records_module.__file__), *sorted(Path(__file__).parent.glob("*.py"))]
+    folders = Path(records_module.__file__).parent, Path(__file__).parent
+    files = [file for folder in folders for file in sorted(folder.rglob("*.py"))]
     return hashlib.blake2b(b"".join(path.read_bytes() for path in files), digest_size=16).hexdigest()

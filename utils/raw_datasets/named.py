@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import NamedTuple
 
 from utils.errors import UserError
-from utils.hub import offline_unless_reachable
 
 
 class NamedFile(NamedTuple):
@@ -34,16 +32,3 @@ def class_of(name: str) -> str | None:
     if name in NAMED:
         return NAMED[name].cls
     return None
-
-
-def fetched(name: str) -> Path:
-    """Return the local copy of a named file, from the hub's cache or the hub. Raises UserError."""
-    from huggingface_hub import hf_hub_download
-
-    file = NAMED[name].file
-    offline_unless_reachable()
-    try:
-        return Path(hf_hub_download(name.partition(":")[0], file, repo_type="dataset"))
-    except (OSError, ValueError) as error:
-        first = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise UserError(f"{name}: the hub's file {file} cannot be had: {first}") from error

@@ -1,7 +1,7 @@
 """The project's own JSON Lines: one Record a row."""
 
 from utils.raw_datasets.base import RawDataset, raw_dataset
-from utils.records import record_from_json
+from utils.records.files import record_from_json
 
 
 @raw_dataset("records")

@@ -6,7 +6,7 @@ import json
 from utils.raw_datasets.base import NamedOnly, RawDataset, raw_dataset, rest, text
 from utils.raw_datasets.chat import ShareGPT
 from utils.raw_datasets.dialogue import prompt_of
-from utils.raw_datasets.sources import csv_rows
+from utils.raw_datasets.sources.tables import csv_rows
 from utils.raw_datasets.tutoring import Tutoring
 from utils.records import Answer, Record
 

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from utils.errors import UserError, write_failure
 from utils.evaluation.bandit import BanditOutcome
-from utils.outputs import move
+from utils.provenance import move
 
 
 def bandit_policies(outcome: BanditOutcome) -> Figure:

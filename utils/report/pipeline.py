@@ -12,8 +12,10 @@ from typing import Any
 
 from utils.errors import UserError
 from utils.llm.ledger import Ledger
-from utils.outputs import commit, versions
-from utils.records import Record, RecordError, read_jsonl, read_records
+from utils.provenance import commit, versions
+from utils.records import Record, RecordError
+from utils.records.files import read_records
+from utils.records.lines import read_jsonl
 from utils.report.page.words import label
 from utils.report.win_rates import win_rates
 from utils.statistics import wilson_interval
@@ -199,8 +201,7 @@ class Pipeline:
         return report | {"pairs": self.json("feedback/stats.json").get("kinds", {})}
 
     def seconds(self) -> dict[str, int]:
-        """Return the seconds of the steps of run.sh, in its order: the last line of .done/NAME is the step's number and
-        its seconds."""
+        """Return the seconds of each step of run.sh, in its order; .done/NAME ends with its number and seconds."""
         found = []
         for file in (self.folder / ".done").glob("[!.]*"):
             *_, last = ["", *file.read_text(encoding="utf-8").splitlines()]
@@ -220,8 +221,7 @@ def _median(rows: Iterable[Mapping[str, Any]], column: str) -> float | None:
 
 
 def by_id(records: Iterable[Record]) -> dict[str, Record]:
-    """Return the records by their id. Raises RecordError for an id that comes twice: answers of all names are matched
-    by it."""
+    """Return the records by their id. Raises RecordError for an id that comes twice: answers are matched by it."""
     found: dict[str, Record] = {}
     for record in records:
         if (first := found.setdefault(record.id, record)) is not record:

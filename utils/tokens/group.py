@@ -14,7 +14,7 @@ class Group:
     """One prompt and its k answers as token ids (int32).
 
     Every token of an answer is trained (its stop token is the last of them, unless the answer was cut). Prompt tokens
-    are trained only where `prompt_trained` says so (earlier assistant turns, with --train_on all).
+    are trained only where `prompt_trained` is true (earlier assistant turns, with --train_on all).
     `pairs` are (chosen, rejected) indices into `answers`.
     """
 

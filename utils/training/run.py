@@ -14,7 +14,7 @@ import torch
 from utils.arguments.options import ModelArguments, TrainingArguments
 from utils.engine import checkpoints, ranks
 from utils.errors import UserError
-from utils.outputs import check_folder, model_files, record_folder
+from utils.provenance import check_folder, model_files, record_folder
 from utils.raw_datasets.spec import Spec
 from utils.reporting import Report, say, warn
 

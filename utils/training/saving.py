@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from utils.engine import ranks
 from utils.engine.deepspeed_engine import Engine
-from utils.model import loading
+from utils.model.writing import save
 from utils.reporting import say
 
 
@@ -52,7 +52,7 @@ def write_model(state: dict[str, Tensor] | None, engine: Engine, renderer: Any, 
     written = None
     if ranks.rank() == 0:
         state = {name.removeprefix("model."): tensor for name, tensor in state.items()}
-        written = loading.save(engine.module.model, state, renderer, folder)
+        written = save(engine.module.model, state, renderer, folder)
         say(f"saved {folder}")
     # DeepSpeed's own collectives wait ten minutes, a barrier waits as long as rank 0 writes.
     ranks.barrier()

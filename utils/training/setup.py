@@ -63,8 +63,12 @@ def begin(
         The hash of the starting model.
     """
     start(args)
-    model_hash = ranks.from_rank_0(lambda: loading.fingerprint(model_args.model_name_or_path))
-    hashes = ranks.from_rank_0(lambda: {role: loading.fingerprint(name) for role, name in others.items() if name})
+
+    def fingerprint(name: str) -> str:
+        return loading.fingerprint(name, model_args.cache_dir)
+
+    model_hash = ranks.from_rank_0(lambda: fingerprint(model_args.model_name_or_path))
+    hashes = ranks.from_rank_0(lambda: {role: fingerprint(name) for role, name in others.items() if name})
     run.begin(data=train.fingerprint, model=model_hash, **hashes)
     return model_hash
 

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from utils.engine import ranks
 from utils.engine.speed import Meter
+from utils.model.adapted import plain
 from utils.model.batch import Batch
-from utils.model.lora import plain
 from utils.training.nonfinite import refuse_nonfinite, take_step
 from utils.training.plan import MicroBatch, Plan
 from utils.training.stage import Stage

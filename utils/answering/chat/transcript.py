@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from utils.errors import UserError
-from utils.records import Answer, Message, Record, write_jsonl
+from utils.records import Answer, Message, Record
+from utils.records.files import write_jsonl
 
 
 class Transcript:

@@ -16,7 +16,7 @@ from utils.errors import UserError
 from utils.llm.providers.base import FailedAttempt, Reply, Request, Send, canonical
 from utils.llm.providers.http import count
 from utils.llm.providers.prices import Price
-from utils.records import read_jsonl
+from utils.records.lines import read_jsonl
 
 FIELDS = {"messages", "text", "model", "finish_reason", "refused", "input_tokens", "output_tokens"}
 

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from utils.arguments.options import TrainingArguments
 from utils.engine.deepspeed_engine import Engine
+from utils.engine.masters import assembled, owned
 from utils.training.extras import Hooks
 from utils.training.saving import SavedModel, write_model
 from utils.training.stage import Stage
@@ -39,12 +40,12 @@ class Average:
 
     def __init__(self, decay: float) -> None:
         self.decay, self.updates = decay, 0
-        self.parts: dict[str, Tensor] = {}  # this rank's, by the names of owned_weights()
+        self.parts: dict[str, Tensor] = {}  # this rank's, by the names of owned()
 
     def update(self, engine: Engine) -> None:
         """Take in the weights as they are now; no communication."""
         self.updates += 1
-        for name, part in engine.owned_weights():
+        for name, part in owned(engine.module, engine.stage):
             if name not in self.parts:
                 self.parts[name] = part.values.clone()
                 continue
@@ -54,6 +55,6 @@ class Average:
 
     def whole(self, engine: Engine) -> dict[str, Tensor] | None:
         """Return the module's weights with the average in place of the trained ones, whole on rank 0. A collective."""
-        owners = dict(engine.owned_weights())
+        owners = dict(owned(engine.module, engine.stage))
         averaged = {name: dataclasses.replace(owners[name], values=values) for name, values in self.parts.items()}
-        return engine.full_state_dict(averaged)
+        return engine.full_state_dict(lambda name, parameter: assembled(parameter, averaged.get(name)))

@@ -16,7 +16,7 @@ from string import Template
 from typing import Any
 
 from utils.engine import ranks
-from utils.model.adapters import BASE
+from utils.model.adapted import BASE
 from utils.model.scoring import Policy
 from utils.reporting import Report, write_text
 from utils.training.extras import Hooks

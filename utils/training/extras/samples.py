@@ -9,12 +9,13 @@ import torch
 
 from utils.arguments.options import ModelArguments, SamplingArguments
 from utils.engine import ranks
+from utils.engine.flipping import flipped
 from utils.generation.generate import generate
 from utils.generation.request import Completion, GenerationRequest
 from utils.generation.sampling import Sampling
 from utils.model.batch import collate
 from utils.model.reward_model import reward_model
-from utils.records import write_jsonl
+from utils.records.files import write_jsonl
 from utils.reporting import say, write_json
 from utils.tokens.group import group
 from utils.training.extras import Hooks
@@ -40,7 +41,7 @@ def begin(stage: Stage) -> Hooks:
     def sample(step: int, epoch: int | None) -> dict[str, float]:
         if not prompts:
             return {}
-        with stage.engine.flipped():
+        with flipped(stage.engine):
             request = GenerationRequest(renderer=renderer, prompts=prompts, sampling=sampling)
             size = run.args.per_device_eval_batch_size
             found = generate(stage.engine.module.model, request, batch_size=size, spread=True)

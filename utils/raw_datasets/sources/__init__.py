@@ -1,19 +1,20 @@
-"""Where rows come from: a file, a folder of train and test files, or a data set of the Hugging Face hub."""
+"""Where rows come from: a file, a folder of train and test files (read here if JSON), or a data set of the Hugging Face
+hub."""
 
 from __future__ import annotations
 
-import csv
 import hashlib
+import importlib
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from utils.errors import UserError
-from utils.hub import offline_unless_reachable
-from utils.raw_datasets.named import NAMED, fetched
-from utils.records import RecordError, read_jsonl
+from utils.raw_datasets.named import NAMED
+from utils.records import RecordError
+from utils.records.lines import read_jsonl
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".json.gz", ".txt", ".csv", ".parquet")
 TEST_NAMES = ("test", "validation", "valid", "val", "eval", "dev")  # in this order
@@ -48,14 +49,14 @@ def open_source(name: str) -> Source:
     """Return the file or folder of that name, else a data set of the hub. Raises UserError."""
     path = Path(name).expanduser()
     if name in NAMED:
-        return Files(name, fetched(name), None)
+        return Files(name, _looked_up("hub").fetched(name), None)
     if path.is_file():
         return Files(name, path, None)
     if path.is_dir():
         return _open_folder(name, path)
     if not is_hub_name(name):
         raise UserError(f"{name}: no such file or folder")
-    return Hub(name)
+    return _looked_up("hub").Hub(name)
 
 
 def is_hub_name(name: str) -> bool:
@@ -69,18 +70,15 @@ def is_hub_name(name: str) -> bool:
 def file_rows(path: Path, on_bad: OnBad | None = None) -> Rows:
     """Return the rows of a file, read by its ending: CSV, Parquet, else JSON Lines or JSON."""
     if path.suffix == ".csv":
-        return csv_rows(path, on_bad)
+        return _looked_up("tables").csv_rows(path, on_bad)
     if path.suffix == ".parquet":
-        return _parquet_rows(path)
+        return _looked_up("tables").parquet_rows(path)
     return _json_rows(path, on_bad)
 
 
-def rows_of(path: str, read: Callable | None = None) -> Rows:
-    """Yield (row, file:line) of all that PATH_OR_NAME holds, train before test. `read`: as of Source.rows."""
-    source = open_source(path)
-    for test, there in ((False, source.has_train), (True, source.has_test)):
-        if there:
-            yield from source.rows(test, read=read)
+def _looked_up(name: str) -> Any:
+    """Import the module here that reads a kind of data, once it is asked for."""
+    return importlib.import_module(f"{__name__}.{name}")
 
 
 class Files(Source):
@@ -112,9 +110,9 @@ def _open_folder(name: str, folder: Path) -> Source:
     if (folder / ANNOTATIONS).is_file():
         return Files(name, folder / ANNOTATIONS, None)
     if (folder / "dataset_dict.json").is_file() or (folder / "dataset_info.json").is_file():
-        return Hub(name, saved=True)
+        return _looked_up("hub").Hub(name, saved=True)
     if any(path.suffix in (".parquet", ".arrow", ".csv", ".jsonl") for path in folder.rglob("*") if path.is_file()):
-        return Hub(name)
+        return _looked_up("hub").Hub(name)
     found = ", ".join(sorted(path.name for path in folder.iterdir())[:8]) or "nothing"
     raise UserError(f"{name}: the folder holds {found}; expected train and test files, as train.jsonl and test.jsonl")
 
@@ -145,84 +143,3 @@ def _json_rows(path: Path, on_bad: OnBad | None) -> Rows:
 def _is_column_dict(columns: list[Any]) -> bool:
     lists = all(isinstance(column, list) and column and isinstance(column[0], str) for column in columns)
     return len(columns) > 1 and lists and len(set(map(len, columns))) == 1
-
-
-def csv_rows(path: Path, on_bad: OnBad | None, names: Sequence[str] | None = None) -> Rows:
-    """Yield the rows of a CSV file. Every value is text and an empty one stays empty: no number, no NaN is read into
-    it. `names` are the columns of a file without a header."""
-    # csv's own limit, 128 KiB, is less than one long conversation.
-    csv.field_size_limit(1 << 30)  # bytes; csv's own 128 KiB are less than one long conversation
-    expected = "the header"
-    if names is not None:
-        expected = ",".join(names)
-    try:
-        # A byte-order mark, as spreadsheets write it, would become part of the first name. newline="": csv tells
-        # the ends of rows from those that a quoted text holds.
-        with path.open(encoding="utf-8-sig", newline="") as lines:
-            reader = csv.DictReader(lines, names, strict=True)
-            for row in reader:
-                where = f"{path}:{reader.line_num}"
-                # DictReader puts surplus fields under None, and None in the place of missing ones.
-                if None not in row and None not in row.values():
-                    yield row, where
-                    continue
-                error = RecordError(f"{where}: the line has not the {len(reader.fieldnames)} fields of {expected}")
-                if on_bad is None:
-                    raise error
-                on_bad(error)
-    except (csv.Error, UnicodeDecodeError, OSError) as error:
-        raise UserError(f"{path}: cannot be read as CSV: {error}") from error
-
-
-def _parquet_rows(path: Path) -> Rows:
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        number = 0
-        # In batches: a file may be larger than memory.
-        for batch in pyarrow.parquet.ParquetFile(path).iter_batches():
-            for row in batch.to_pylist():
-                number += 1
-                yield row, f"{path}[{number}]"
-    except (pyarrow.ArrowException, OSError) as error:
-        raise UserError(f"{path}: cannot be read as Parquet: {error}") from error
-
-
-class Hub(Source):
-    """NAME or NAME:CONFIG on the Hugging Face hub, or a folder that the `datasets` library reads."""
-
-    def __init__(self, name: str, saved: bool = False) -> None:
-        import datasets
-
-        self.name = name
-        local = Path(name).expanduser()
-        if not local.exists():
-            offline_unless_reachable()
-        path, config, missing = str(local), "", ""
-        if not local.exists():
-            path, _, config = name.partition(":")
-            missing = "no such file or folder, and "
-        try:
-            if saved:
-                loaded = datasets.load_from_disk(path)
-            else:
-                loaded = datasets.load_dataset(path, config or None)
-        except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
-            raise UserError(f"{name}: {missing}the datasets library cannot load it: {str(error)[:300]}") from error
-        splits = loaded if isinstance(loaded, dict) else {"train": loaded}
-        test = next((splits[split] for split in TEST_NAMES if split in splits), None)
-        self._splits = (splits.get("train"), test)
-        self.has_train, self.has_test = "train" in splits, test is not None
-        if not (self.has_train or self.has_test):
-            raise UserError(f"{name}: has the splits {', '.join(splits)}; expected train or {' or '.join(TEST_NAMES)}")
-
-    def rows(self, test, on_bad=None, read=None):
-        if read:
-            raise UserError(f"{self.name}: the class that was named reads files; expected the path of one")
-        for number, row in enumerate(self._splits[test], start=1):
-            yield row, f"{self.name}[{number}]"
-
-    def fingerprint(self, test):
-        # The hash that `datasets` keeps for its own cache: to hash the rows would take as long as to read them.
-        return self._splits[test]._fingerprint
