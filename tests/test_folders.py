@@ -239,7 +239,7 @@ def long_llama(tmp_path_factory):
 
 CELLS = [
     pytest.param(script, gpus, id=f"{script.parent.name}/{script.stem}-{gpus}",
-                 marks=[pytest.mark.full] if gpus == 2 and "lora" in script.stem else [])
+                 marks=[pytest.mark.full] if gpus == 2 else [])
     for script in SCRIPTS
     for gpus in (1, 2)
 ]  # fmt: skip
@@ -276,7 +276,7 @@ def test_a_script_as_it_stands(world, long_llama, trained, tmp_path, script, gpu
         load_lm(out)
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_launchers_agree(world, tmp_path):
     """Two ranks under torchrun or accelerate (deepspeed: above) are the same run, and agree with plain python's one."""
     ends = {}

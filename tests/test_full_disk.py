@@ -62,7 +62,11 @@ def test_the_disk_fills_while_a_checkpoint_or_the_model_is_written(world, tmp_pa
 
 @pytest.mark.parametrize(
     "place, limit, flags",
-    [("cache/tokens/", 1000, ()), ("cache/reference/", 7000, ()), ("out/metrics.jsonl", 12000, ("--max_steps", "200"))],
+    [
+        ("cache/tokens/", 1000, ()),
+        pytest.param("cache/reference/", 7000, (), marks=pytest.mark.full),
+        pytest.param("out/metrics.jsonl", 12000, ("--max_steps", "200"), marks=pytest.mark.full),
+    ],
 )
 def test_the_disk_fills_before_anything_is_saved(world, tmp_path, place, limit, flags):
     flags = ("--eval_every", "never", "--checkpoint_every", "0", *flags)

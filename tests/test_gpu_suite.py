@@ -63,6 +63,7 @@ def test_stages(part):
     assert_passed(one)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("name", ["speed_sft", "speed_generation"])
 def test_speed(part, name):
     one = part(name)

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 
+import pytest
 from toys import ROOT
 
 PROGRAM = ROOT / "tests" / "benchmarks" / "head_memory.py"
@@ -14,6 +15,7 @@ def peak(how: str) -> float:
     return float(subprocess.run(words, env=ENVIRONMENT, capture_output=True, text=True, check=True).stdout)
 
 
+@pytest.mark.full
 def test_a_step_takes_at_most_half_the_memory_of_whole_logits():
     """Beyond the process itself; docs/scaling.md has the numbers of 4,096 positions."""
     idle = peak("idle")

@@ -33,6 +33,7 @@ def test_a_script_for_other_gpus_is_one_line(checkout):
     assert said.count("\n") == 1 and "run training/step1_sft/run_llama.sh first" in said and "4 GPUs asked" in said
 
 
+@pytest.mark.full
 def test_real_data(checkout):
     """Polite answers and HH, in small; the first file has text enough for 2,000 pieces of words."""
     draw = random.Random(0)

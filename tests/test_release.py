@@ -41,7 +41,7 @@ print("held:", sorted({type(ref()).__name__ for ref in held if ref() is not None
 """
 
 
-@pytest.mark.parametrize("stage", [0, 3])
+@pytest.mark.parametrize("stage", [pytest.param(0, marks=pytest.mark.full), 3])
 def test_nothing_holds_the_reference(tmp_path, stage):
     toy_model(tmp_path / "model")
     words = [sys.executable, "-c", PROGRAM, str(tmp_path / "model"), str(tmp_path / "cache"), str(stage)]

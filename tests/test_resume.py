@@ -45,7 +45,7 @@ def kill_at_row(stage, model, data, out, flags, ranks, row, wait=0.0):
     "stage, flags, ranks",
     [
         ("step1_sft", ("--ema_decay", "0.9", "--dropout", "0.1"), 1),
-        ("step1_sft", ("--ema_decay", "0.9", "--bf16", "--zero_stage", "3"), 2),
+        pytest.param("step1_sft", ("--ema_decay", "0.9", "--bf16", "--zero_stage", "3"), 2, marks=pytest.mark.full),
         ("step2_reward", ("--bf16", "--zero_stage", "2"), 1),
         ("step3_dpo", (), 1),
         ("step3_dpo", ("--bf16", "--zero_stage", "3"), 2),

@@ -32,18 +32,24 @@ def whole_batch(tmp_path_factory):
     return {s: run_steps(folder / s, "--sgd", "--stage", s, "--per_device", "8") for s in ("sft", "reward", "dpo")}
 
 
-@pytest.mark.parametrize("stage", ["sft", "reward", "dpo"])
-@pytest.mark.parametrize(
-    "cut, ranks",
-    [
-        (["--per_device", "4", "--accumulation", "2"], 1),
-        (["--per_device", "1", "--accumulation", "8", "--zero_stage", "2"], 1),
-        (["--per_device", "8", "--token_budget", "150"], 1),
-        (["--per_device", "4"], 2),
-        (["--per_device", "4", "--token_budget", "60", "--zero_stage", "3"], 2),
-    ],
-    ids=["4x2", "1x8", "by tokens", "two ranks", "two ranks, split groups"],
-)
+CUTS = {
+    "4x2": (["--per_device", "4", "--accumulation", "2"], 1),
+    "1x8": (["--per_device", "1", "--accumulation", "8", "--zero_stage", "2"], 1),
+    "by tokens": (["--per_device", "8", "--token_budget", "150"], 1),
+    "two ranks": (["--per_device", "4"], 2),
+    "two ranks, split groups": (["--per_device", "4", "--token_budget", "60", "--zero_stage", "3"], 2),
+}
+
+
+def cells():
+    """Every cut with every stage: DPO's all, and of the others the hardest in every run of the tests."""
+    for name, (cut, ranks) in CUTS.items():
+        for stage in ("sft", "reward", "dpo"):
+            often = stage == "dpo" or name == "two ranks, split groups"
+            yield pytest.param(stage, cut, ranks, id=f"{name}-{stage}", marks=[] if often else [pytest.mark.full])
+
+
+@pytest.mark.parametrize("stage, cut, ranks", cells())
 def test_gradients_do_not_depend_on_the_cut(whole_batch, tmp_path, stage, cut, ranks):
     whole, parts = whole_batch[stage], run_steps(tmp_path / "out", "--sgd", "--stage", stage, *cut, ranks=ranks)
     expected, found = gradient(whole), gradient(parts)
@@ -56,6 +62,7 @@ def losses(result):
     return [row["loss"] for row in result["rows"]]
 
 
+@pytest.mark.full
 def test_zero_stages_and_offload_give_the_same_losses(tmp_path):
     flags = ["--steps", "4", "--per_device", "3", "--accumulation", "2", "--clipping", "1.0"]
     runs = {
@@ -69,7 +76,7 @@ def test_zero_stages_and_offload_give_the_same_losses(tmp_path):
     assert runs[0, ()][0] - runs[0, ()][-1] > 0.01
 
 
-@pytest.mark.parametrize("bf16", [(), ("--bf16",)], ids=["fp32", "bf16"])
+@pytest.mark.parametrize("bf16", [pytest.param((), marks=pytest.mark.full), ("--bf16",)], ids=["fp32", "bf16"])
 def test_two_ranks_agree_between_sharded_stages(tmp_path, bf16):
     flags = ["--steps", "3", "--per_device", "2", "--accumulation", "2", *bf16]
     stages = [losses(run_steps(tmp_path / str(z), *flags, "--zero_stage", str(z), ranks=2)) for z in (2, 3)]
