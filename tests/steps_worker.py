@@ -16,7 +16,8 @@ from toys import tiny_lm, tiny_rm
 from utils.arguments.options import TrainingArguments
 from utils.engine import deepspeed_engine as engines
 from utils.engine import ranks
-from utils.losses.preference import LOSSES, LogRatios
+from utils.losses import preference
+from utils.losses.inputs import PairInputs
 from utils.losses.reward import bradley_terry
 from utils.model.reward_model import RewardModel
 from utils.model.scoring import Policy
@@ -47,8 +48,8 @@ def learner(stage):
 
     def dpo(model, batch):
         ratio = batch.sum_per_answer(model(batch))
-        pairs = LogRatios(ratio[batch.chosen], ratio[batch.rejected], None, None, beta=0.1)
-        return LOSSES["sigmoid"].losses(pairs), {"margin": pairs.delta}
+        pairs = PairInputs.of(batch, ratio, ratio)
+        return preference.sigmoid(pairs, beta=0.1), {"margin": pairs.delta}
 
     return {"sft": sft, "reward": reward, "dpo": dpo}[stage]
 

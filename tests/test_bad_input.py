@@ -294,8 +294,8 @@ def test_values(refuse, flags, words):
     "flags, words",
     [
         ("--dropout 0.1", "--dropout and --lora_dropout must be 0 here"),
-        ("--loss hinge", "--loss hinge is unknown; known: "),
-        ("--loss sigmoid --label_smoothing 0.1", "--loss sigmoid does not use --label_smoothing; cdpo does"),
+        ("--loss hinges", "--loss 'hinges' is unknown; known: "),
+        ("--loss sigmoid --label_smoothing 0.1", "--loss sigmoid does not use --label_smoothing; aot, aot_unpaired, "),
         ("--beta 0", "--beta is 0.0"),
         ("--reward_model_name_or_path x", "say how many with --sample_during_eval N"),
         ("--sample_during_eval 2 --eval_every never", "--sample_during_eval 2 samples at evaluations"),

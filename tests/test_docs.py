@@ -11,8 +11,8 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 from checkout import fences
+from test_losses import HAND
 from toys import ROOT
 
 from utils.errors import UserError
@@ -277,11 +277,11 @@ def test_the_template_works():
 def test_the_loss_works():
     try:
         exec(example("A preference loss"), dict(vars(preference)))
-        loss, one = preference.LOSSES["hinge"], torch.ones(1)
-        pairs = preference.LogRatios(one, -0.5 * one, 4 * one, 2 * one, beta=0.1)
-        assert loss.losses(pairs).tolist() == pytest.approx([0.85]) and loss.at_start(0.1, 0.0) == 1.0
+        loss = preference.LOSSES["exponential"]
+        assert loss(HAND, beta=0.1).tolist() == pytest.approx([0.860708], abs=1e-6)
+        assert loss.value_at_start({"beta": 0.1}) == 1.0 and loss.options == ("beta",)
     finally:
-        preference.LOSSES.pop("hinge", None)
+        preference.LOSSES.pop("exponential", None)
 
 
 def test_the_model_family_works():

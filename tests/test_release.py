@@ -13,7 +13,7 @@ from utils.model import loading
 from utils.arguments.options import ModelArguments, TrainingArguments
 from utils.engine.deepspeed_engine import start
 from utils.tokens.group import group
-from utils.training.reference import references
+from utils.training.reference import ReferenceModel, references
 from utils.model.scoring import Policy
 
 folder, cache, stage = sys.argv[1:]
@@ -35,7 +35,7 @@ loading.load_causal_lm = loaded
 gc.collect()
 gc.disable()  # what is let go of goes without waiting for Python's next round
 store = [group([6, 7, 8], [[9, 10], [11]])]
-found = references(None, [store], model_args, args, "hash", folder)
+found = references(None, [store], model_args, args, ReferenceModel("hash", folder))
 assert len(held) > 20 and found[0]._sums[0].shape == (2,)
 print("held:", sorted({type(ref()).__name__ for ref in held if ref() is not None}))
 """

@@ -43,7 +43,7 @@ def test_every_answer_is_in_one_part_within_the_budget(prompt, lengths, budget):
 def test_every_pair_is_in_one_part(prompt, lengths, budget, draw):
     every = [(i, j) for i in range(len(lengths)) for j in range(len(lengths)) if i != j]
     whole = group_of(prompt, lengths, draw.sample(every, draw.randint(1, len(every))))
-    parts = whole.split(budget, keep_pairs=True)
+    parts = whole.split(budget, unit="pair")
     found = [(p.part[w], p.part[l]) if p.part else (w, l) for p in parts for w, l in p.pairs]
     assert sorted(found) == sorted(whole.pairs)
     assert all(part.tokens <= budget or len(part.answers) == 2 for part in parts)
@@ -88,7 +88,7 @@ def test_the_reference_of_split_groups(tmp_path):
 
 def test_a_plan_splits_what_exceeds_its_budget_and_ranks_take_equally_many_passes():
     groups = [group_of(20, [30] * 8, [(0, k) for k in range(1, 8)]), *[group_of(10, [15], ()) for _ in range(5)]]
-    division = Division(per_step=6, per_device=6, token_budget=120, world=2, seed=0, keep_pairs=True)
+    division = Division(per_step=6, per_device=6, token_budget=120, world=2, seed=0, unit="pair")
     plan = Plan(groups, [g.tokens for g in groups], [max(1, len(g.pairs)) for g in groups], division, max_steps=1)
     steps = [plan.step(1, rank) for rank in range(2)]
     assert len(steps[0].micro_batches) == len(steps[1].micro_batches)

@@ -7,7 +7,8 @@ from peer import hh_like_pairs, small_llama, small_reward_model, trl_reward_trai
 
 from utils.arguments.options import TrainingArguments
 from utils.engine import deepspeed_engine as engines
-from utils.losses.preference import LOSSES, LogRatios
+from utils.losses.inputs import PairInputs
+from utils.losses.preference import LOSSES
 from utils.losses.reward import bradley_terry
 from utils.model.reward_model import RewardModel
 from utils.model.scoring import Policy
@@ -34,11 +35,8 @@ def our_losses(name, groups, folder):
 
     def learn(model, batch):
         ratio = batch.sum_per_answer(model(batch)) - reference.of(batch)
-        chosen, rejected = batch.chosen, batch.rejected
-        pairs = LogRatios(
-            ratio[chosen], ratio[rejected], batch.answer_tokens[chosen], batch.answer_tokens[rejected], beta=0.1
-        )
-        return LOSSES[name].losses(pairs), {"margin": 0.1 * pairs.delta}
+        pairs = PairInputs.of(batch, ratio, ratio)
+        return LOSSES[name](pairs, beta=0.1), {"margin": 0.1 * pairs.delta}
 
     steps = OfflineSteps(Stage(Run(args, [args]), engine, None), plan, learn, lambda: None)
     return [steps.update(n)["loss"] for n in range(1, STEPS + 1)]

@@ -1,6 +1,7 @@
 """Groups of tokens -> batches of tensors.
 
-Legend: T tokens of the packed row, L positions whose logits are needed, N trained tokens, A answers, M pairs.
+Legend: T tokens of the packed row, L positions whose logits are needed, N trained tokens, A answers, M pairs, V votes
+(a vote is one judgement of one answer as good or bad).
 A prompt is computed once for its k answers; where an architecture cannot read packed rows, `packed=False` lays the same
 answers out as right-padded rows, and everything downstream is the same.
 """
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor
 
 from utils.model.packed_attention import Layout
-from utils.tokens.group import Group
+from utils.tokens.group import OF_PAIRS, Group
 
 # Packed rows and logits are filled up to a multiple of this many. torch compiles a CPU product in bfloat16 for every
 # new shape: in rows of 600 to 1,100 tokens a layer's products of hidden size 192 take 7 ms instead of 23. GPUs are
@@ -41,6 +42,13 @@ class Batch:
     answer_tokens: Tensor  # [A] lengths
     chosen: Tensor  # [M] which answer each pair prefers
     rejected: Tensor  # [M] to which
+    confidence: Tensor  # [M] float32, P(the chosen answer is truly the better)
+    tie: Tensor  # [M] bool, whether neither was judged the better
+    prompt_of: Tensor  # [A] which prompt of the batch each answers
+    rating: Tensor  # [A] float32, NaN: unknown
+    rank: Tensor  # [A] 1 is the best, 0: unknown
+    voted: Tensor  # [V] which answer each vote judges
+    good: Tensor  # [V] bool, whether it judges it good
     rows: tuple[int, ...]
     parts: tuple[tuple[int, ...] | None, ...]  # of each group, which of its answers are here; None: all
     tokens: int
@@ -79,13 +87,17 @@ def collate(groups: Sequence[Group], rows: Sequence[int] = (), packed: bool = Tr
         if ids.size > tokens:
             lengths.append((ids.size - tokens, ()))
         layout = Layout(tuple(lengths))
-    answer_tokens, chosen, rejected = [], [], []
-    for g in groups:
+    answer_tokens, chosen, rejected, prompt_of = [], [], [], []
+    for number, g in enumerate(groups):
         first = len(answer_tokens)
         for better, worse in g.pairs:
             chosen.append(first + better)
             rejected.append(first + worse)
         answer_tokens += map(len, g.answers)
+        prompt_of += [number] * len(g.answers)
+    goods, bads = _known(groups, "good", 0), _known(groups, "bad", 0)
+    voted = np.repeat(np.arange(len(answer_tokens)), goods + bads)
+    good = [vote < goods[answer] for answer in range(len(goods)) for vote in range(goods[answer] + bads[answer])]
     return Batch(
         input_ids=_tensor(ids),
         position_ids=_tensor(positions) if packed else None,
@@ -99,6 +111,13 @@ def collate(groups: Sequence[Group], rows: Sequence[int] = (), packed: bool = Tr
         answer_tokens=_tensor(answer_tokens),
         chosen=_tensor(chosen),
         rejected=_tensor(rejected),
+        confidence=torch.from_numpy(_known(groups, "confidence", np.float32(1))),
+        tie=torch.from_numpy(_known(groups, "tie", np.False_)),
+        prompt_of=_tensor(prompt_of),
+        rating=torch.from_numpy(_known(groups, "rating", np.float32(np.nan))),
+        rank=_tensor(_known(groups, "rank", 0)),
+        voted=_tensor(voted),
+        good=torch.tensor(good, dtype=torch.bool),
         rows=tuple(rows),
         parts=tuple(g.part for g in groups),
         tokens=tokens,
@@ -112,6 +131,17 @@ def _tensor(values: np.ndarray | Sequence[int]) -> Tensor:
 
 def _joined(parts: Sequence[np.ndarray]) -> np.ndarray:
     return np.concatenate([np.zeros(0, np.int64), *parts])
+
+
+def _known(groups: Sequence[Group], name: str, unknown: np.generic | int) -> np.ndarray:
+    """Return one thing of the groups' feedback, group by group: of each answer, or of each pair."""
+    parts = [np.zeros(0, np.asarray(unknown).dtype)]
+    for g in groups:
+        values = getattr(g.feedback, name)
+        if values is None:
+            values = np.full(len(g.pairs if name in OF_PAIRS else g.answers), unknown)
+        parts.append(values)
+    return np.concatenate(parts)
 
 
 def _filling(length: int) -> int:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from utils.arguments.options import TrainingArguments
 from utils.engine import ranks
 from utils.model.batch import Batch, collate
-from utils.tokens.group import Group
+from utils.tokens.group import Group, Unit
 
 
 def limits_of(args: TrainingArguments) -> dict[str, int]:
@@ -31,17 +31,15 @@ class Passes(Sequence[Batch]):
         count: the most groups of a pass.
         budget: the most tokens of a pass; 0: any number. A group that exceeds it is split, its prompt repeated.
         packed: packed rows, or padded ones.
-        keep_pairs: split so that no pair is divided (Group.split).
+        unit: of the loss, so that nothing is divided which it needs together (Group.split).
     """
 
-    def __init__(
-        self, groups: Sequence[Group], count: int, budget: int, *, packed: bool, keep_pairs: bool = False
-    ) -> None:
-        self.groups, self.budget, self.packed, self.keep_pairs = groups, budget, packed, keep_pairs
+    def __init__(self, groups: Sequence[Group], count: int, budget: int, *, packed: bool, unit: Unit = "token") -> None:
+        self.groups, self.budget, self.packed, self.unit = groups, budget, packed, unit
         self._passes: list[list[_Part]] = []
         used, rows = 0, set()
         for row in range(len(groups)):
-            parts = groups[row].split(budget, keep_pairs)
+            parts = groups[row].split(budget, unit)
             for number, part in enumerate(parts):
                 full = len(rows | {row}) > count or (budget and used + part.tokens > budget)
                 if full or not self._passes:
@@ -64,6 +62,6 @@ class Passes(Sequence[Batch]):
         for row, number in self._passes[i]:
             group = self.groups[row]
             if number is not None:
-                group = group.split(self.budget, self.keep_pairs)[number]
+                group = group.split(self.budget, self.unit)[number]
             groups.append(group)
         return collate(groups, self.rows(i), self.packed).to(ranks.device())

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from utils.model.batch import Batch, collate
-from utils.tokens.group import Group
+from utils.tokens.group import Group, Unit
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Division:
     token_budget: int  # most tokens of a forward pass; 0: no budget
     world: int  # ranks
     seed: int  # of the permutations
-    keep_pairs: bool = False  # a group that exceeds the budget is split so that no pair is divided
+    unit: Unit = "token"  # of the loss: a group that exceeds the budget is split so that none is divided
 
 
 class Plan:
@@ -54,7 +54,7 @@ class Plan:
     Args:
         groups: the prompts with their answers.
         tokens: the packed length of each group.
-        units: what each group adds to the loss's denominator: trained tokens, pairs, or a sum of weights.
+        units: what each group adds to the loss's denominator: trained tokens, pairs, another unit, or a sum of weights.
         division: how groups become steps and forward passes.
         epochs: passes over the groups, rounded to whole steps.
         max_steps: instead of `epochs`; -1: not given.
@@ -79,7 +79,7 @@ class Plan:
         self._order = (-1, np.zeros(0, np.int64))  # (epoch, its permutation)
 
     def _split(self, row: int) -> list[Group]:
-        return self.groups[row].split(self.division.token_budget, self.division.keep_pairs)
+        return self.groups[row].split(self.division.token_budget, self.division.unit)
 
     def epoch_ended(self, step: int) -> int | None:
         """Return the number (from 1) of the epoch that step `step` (from 1) ended; the last step ends the last epoch

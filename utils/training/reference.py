@@ -25,6 +25,7 @@ from utils.engine.freezing import frozen, release
 from utils.errors import UserError
 from utils.model import loading
 from utils.model.batch import Batch
+from utils.model.measure import measure
 from utils.model.passes import Passes, limits_of
 from utils.model.scoring import Policy
 from utils.reporting import progress, say
@@ -51,23 +52,68 @@ class Reference:
         return torch.from_numpy(np.concatenate(found)).to(batch.targets.device)
 
 
+class NoReference(Reference):
+    """The reference of losses that have none: log ρ = 0, so that log-ratios are log-probs."""
+
+    def __init__(self) -> None:
+        super().__init__([])
+
+    def of(self, batch: Batch) -> Tensor:
+        """Return zeros, float32 [A]."""
+        return torch.zeros(len(batch.answer_tokens), device=batch.targets.device)
+
+
+class TokenReference(Reference):
+    """Reference log-probs of every token of one data set's answers: in memory, 4 bytes each, not in the cache."""
+
+    def __init__(self, tokens: list[np.ndarray], groups: Sequence[Group]) -> None:
+        self._tokens: list[list[np.ndarray]] = []  # per group, one per answer
+        for values, group in zip(tokens, groups, strict=True):
+            self._tokens.append(np.split(values, np.cumsum([len(answer) for answer in group.answers])[:-1]))
+        super().__init__([np.asarray([values.sum() for values in row], np.float32) for row in self._tokens])
+
+    def tokens_of(self, batch: Batch) -> Tensor:
+        """Return log ρ of each token of the batch's answers, float32 [N]."""
+        found = []
+        for row, part in zip(batch.rows, batch.parts, strict=True):
+            answers = self._tokens[row]
+            found += answers if part is None else [answers[k] for k in part]
+        return torch.from_numpy(np.concatenate(found)).to(batch.targets.device)
+
+
+@dataclasses.dataclass(frozen=True)
+class ReferenceModel:
+    """The model that is the reference, and what of it is read.
+
+    Args:
+        model_hash: of the starting model.
+        other: another model, loaded for this and let go; None: the policy before its first step. It is its own
+            reference; so with LoRA, whose adapter starts at zero.
+        tokens: whether the log-probs of single tokens are read.
+    """
+
+    model_hash: str
+    other: str | None = None
+    tokens: bool = False
+
+
 def references(
     engine: Engine, stores: Sequence[Sequence[Group]], model_args: ModelArguments, args: TrainingArguments,
-    model_hash: str, other: str | None,
+    which: ReferenceModel,
 ) -> list[Reference]:  # fmt: skip
     """Compute the reference log-probs of all answers, or read them from the cache, before training. A collective.
 
     Args:
-        engine: the policy before its first step. It is its own reference; so with LoRA, whose adapter starts at zero.
+        engine: the policy before its first step.
         stores: the groups of each data set.
         model_args: how models are loaded, and where the cache is.
         args: dtype, seed, and the size of a forward pass.
-        model_hash: of the starting model.
-        other: another model as reference, loaded for this and let go.
+        which: the model.
 
     Returns:
         A Reference for each store.
     """
+    model_hash, other = which.model_hash, which.other
     if other:
         model_hash = ranks.from_rank_0(lambda: loading.fingerprint(other))
         args_of_other = dataclasses.replace(
@@ -82,8 +128,13 @@ def references(
         if model_args.from_scratch:
             # random weights differ from seed to seed under one hash
             model_hash += f"-scratch{args.seed}"
+    found: list[Reference] = []
     path = cache_file(cache_folder(model_args) / "reference", f"{model_hash}-{args.dtype_name}")
-    found = [reference_logprobs(model, store, path, packed=packed, **limits_of(args)) for store in stores]
+    for store in stores:
+        if which.tokens:
+            found.append(TokenReference(measure(model, store, packed=packed, **limits_of(args)), store))
+        else:
+            found.append(reference_logprobs(model, store, path, packed=packed, **limits_of(args)))
     if other:
         release(model)
         del model, reference
@@ -92,15 +143,19 @@ def references(
     return found
 
 
-def check_first_step(at_start: float, args: TrainingArguments, other: str | None) -> Callable[[dict[str, float]], None]:
+def check_first_step(
+    at_start: float | None, args: TrainingArguments, other: str | None
+) -> Callable[[dict[str, float]], None] | None:
     """Return a check of the first step's row: a policy that starts as its own reference has Δ = 0, and its loss must be
-    `at_start`. With another reference nothing is known of the first loss."""
+    `at_start`. With another reference, or a loss that has no such value, nothing is known of the first loss."""
+    if other or at_start is None:
+        return None
     # bfloat16 rounds log-probs to 1 part in 256
     tolerance = 1e-4 if args.dtype_name == "fp32" else 0.02
 
     def check(row: dict[str, float]) -> None:
         loss = row["loss"]
-        if other is None and abs(loss - at_start) > tolerance * max(1.0, at_start):
+        if abs(loss - at_start) > tolerance * max(1.0, at_start):
             raise UserError(
                 f"the first loss is {loss:.6g}, and must be {at_start:.6g} while policy and reference agree; likely "
                 f"causes: dropout is on; the model in --model_name_or_path changed under its path; the reference cache "

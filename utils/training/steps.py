@@ -8,7 +8,8 @@ token, or a pair) and named tensors of one number per unit. A step averages both
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -25,6 +26,30 @@ from utils.training.stage import Stage
 Learn = Callable[[Any, Batch], tuple[Tensor, dict[str, Tensor]]]
 
 
+@dataclass(frozen=True)
+class Look:
+    """What has to be known of every unit of the global batch before its first backward.
+
+    Args:
+        see: (model, batch) -> numbers of the batch's units by name, [units, numbers], each row of one unit.
+        settle: (the numbers of all units, whether this is training) -> None. Every rank is given the same.
+    """
+
+    see: Callable[[Any, Batch], dict[str, Tensor]]
+    settle: Callable[[dict[str, Tensor], bool], None]
+
+    def take(self, model: Any, batches: Iterable[Batch], training: bool = True) -> None:
+        """See all batches of all ranks, without gradients; those of weight 0 do not count. A collective."""
+        mine: list[dict[str, Tensor]] = []
+        with torch.no_grad():
+            for batch in batches:
+                seen = self.see(model, batch)
+                if batch.weight:
+                    mine.append({name: values.cpu() for name, values in seen.items()})
+        every = [seen for of_rank in ranks.gather_objects(mine) for seen in of_rank]
+        self.settle({name: torch.cat([seen[name] for seen in every]).to(ranks.device()) for name in every[0]}, training)
+
+
 class OfflineSteps:
     """The steps of a plan, as a Trainer takes them.
 
@@ -35,16 +60,17 @@ class OfflineSteps:
         after_update: called after each optimizer step.
         check_first: given the row of the first step before its update; raises UserError when the loss is not what it
             must be.
+        look: for losses that look at the whole global batch first.
     """
 
     title, evaluation_in_row, checkpoint_at_epochs = "training", False, True
 
     def __init__(
         self, stage: Stage, plan: Plan, learn: Learn, after_update: Callable[[], None],
-        check_first: Callable[[dict[str, float]], None] | None = None,
+        check_first: Callable[[dict[str, float]], None] | None = None, look: Look | None = None,
     ) -> None:  # fmt: skip
         self.stage, self.engine, self.plan, self.learn = stage, stage.engine, plan, learn
-        self.after_update, self.check_first = after_update, check_first
+        self.after_update, self.check_first, self.look = after_update, check_first, look
         self.total_steps, self.epoch_ended = plan.total_steps, plan.epoch_ended
         dtype = torch.bfloat16 if stage.run.args.bf16 else torch.float32
         self._meter = Meter(plain(self.engine.module.model), dtype, ranks.device())
@@ -76,8 +102,10 @@ class OfflineSteps:
         """
         step = self.plan.step(number, ranks.rank())
         sums: dict[str, Tensor] = {}
+        if self.look:
+            self.look.take(self.engine, map(self._batch, step.micro_batches))
         for micro in step.micro_batches:
-            batch, weight = self.plan.batch(micro, self.engine.module.packed).to(ranks.device()), micro.weight
+            batch, weight = self._batch(micro), micro.weight
             losses, metrics = self.learn(self.engine, batch)
             # DeepSpeed averages over ranks: x world turns its mean of local sums into the global sum.
             self.engine.backward(losses.sum() * (weight * ranks.world_size() / step.units))
@@ -95,6 +123,9 @@ class OfflineSteps:
         row["epoch"] = number / self.plan.steps_per_epoch
         row["tokens"], row["trained_tokens"] = step.tokens, step.units
         return row
+
+    def _batch(self, micro: MicroBatch) -> Batch:
+        return self.plan.batch(micro, self.engine.module.packed).to(ranks.device())
 
     def _refuse_nonfinite(self, number: int, row: dict[str, float], micro_batches: list[MicroBatch]) -> None:
         def rows() -> dict[str, Any]:

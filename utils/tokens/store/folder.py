@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from utils.records import Record
-from utils.tokens.group import Group
+from utils.tokens.group import OF_ANSWERS, OF_PAIRS, Feedback, Group, Unit
 
 ARRAYS = ("ids", "lengths", "pairs", "starts")
 
@@ -35,9 +35,14 @@ class TokenStore(Sequence[Group]):
         # row i of starts: where group i begins in ids, in lengths (prompt, answers …), in pairs; trained tokens so far
         self._ids, self._lengths, self._pairs, self._starts = (self._load(name) for name in ARRAYS)
         self._trained = self._load("trained") if about["trained_prompts"] else None
+        self._feedback = {name: self._load(name) for name in about["feedback"]}
         ends = (len(self._ids), len(self._lengths), len(self._pairs))
         if tuple(self._starts[-1, :3]) != ends:
             raise ValueError(f"{self.folder} holds {ends} entries; expected {tuple(self._starts[-1, :3])}")
+        answers = len(self._lengths) - len(self)
+        for name, values in self._feedback.items():
+            if len(values) != (len(self._pairs) if name in OF_PAIRS else answers):
+                raise ValueError(f"{self.folder} holds {len(values)} entries of {name}")
         self.tokens, _, self.pairs, self.trained_tokens = np.diff(self._starts, axis=0).T.astype(np.int64)
 
     def _load(self, name: str) -> np.ndarray:
@@ -51,6 +56,20 @@ class TokenStore(Sequence[Group]):
         answers = self._lengths.copy()
         answers[first] = 0
         return int((self._lengths[first] + np.maximum.reduceat(answers, first)).max())
+
+    def units(self, unit: Unit) -> np.ndarray:
+        """Return what a loss of this unit is averaged over, one number a group."""
+        if unit == "token":
+            return self.trained_tokens
+        if unit == "pair":
+            return self.pairs
+        if unit == "prompt":
+            return np.ones(len(self), np.int64)
+        first = self._starts[:, 1] - np.arange(len(self) + 1)  # where the answers of each group begin
+        if unit == "answer":
+            return np.diff(first)
+        votes = np.cumsum(self._feedback["good"].astype(np.int64) + self._feedback["bad"])
+        return np.diff(np.concatenate([[0], votes])[first])
 
     @cached_property
     def record_ids(self) -> list[str]:
@@ -69,8 +88,11 @@ class TokenStore(Sequence[Group]):
         trained = None
         if self._trained is not None:
             trained = np.asarray(self._trained[start : start + len(prompt)])
-        pairs = map(tuple, self._pairs[pair:pair_end].tolist())
-        return Group(prompt=prompt, answers=tuple(answers), pairs=tuple(pairs), prompt_trained=trained)
+        pairs, known = map(tuple, self._pairs[pair:pair_end].tolist()), {}
+        for name, values in self._feedback.items():
+            of_answers = slice(length - i, length_end - i - 1)  # among the lengths before them are i prompts
+            known[name] = np.asarray(values[slice(pair, pair_end) if name in OF_PAIRS else of_answers])
+        return Group(prompt, tuple(answers), tuple(pairs), trained, feedback=Feedback(**known))
 
 
 class Columns:
@@ -79,6 +101,7 @@ class Columns:
     def __init__(self) -> None:
         self.records, self.trained_prompts = 0, False
         self.ids, self.trained, self.lengths, self.pairs, self.record_ids = [], [], [], [], []
+        self.feedback: dict[str, list[np.ndarray]] = {name: [] for name in (*OF_ANSWERS, *OF_PAIRS)}
         self.starts = [(0, 0, 0, 0)]
 
     def add(self, groups: Iterable[tuple[Record, Group]]) -> None:
@@ -97,6 +120,9 @@ class Columns:
             self.trained.append(trained)
             self.lengths += map(len, parts)
             self.pairs += group.pairs
+            for name, values in vars(group.feedback).items():
+                if values is not None:
+                    self.feedback[name].append(values)
             self.record_ids.append(record.id)
 
     def write(self, folder: Path, fingerprint: str, counts: dict[str, Any]) -> None:
@@ -107,10 +133,14 @@ class Columns:
         _save(folder / "starts.npy", np.asarray(self.starts, np.int64))
         if self.trained_prompts:
             _save(folder / "trained.npy", np.concatenate(self.trained))
+        known = {name: np.concatenate(values) for name, values in self.feedback.items() if values}
+        for name, values in known.items():
+            _save(folder / f"{name}.npy", values)
         (folder / "record_ids.json").write_text(json.dumps(self.record_ids), encoding="utf-8")
         tokens, _, _, trained_tokens = self.starts[-1]
         sizes = {"records": self.records, "groups": len(self.ids), "tokens": tokens, "trained_tokens": trained_tokens}
         about = {"fingerprint": fingerprint, "trained_prompts": self.trained_prompts, "launcher": os.getppid()}
+        about["feedback"] = list(known)
         about["table"] = {**sizes, **counts}
         (folder / "about.json").write_text(json.dumps(about, indent=2), encoding="utf-8")
 

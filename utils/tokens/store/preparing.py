@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import itertools
 import operator
@@ -21,7 +22,7 @@ from utils.records import Record, RecordError
 from utils.reporting import progress, say
 from utils.tokens.group import Group
 from utils.tokens.store.folder import Columns, TokenStore
-from utils.tokens.templates import Kind, LengthLimits, Renderer, Tally, choose, fit
+from utils.tokens.templates import Kind, LengthLimits, Renderer, Tally, choose, feedback_of, fit
 
 # Records rendered and tokenised at a time: the fast tokenizers use every core only for many texts at once.
 BATCH = 512
@@ -36,6 +37,7 @@ class DataPart:
     stage: int  # 1, 2 or 3
     kind: Kind
     seed: int  # of what is drawn: weights, --max_train_samples
+    pairs_from_ratings: bool = False  # whether ratings and ranks make pairs, too
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,7 @@ class TokenSettings:
     limits: LengthLimits
     train_on: str = "last"  # last | all: which assistant turns are trained
     on_bad_row: str = "error"  # error | skip
+    pairs_from_ratings: bool = False
 
 
 def prepare(data: DataArguments, part: DataPart, renderer: Renderer, cache_dir: Path) -> TokenStore:
@@ -67,8 +70,12 @@ def prepare(data: DataArguments, part: DataPart, renderer: Renderer, cache_dir: 
     """
     mixture = raw_datasets.open_mixture(data, split=part.split, stage=part.stage, seed=part.seed)
     limits = LengthLimits.of(data)
-    settings = TokenSettings(part.kind, renderer, limits, train_on=data.train_on, on_bad_row=data.on_bad_row)
-    content = [mixture.fingerprint, renderer.fingerprint, limits, part.kind, data.train_on, data.on_bad_row, _code()]
+    settings = TokenSettings(
+        part.kind, renderer, limits, train_on=data.train_on, on_bad_row=data.on_bad_row,
+        pairs_from_ratings=part.pairs_from_ratings,
+    )  # fmt: skip
+    chosen = [part.kind, part.pairs_from_ratings, data.train_on, data.on_bad_row]
+    content = [mixture.fingerprint, renderer.fingerprint, limits, *chosen, _code()]
     fingerprint = hashlib.blake2b(repr(content).encode(), digest_size=16).hexdigest()
     folder = Path(cache_dir) / "tokens" / fingerprint
     if int(os.environ.get("LOCAL_RANK", 0)) != 0:
@@ -132,7 +139,9 @@ def build(records: Iterable[Record], settings: TokenSettings, folder: Path, fing
 def _groups(records: list[Record], settings: TokenSettings, tally: Tally) -> Iterator[tuple[Record, Group]]:
     rows, rendered = [], []
     for record in records:
-        row = choose(record, settings.kind, tally, train_on=settings.train_on)
+        row = choose(
+            record, settings.kind, tally, train_on=settings.train_on, pairs_from_ratings=settings.pairs_from_ratings
+        )
         if row is None:
             continue
         try:
@@ -145,6 +154,8 @@ def _groups(records: list[Record], settings: TokenSettings, tally: Tally) -> Ite
     encoded, apart = settings.renderer.encode(rendered)
     for row, whole, straddling in zip(rows, encoded, apart, strict=True):
         tally.add("answers tokenised apart: they merge with their prompt", row.record, straddling)
+        known = feedback_of(row.record, settings.kind, row.answers, row.pairs)
+        whole = dataclasses.replace(whole, feedback=known)
         group = fit(settings.renderer, row, whole, limits=settings.limits, tally=tally)
         if group is not None:
             yield row.record, group
@@ -220,5 +231,5 @@ def _report(store: TokenStore, split: str, limits: LengthLimits) -> None:
 
 def _code() -> str:
     # The code is part of the fingerprint: tokens of an older version of it are made again and not trusted.
-    files = sorted(Path(__file__).parent.glob("*.py"))
+    files = sorted(Path(__file__).parent.parent.rglob("*.py"))
     return hashlib.blake2b(b"".join(path.read_bytes() for path in files), digest_size=8).hexdigest()

@@ -10,6 +10,7 @@ A row is chosen from a record, rendered as text, encoded as tokens, and cut to l
 from utils.tokens.templates.choosing import Kind, Row, Tally, choose
 from utils.tokens.templates.coloured_example import coloured
 from utils.tokens.templates.fitting import LengthLimits, fit
+from utils.tokens.templates.knowledge import feedback_of
 from utils.tokens.templates.rendering import Rendered, Renderer
 from utils.tokens.templates.wording import TEMPLATES, Template
 
@@ -24,5 +25,6 @@ __all__ = [
     "Template",
     "choose",
     "coloured",
+    "feedback_of",
     "fit",
 ]

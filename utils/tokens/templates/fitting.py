@@ -75,14 +75,15 @@ def fit(renderer: Renderer, row: Row, group: Group, limits: LengthLimits, tally:
     tally.add("answers cut at their end", row.record, sum(len(answer) > room for answer in group.answers))
     answers = tuple(answer[:room] for answer in group.answers)
     pairs = []
-    for winner, loser in group.pairs:
+    for number, (winner, loser) in enumerate(group.pairs):
         # Equal answers have no difference to learn from.
         if not np.array_equal(answers[winner], answers[loser]):
-            pairs.append((winner, loser))
+            pairs.append(number)
     tally.add("pairs dropped: both answers are the same tokens", row.record, len(group.pairs) - len(pairs))
     if group.pairs and not pairs:
         return None
-    return dataclasses.replace(group, answers=answers, pairs=tuple(pairs))
+    known = group.feedback.of(range(len(answers)), pairs)
+    return dataclasses.replace(group, answers=answers, pairs=tuple(group.pairs[n] for n in pairs), feedback=known)
 
 
 def _drop_turns(renderer: Renderer, row: Row, group: Group, room: int, tally: Tally) -> Group:
@@ -96,7 +97,7 @@ def _drop_turns(renderer: Renderer, row: Row, group: Group, room: int, tally: Ta
         record = dataclasses.replace(row.record, prompt=system + messages[start:])
         if start == starts[-1] or len(renderer.prompt_ids(record.prompt)) <= room:
             tally.add("prompts that lost their oldest turns", row.record)
-            return renderer.group(*row._replace(record=record))
+            return dataclasses.replace(renderer.group(*row._replace(record=record)), feedback=group.feedback)
     return group
 
 
