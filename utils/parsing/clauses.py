@@ -31,20 +31,26 @@ _QUOTED = re.compile(r"[\"“«「]([^\"“”«»「」\n]*)[\"”»」]")
 _BULLET = re.compile(r"(?:[-•+>]\s+|#+\s*|\d{1,2}[.)]\s+(?=[^\W\d]))+")
 _ROW = re.compile(r"\|\s*([^|\n]+?)\s*\|\s*([^|\n]+?)\s*\|")
 _SENTENCE = re.compile(r"(?<=[.!?;])\s+|(?<=[。;])")
-_LABEL_AHEAD = re.compile(r",\s*(?=[^\W\d][^,:\d]{0,30}:)|,\s*(?:but|however|aber|mais|pero|但是|但)\s*")
+_LABEL_AHEAD = re.compile(r",\s*(?=[^\W\d][^,:\d]{0,30}:)|,\s*(?:but|however|so|and|therefore|hence|thus|aber|also|und|mais|et|pero|y|但是|但|所以|因此)\s*(?=\W|\b)")
 _PIECE = re.compile(r",|\s[-–—]+\s|[–—]")
 _TAKEN_BACK = re.compile(
-    r"\W*(?:(?:hmm|oh|no),?\s+)*(?:(?:no|hmm|wait|actually|hold on|scratch that|correction|korrektur|corrección|更正|等等)"
+    r"\W*(?:(?:hmm|oh|no|but|however),?\s+)*(?:(?:no|hmm|wait|actually|hold on|scratch that|correction|korrektur|corrección|更正|等等)"
     r"\s*[,.!:–—-]|actually i\b|on (?:second thought|reflection|closer)|let me (?:correct|revise|reconsider)|i (?:have to|must|need to) correct"
-    r"|i (?:take (?:that|it) back|change my mind)|make (?:it|that)\b)\W*",
+    r"|i (?:take (?:that|it) back|change my mind)|make (?:it|that)\b)[\s,.:;!–—-]*",
     re.IGNORECASE,
 )
 # A remark in parentheses; "(A)", "(6)" and "(out of 7)" are none.
 _REMARK = re.compile(rf"\((?!\s*(?:/|out of|[^\s(){TIE_MARK}]{{1,3}}\s*\)))[^()]*\)")
 # "Answer: A, Answer: B or Answer: C" repeats the choice.
-_ALTERNATIVE = re.compile(rf"(?:\b(?:or|oder|ou|o)\b|或|还是)[^,;.\d{FIRST_MARK}-{LAST_MARK}]{{0,20}}[\d{FIRST_MARK}-{LAST_MARK}]", re.I)
+_ALTERNATIVE = re.compile(rf"\bonly (?:for|if|when|in|with|where)\b|(?:\b(?:or|oder|ou|o)\b|或|还是)[^,;.\d{FIRST_MARK}-{LAST_MARK}]{{0,20}}[\d{FIRST_MARK}-{LAST_MARK}]", re.I)
+# "I'd rate it 5, maybe 6" leaves it open.
+HEDGE = re.compile(
+    r"(?:maybe|perhaps|possibly|almost|nearly|closer|leaning|borderline|bordering|arguably|not sure|vielleicht|eventuell|fast"
+    r"|peut-être|presque|quizás?|tal vez|casi)\b|也许|可能|或许",
+    re.IGNORECASE,
+)
 _LEAD = re.compile(
-    r"(?:after (?:careful|weigh|consider|review|read|compar|check|analy)|given|considering|taking|having|based on|weighing"
+    r"(?:because|since|between the two|of the two|compared (?:to|with)|even though|weil|da|puisque|comme|porque|ya que|after (?:careful|weigh|consider|review|read|compar|check|analy)|given|considering|taking|having|based on|weighing"
     r"|despite|although|while|nach (?:sorgfältig|abwäg)|après|tras)\b",
     re.IGNORECASE,
 )
@@ -95,6 +101,8 @@ def plain(text: str) -> str:
     that is marked by LaTeX, tags or double brackets as a line `verdict: 6`."""
     text = unicodedata.normalize("NFKC", text).replace("\u2212", "-").replace("’", "'")
     refuse_echo(text)
+    if re.search(r"^Human:", text, re.MULTILINE):
+        raise Unparsed("prompt echoed")
     text = _WRAPPED.sub(lambda hit: f"\nverdict: {next(filter(None, hit.groups()))}\n", text)
     text = re.sub(r"[*`$]|\b_|_\b|\A#+\s*Reply\s*\n", "", text).strip()
     # The patterns of the parsers would take cubic time on long runs of spaces.
@@ -146,7 +154,7 @@ def parts(text: str, part_of: dict[str, str]) -> list[tuple[str, str]]:
     value, for which `marked` has put a sign of its own, is "V"."""
     found, at, text = [], 0, text.lower()
     while at < len(text):
-        if text[at].isspace() or text[at] in "\"'.!。()[]{}":
+        if text[at].isspace() or text[at] in "\"'.!;。()[]{}":
             at += 1
             continue
         if text[at] >= FIRST_MARK and text[at] <= LAST_MARK:
@@ -241,7 +249,8 @@ def _of_sentence(sentence: str, first: bool, alone: bool, last: bool) -> Iterato
 def without_reason(text: str) -> str:
     """Return the text up to the first word such as "because"."""
     for hit in re.finditer(r"[^\W\d_]+", text):
-        if hit[0].lower() in BECAUSE:
+        # A sentence that begins with its reason has the verdict after it.
+        if hit[0].lower() in BECAUSE and text[: hit.start()].strip():
             return text[: hit.start()]
     chinese = re.search("因为|由于", text)
     if chinese:

@@ -12,17 +12,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from utils.parsing.base import Unparsed, named, parser, take_objects
-from utils.parsing.clauses import FIRST_MARK, LAST_MARK, LONGEST, TIE_MARK, VALUE, Clause, Verdict, is_final, parts, pieces, plain
+from utils.parsing.clauses import FIRST_MARK, HEDGE, LAST_MARK, LONGEST, TIE_MARK, VALUE, Clause, Verdict, is_final, parts, pieces, plain
 from utils.parsing.clauses import settle
 from utils.parsing.clauses import verdicts as verdicts_of
 from utils.parsing.words import LETTER_WORDS
 
 # "Answer: B", "the better response is Response B"; "I prefer A over B".
-_NAMED = re.compile(r"(?=[nif]*[Nlbf])[nifNlb]*i[nif]*N?V[nf]*")
+_NAMED = re.compile(r"(?=[nif]*[Nlbfv])[nifNlbv]*i[nif]*N?V(?:t[nf]*N?V)?[nf]*")
 _PREFERRED = re.compile(r"[nifl]*v[nf]*N?V(?:t[nf]*N?V)?[nf]*")
 # "A is better than B", "B is the winner", "A 比 B 好"; "A beats B"; "A > B". The first of two is the better one.
 _BETTER = re.compile(
-    r"[nifl]*N?V(?:[nf]*i[nf]*[bl][nNlf]*|[nf]*b)(?:t[nf]*N?V)?[nf]*|[nifl]*N?Vn*t[nf]*N?V[nf]*b[nf]*"
+    r"[nifl]*(?:N[nf]*i[nf]*)?N?V(?:[nf]*i[nf]*[bl][nNlf]*|[nf]*b)(?:t[nf]*N?V)?[nf]*|[nifl]*N?Vn*t[nf]*N?V[nf]*b[nf]*"
     r"|[nifl]*N?V[nf]*W(?:[nf]*N?V)?[nf]*|[nifNlb]*V>+N?V"
 )
 # "A is worse than B".
@@ -37,8 +37,9 @@ _ORDINAL = (
 _FIRST = _ORDINAL.format("first|erste[nr]?|première|primera", _NOUN, "first", "一")
 _SECOND = _ORDINAL.format("second|zweite[nr]?|deuxième|seconde|segunda", _NOUN, "second", "二")
 _EQUAL = re.compile(
-    r"\b(?:both|they|the two|the)\b(?: (?:answers|responses|outputs|summaries|assistants|options))?(?: are)? (?:equally "
-    r"(?:good or bad|good/bad|good|bad|helpful|strong)|(?:of )?equal(?: (?:quality|in worth|worth))?|equivalent)\b"
+    r"\b(?:both|they|the two|the|(?:\w+ )?[A-Z] and (?:\w+ )?[A-Z])\b(?: (?:answers|responses|outputs|summaries|assistants|options))?"
+    r"(?: are)?(?: about| roughly| both)? (?:equally "
+    r"(?:good or bad|good/bad|good|bad|helpful|strong)|(?:of )?equal(?: (?:quality|in worth|worth))?|equivalent|tied)\b"
     r"|\bequally (?:good or bad|good/bad|good|bad|helpful|strong)\b|\bequal in worth\b"
     r"|\b(?:tie|draw|tied|unentschieden|gleichstand|égalité|ex æquo|empate)\b"
     r"|\bneither (?:\w+ )?is better(?: than the other)?\b"
@@ -76,6 +77,7 @@ class _Choice:
         # A small letter is a label only in brackets, after a colon, or alone: "a" is also a word.
         small = rf"(?<=[(\[])({one})(?=[)\]])|(?<=[:=])\s*[(\[\"']*({one})(?=\s*(?:$|[.,;)\]\"']))|^[^\w\n]*({one})(?=[^\w\n]*$)"
         text = re.sub(small, self._sign_of, text, flags=re.IGNORECASE | re.MULTILINE)
+        text = re.sub(rf"([:=]\s*[{FIRST_MARK}-{LAST_MARK}])\s*\)\s+(?=\w)", r"\1. ", text)
         # "B) it asks" and "(B) It asks" begin with a choice and go on with a reason.
         return re.sub(rf"\A\W*([{FIRST_MARK}-{LAST_MARK}])\s*\)\s+(?=[^\W{FIRST_MARK}-{LAST_MARK}])", r"\1. ", text)
 
@@ -84,6 +86,11 @@ class _Choice:
 
     def _sign_of(self, hit: re.Match) -> str:
         return " " + self.sign(self.labels.index(next(filter(None, hit.groups())).upper())) + " "
+
+    @property
+    def signs(self) -> tuple[str, ...]:
+        """The signs of all labels."""
+        return tuple(self.sign(number) for number in range(len(self.labels)))
 
     @staticmethod
     def sign(number: int) -> str:
@@ -94,7 +101,7 @@ class _Choice:
         if len(clause.text) > LONGEST:
             return None
         head, rest = pieces(clause.text, LETTER_WORDS)
-        if any(VALUE in _form(parts(piece[:LONGEST], LETTER_WORDS))[:1] for piece in rest):
+        if any(HEDGE.match(piece) or piece[:1] in self.signs for piece in rest):
             return None
         said = parts(head, LETTER_WORDS)
         form, signs = _form(said), [word for part, word in said if part == VALUE]
@@ -115,7 +122,7 @@ class _Choice:
             return None
         if signs == [TIE_MARK] and _TIED.fullmatch(form):
             return self._label(TIE_MARK, lone=True)
-        if set(signs) > {self.sign(0), self.sign(1)} or len(signs) > 2 or len(set(signs)) < len(signs):
+        if not set(signs) <= {self.sign(0), self.sign(1)} or len(signs) > 2 or len(set(signs)) < len(signs):
             return None
         if _BETTER.fullmatch(form):
             return self._label(signs[0], lone=False)
@@ -163,7 +170,7 @@ def _letter(text: str, choice: _Choice, names: tuple[str, ...]) -> str:
     found += verdicts_of(choice.marked(rest), choice.verdict, choice.announces)
     if not found and not choice.compares:
         # One line with the words of an aspect, "B: it is more correct"; more of them repeat the prompt.
-        options = re.findall(rf"^\W*([{FIRST_MARK}-{LAST_MARK}])\s*:", choice.marked(rest), re.MULTILINE)
+        options = re.findall(rf"^[^\w\n]*?([{FIRST_MARK}-{LAST_MARK}]) *:", choice.marked(rest), re.MULTILINE)
         if len(options) == 1 and choice.marked(rest).strip().startswith(options[0]):
             found = [Verdict(choice.labels[ord(options[0]) - ord(FIRST_MARK)])]
     return settle(found, text, "verdict")

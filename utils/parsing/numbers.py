@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from utils.parsing.base import Unparsed, named, parser, take_objects
-from utils.parsing.clauses import FIRST_MARK, LONGEST, VALUE, Clause, Verdict, is_final, parts, pieces, plain, settle
+from utils.parsing.clauses import FIRST_MARK, HEDGE, LONGEST, VALUE, Clause, Verdict, is_final, parts, pieces, plain, settle
 from utils.parsing.clauses import verdicts as verdicts_of
 from utils.parsing.words import FINAL, IS, LABEL, NEUTRAL, RATING_WORDS, VERB
 
 WORDS = {"one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9, "ten": 10}
 _NUMBER = r"[-+]?\d+(?:\.\d+)?"
-_OF = r"\s*(?:points?|punkten?|puntos)?\s*(?:/|\(?out of|of|von|sur|de)\s*"
+_OF = r"\s*(?:points?|stars?|punkten?|puntos)?\s*(?:/|\(?out of|of|von|sur|de|sobre)\s*"
 _VALUE = re.compile(
     rf"(?<![A-Za-z0-9.,])(?:(?P<n>{_NUMBER}|[-+]?\d+,\d+){_OF}(?P<of>{_NUMBER})|(?P<bare>{_NUMBER}|{'|'.join(WORDS)}))"
     r"(?![A-Za-z0-9]|[.,]\d)",
@@ -48,7 +48,7 @@ class _Scale:
         where = rf"(?:,?\s+where\s[^.\n]{{0,80}}?\b{self.high:g}\b[^,.\n]{{0,80}},?)?"
         named = rf"\b(?:on|auf|sur|en) (?:an?|the|einer|der|une|una) (?:{ends} )?(?:scale|skala|échelle|escala)"
         text = re.sub(rf"{named}(?: (?:of|from|von|de))?(?: {ends})?{where}", " scale ", text, flags=re.IGNORECASE)
-        text = re.sub(rf"\(?\b{ends}\)?", "", text)
+        text = re.sub(rf"\(?\b{ends}\)?|\((?:out of|von|sur|de|/|满分)\s*{self.high:g}分?\)(?=\s*[:=]|\s*$)", "", text)
         if self.high == 100:
             text = text.replace("%", "")
         text = re.sub(rf"(\d)\s*\((?:{'|'.join(WORDS)})\)", r"\1", text, flags=re.IGNORECASE)
@@ -62,7 +62,7 @@ class _Scale:
         said = parts(head, RATING_WORDS)
         kinds = [part for part, _ in said]
         # "Rating: 5, 6" has two numbers; "Rating: 5, with 6 sources" has one rating and a remark.
-        if kinds.count(VALUE) != 1 or any(piece.startswith(FIRST_MARK) for piece in rest):
+        if kinds.count(VALUE) != 1 or any(HEDGE.match(piece) or piece.startswith(FIRST_MARK) for piece in rest):
             return None
         if not {*kinds} <= {VALUE, NEUTRAL, IS, FINAL, LABEL, VERB}:
             return None

@@ -15,10 +15,10 @@ from utils.parsing.words import FINAL, LABEL, ORDER_WORDS
 _NOUN = r"(?:answer|response|output|summary|option|assistant|antwort|réponse|respuesta|opción|回答|答案)"
 _ONE = r"[\s(\[\"']*[A-Za-z](?![A-Za-z])[\s)\]\"']*"
 _CHAIN = re.compile(rf"(?<![A-Za-z]){_ONE}(?:(?:>+|=|≻|→){_ONE})+")
-_COMMAS = re.compile(rf"(?<=[:=\s])\s*{_ONE}(?:,{_ONE})+")
+_COMMAS = re.compile(rf"(?<![^:=\s]){_ONE}(?:,{_ONE})+")
 _AFTER = re.compile(r"\s*(?:\Z|[,;.:]|[-–—])")
 _ITEM = re.compile(
-    rf"\|?\s*(?P<place>\d{{1,2}})(?:st|nd|rd|th)?\s*[.):|]\s*(?:{_NOUN}\s*)?\(?(?P<letter>[A-Z])\b\)?\s*(?P<why>\|?\Z|[-–—:.(,|].*)",
+    rf"\|?\s*(?:rank|place|platz|rang|puesto)?\s*(?P<place>\d{{1,2}})(?:st|nd|rd|th)?\s*[.):|]\s*(?:{_NOUN}\s*)?\(?(?P<letter>[A-Z])\b\)?\s*(?P<why>\|?\Z|[-–—:.(,|].*)",
     re.IGNORECASE,
 )
 _UPWARDS = re.compile(r"\b(?:worst|least)\b[^.\n]{0,30}\b(?:to|first)\b|ascending", re.IGNORECASE)
@@ -56,7 +56,8 @@ class _Chains:
         if any(part == "?" for part, _ in before) or not _AFTER.match(text, chain.end()):
             return None
         # A chain of equals, or letters with commas between them, is an order only if it is called one.
-        if ">" not in re.sub("[≻→]", ">", chain[0]) and not {LABEL, FINAL} & {part for part, _ in before}:
+        whole = clause.first and clause.last and chain[0].count(",")
+        if not re.search("[>≻→]", chain[0]) and not whole and not {LABEL, FINAL} & {part for part, _ in before}:
             return None
         try:
             return Verdict(self.groups(chain[0]), final=is_final(before))

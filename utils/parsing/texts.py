@@ -8,10 +8,14 @@ from typing import Any
 from utils.parsing.base import Unparsed, is_refusal, json_value, missing, parser, refuse_echo
 from utils.parsing.wrapping import without_announcement, without_remarks
 
+# In quotes it repeats the prompt.
 _TRIGGER = re.compile(
-    r"(?<![`\"'“«])\b(?:A better (?:answer|response|summary) is|Eine bessere (?:Antwort|Zusammenfassung) (?:ist|wäre|lautet)"
-    r"|Une meilleure réponse (?:est|serait)|Un meilleur résumé (?:est|serait)|Una (?:mejor respuesta|respuesta mejor) (?:es"
-    r"|sería))\*{0,2}\s*:\s*\*{0,2}(?![`\"'”»])|(?:更好的(?:回答|答案|摘要)(?:是|为)?)\*{0,2}\s*[:：]\s*\*{0,2}",
+    r"(?<![`\"'“«\w])(?:(?:A|The|My) )?(?:better|improved|revised) (?:answer|response|summary)(?: is| would be)?\*{0,2}\s*:"
+    r"\s*\*{0,2}(?![`\"'”»])"
+    r"|\bEine bessere (?:Antwort|Zusammenfassung) (?:ist|wäre|lautet)\*{0,2}\s*:\s*\*{0,2}"
+    r"|\b(?:Une meilleure réponse|Un meilleur résumé) (?:est|serait)\*{0,2}\s*:\s*\*{0,2}"
+    r"|\bUna (?:mejor respuesta|respuesta mejor) (?:es|sería)\*{0,2}\s*:\s*\*{0,2}"
+    r"|更好的(?:回答|答案|摘要)(?:是|为)?\*{0,2}\s*[:：]\s*\*{0,2}",
     re.IGNORECASE,
 )
 _MARKUP = " \t#*_>-"
@@ -41,7 +45,6 @@ def critique(text: str) -> str:
 @parser("refinement", version=2)
 def refinement(text: str) -> str:
     """Return what follows the last `A better answer is:` (or response, summary) that begins a line, or the only one."""
-    # A trigger in quotes repeats the prompt; _TRIGGER does not match it.
     marks = list(_TRIGGER.finditer(text))
     if not marks:
         raise missing(text, "trigger")
@@ -53,7 +56,7 @@ def refinement(text: str) -> str:
     if not leading and len(marks) > 1:
         raise Unparsed("different triggers")
     answer = text[(leading or marks)[-1].end() :].strip()
-    answer = without_remarks(answer.removeprefix("TL;DR:").strip())
+    answer = without_remarks(without_announcement(answer.removeprefix("TL;DR:")))
     if not answer:
         raise Unparsed("nothing after the trigger")
     return answer

@@ -6,48 +6,53 @@ import re
 
 from utils.parsing.base import Unparsed
 
-_YES = (
-    r"(?:(?:sure|certainly|of course|absolutely|okay|ok|great|thanks|thank you|understood|natürlich|gerne?|klar|bien sûr"
-    r"|certainement|d['’]accord|¡?claro(?: que sí)?|por supuesto|好的|当然)(?: thing)?[ \t]*[!！.,，。]+[ \t]*)?"
+# An announcement is a first line, or a line up to its colon, of these words alone, one of them of _NEW: "Sure! Here's a
+# more concise version of the answer:". A single other word makes the line part of the text.
+_ANNOUNCING = frozenset(
+    """sure thing certainly of course absolutely okay ok great got it understood gladly happy to help thanks thank you for
+    your the feedback comment comments pointing that this out i i've have i'll apologize apologies sorry oversight
+    confusion mistake error here here's is are below following as follows my a an and more is it based on reviewer
+    reviewer's suggestion suggestions which with in response answer summary reply version text incorporates incorporating
+    addresses addressing address takes into account account reflects reflecting by better concise clear clearer short
+    shorter longer simpler friendlier helpful polished complete detailed accurate would be
+    natürlich gerne gern klar hier kommt ist die eine meine der antwort fassung zusammenfassung auf grundlage kommentars
+    bien sûr certainement d'accord voici la une ma le un réponse résumé de
+    claro que sí por supuesto aquí está tienes tiene va la el una mi respuesta versión resumen""".split()
 )
-_NEW = r"(?:revised|improved|rewritten|new|updated|better|corrected|refined|edited|modified|reworked|enhanced|shortened)"
-_TEXT = r"(?:answer|response|summary|reply|version|text)"
-_ANNOUNCEMENTS = (
-    rf"(?:here is|here['’]s|here you go, the|below is|this is|the following is)(?: (?:my|the|a|an))?(?: [\w-]+){{0,2}}? "
-    rf"(?:{_NEW}(?: and \w+)?(?: {_TEXT})|rewrite|revision)\b[^:\n.]{{0,120}}(?:[:.]|\Z|(?=\n))",
-    rf"(?:(?:my|the) )?{_NEW} {_TEXT}(?:\s*:|\s*(?=\n|\Z))",
-    r"hier (?:ist|kommt) (?:die|eine|meine) (?:überarbeitete|verbesserte|neue|korrigierte|bessere) (?:antwort|version|fassung"
-    r"|zusammenfassung)[^:\n.]{0,120}:",
-    r"(?:überarbeitete|verbesserte|neue) (?:antwort|fassung|zusammenfassung)\s*:",
-    r"voici (?:la|une|ma|le|un) (?:nouvelle |nouveau )?(?:réponse|version|résumé) (?:révisée?|améliorée?|corrigée?|réécrite?)"
-    r"[^:\n.]{0,120}:",
-    r"(?:réponse|version|résumé) (?:révisée?|améliorée?|corrigée?)\s*:",
-    r"aquí (?:está|tienes|tiene|va) (?:la|una|mi|el|un) (?:respuesta|versión|resumen) (?:revisad|mejorad|corregid)[oa]"
-    r"[^:\n.]{0,120}:",
-    r"(?:respuesta|versión|resumen) (?:revisad|mejorad|corregid)[oa]\s*:",
-    r"(?:以下是|这是)?(?:修改|改进|修订|改写|优化)后的(?:回答|版本|答案|摘要)\s*[:：]",
+_NEW = frozenset(
+    """revised improved rewritten rewrote updated corrected refined edited modified reworked enhanced shortened rewrite
+    revision new more better concise clearer shorter longer simpler friendlier polished
+    überarbeitete verbesserte neue korrigierte bessere révisé révisée amélioré améliorée corrigé corrigée réécrite
+    nouvelle nouveau revisada revisado mejorada mejorado corregida corregido""".split()
 )
-_EDITED = r"changed|removed|revised|rewrote|rewritten|reworded|rephrased|shortened|replaced"
-# Headings and emphasis may surround an announcement: "**Revised answer:**".
-_ANNOUNCED = re.compile(
-    rf"\s*[#*_ ]{{0,8}}{_YES}[*_]{{0,3}}(?:{'|'.join(_ANNOUNCEMENTS)})[*_]{{0,3}}[ \t]*(?:\n\s*(?:-{{3,}}|\*{{3,}}|_{{3,}})[ \t]*(?:\n|\Z))?",
-    re.IGNORECASE,
+_NAMES = frozenset(
+    """answer response summary reply version rewrite revision revised rewritten improved antwort fassung zusammenfassung réponse résumé respuesta
+    versión resumen""".split()
 )
+_FIRST_LINE = re.compile(r"\s*[#*_ ]{0,8}([^\n:：]{1,300})(?:([:：])[*_ ]{0,4}|(?=\n)|\Z)")
+_CHINESE = re.compile(r"\s*[*_]{0,3}(?:(?:好的|当然)[！!，,。]\s*)?(?:以下是|这是)?(?:修改|改进|修订|改写|优化)后的(?:回答|版本|答案|摘要)[*_]{0,3}\s*[:：][*_]{0,3}")
+_HERE = re.compile(r"\s*(?:(?:sure|certainly|of course)[!,.] )?here (?:you go|it is)\s*[:!.]?[ \t]*(?=\n)", re.IGNORECASE)
+_LINE_OF_DASHES = re.compile(r"\s*(?:-{3,}|\*{3,}|_{3,})[ \t]*(?:\n|\Z)")
 _QUESTION = re.compile(r"\s*Human:[^\n]*(?:\n(?![ \t]*\n)[^\n]*)*")
+
+_EDITED = r"changed|removed|revised|rewrote|rewritten|reworded|rephrased|shortened|replaced"
+_TEXT = r"(?:answer|response|summary|reply|version|text)"
+_ASKED = r"(?=[^\n]{0,300}\b(?:comments?|reviewer|feedback|you asked|requested)\b)"
 _RULE = re.compile(r"\n[ \t]*(?:-{3,}|\*{3,}|_{3,})\s*\Z")
 _PARAGRAPH = re.compile(r"(?:\A|\n(?:[ \t]*\n|-{3,}[ \t]*\n|\*{3,}[ \t]*\n|_{3,}[ \t]*\n)+)(?=[ \t]*\S)")
-# Another turn, or a comment, begins; a definition ("Human: a member of …") goes on in a small letter.
-_TURN = re.compile(r"^(?:Human:(?!\s*[a-z])|Comment:|Revised answer:|To provide more cont)", re.MULTILINE)
-_ASKED = r"(?=[^\n]{0,300}\b(?:comments?|reviewer|feedback|you asked|requested)\b)"
+_TURN = re.compile(r"^(?:Human:|Comment:|Revised answer:|To provide more cont)", re.MULTILINE)
+_DEFINITION = re.compile(r"Human: an? [a-z]")
 _REMARK = re.compile(
-    r"[#*_ ]{0,8}(?:(?:summary of |explanation of )(?:the )?(?:changes|edits)\b|(?:key |main )?(?:changes|improvements|edits)"
-    rf" made\b|what (?:i|was|has been) changed\b|(?:the|this) (?:revised|improved|rewritten) {_TEXT}\b"
+    r"[#*_ (\[]{0,8}(?:note:[*_ ]{0,4})?(?:(?:summary of |explanation of )(?:the |my )?(?:changes|edits)\b|(?:key |main )?"
+    r"(?:changes|improvements|edits) (?:i )?made\b|what (?:i|was|has been) changed\b"
+    rf"|(?:the|this) (?:revised|improved|rewritten) {_TEXT}\b|why (?:this|it) is better\b"
+    r"|let me know if you[^\n]{0,40}\b(?:changes|revisions|revise|adjust\w*|edits|modif\w+|tweak\w*)"
     rf"|(?:this (?:revision|rewrite|version)|i(?:['’]ve| have)? (?:{_EDITED}|added|kept|made))\b{_ASKED})",
     re.IGNORECASE,
 )
 _UNCLEAR = re.compile(
-    r"[#*_ ]{0,8}(?:explanation|(?:key |main )?(?:changes|improvements|edits))[*_]*\s*:|(?:the|this) (?:new|updated) "
-    rf"(?:answer|response|summary)\b|i(?:['’]ve| have)? (?:{_EDITED})\b",
+    r"[#*_ (\[]{0,8}(?:note:[*_ ]{0,4})?(?:(?:explanation|(?:key |main )?(?:changes|improvements|edits))[*_]*\s*:"
+    rf"|(?:the|this) (?:new|updated) {_TEXT}\b|this is better\b|why (?:this|it) works\b|i(?:['’]ve| have)? (?:{_EDITED})\b)",
     re.IGNORECASE,
 )
 _SPEAKS_OF_IT = re.compile(r"\bthe (?:original|revised) (?:answer|response|summary)\b", re.IGNORECASE)
@@ -57,9 +62,24 @@ def without_announcement(text: str) -> str:
     """Return a text without the announcement that it begins with ("Sure! Here's the revised answer:") and without a
     first paragraph that repeats the question."""
     at = 0
-    while hit := _QUESTION.match(text, at) or _ANNOUNCED.match(text, at):
-        at = hit.end()
+    while (end := _end_of_opening(text, at)) > at:
+        at = end
     return text[at:].strip()
+
+
+def _end_of_opening(text: str, at: int) -> int:
+    """Return the end of the announcement or the question that begins at a place, or the place itself."""
+    hit = _QUESTION.match(text, at) or _CHINESE.match(text, at) or _HERE.match(text, at)
+    if not hit:
+        hit = _FIRST_LINE.match(text, at)
+        if not hit:
+            return at
+        words = re.findall(r"[^\W\d_]+(?:['’][^\W\d_]+)?", hit[1].lower().replace("’", "'"))
+        known = all(word in _ANNOUNCING or word in _NEW for word in words) and not re.search(r"\d", hit[1])
+        if not known or not _NEW.intersection(words) or not _NAMES.intersection(words):
+            return at
+    dashes = _LINE_OF_DASHES.match(text, hit.end())
+    return dashes.end() if dashes else hit.end()
 
 
 def without_remarks(text: str) -> str:
@@ -68,6 +88,8 @@ def without_remarks(text: str) -> str:
     kept = text.strip()
     turn = _TURN.search(kept)
     if turn:
+        if _DEFINITION.match(kept, turn.start()):
+            raise Unparsed("text or remark")
         kept = kept[: turn.start()].rstrip()
     for start in _PARAGRAPH.finditer(kept):
         if _REMARK.match(kept, start.end()):
