@@ -175,8 +175,9 @@ def test_json_inside_text():
 
 REPEATED = [
     " ", "(", "*", '"', "[[", "<think>", "Rating: ", "A\n", "A > ", "6 out of ", "I rate ", "Human: \n \n", "(((\n",
-    "A better answer is:", "Revised answer:\n", "---\n", "no, wait. ", "回答", "(A) ", "“ ", "1. A\n", "<answer>A</answer>",
-    "because ", "Here is the revised answer ", "\n\n", "# ", "\\boxed{A} ", ", A", "★", "- ", "I cannot ",
+    "A better answer is:", "Revised answer:\n", "---\n", "no, wait. ", "回答", "(A) ", "“ ", "1. A\n",
+    "<answer>A</answer>", "because ",
+    "Here is the revised answer ", "\n\n", "# ", "\\boxed{A} ", ", A", "★", "- ", "I cannot ",
 ]  # fmt: skip
 
 

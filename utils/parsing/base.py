@@ -76,9 +76,9 @@ _REFUSALS = tuple(
     re.compile(pattern, re.IGNORECASE)
     for pattern in (
         r"\bI(?:['’]m| am| do| must)?\b(?:\W+\w+)?\W+(?:can(?:no|['’])t|can not|unable to|not able to|won['’]t|will not"
-        r"|must decline|decline to)\W+(?!help\W+but\b|give\W+it\b)(?:\w+\W+){0,2}?(?:assist|help|comply|provide|fulfil|answer|respond"
-        r"|rate|judge|compare|rank|evaluate|continue|engage|do|choose|comment|discuss|create|complete|offer|give|rewrite"
-        r"|participate|grade|score)\b",
+        r"|must decline|decline to)\W+(?!help\W+but\b|give\W+it\b)(?:\w+\W+){0,2}?"
+        r"(?:assist|help|comply|provide|fulfil|answer|respond|rate|judge|compare|rank|evaluate|continue|engage|do|choose|comment|discuss|create|complete|offer|give"
+        r"|rewrite|participate|grade|score)\b",
         r"\bI(?:['’]m| am| do|)\b(?: not|n['’]t) (?:feel )?comfortable\b",
         r"\b(?:kann|darf|werde|möchte)\b[^.\n]{0,60}\b(?:nicht|keine?n?)\b[^.\n]{0,40}\b(?:helfen|bewerten|beurteilen"
         r"|beantworten|vergleichen|weiterhelfen|entsprechen)",

@@ -13,14 +13,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from utils.parsing.base import Unparsed, missing, refuse_echo
-from utils.parsing.words import BECAUSE, CONDITIONS, FINAL
+from utils.parsing.parts import FIRST_MARK, LAST_MARK, LONGEST, TIE_MARK
+from utils.parsing.words import BECAUSE, CONDITIONS
 
-# A verdict is short; what is longer is not looked at word by word.
-LONGEST = 400
-# Signs of Unicode's private use area that are put for the values of a text, such as the letters of answers.
-FIRST_MARK, LAST_MARK = "\ue000", "\ue0ff"
-TIE_MARK = LAST_MARK
-VALUE = "V"
 _WRAPPED = re.compile(
     r"\\boxed\{(?:\\text\{)?([^{}\n]{1,80})\}\}?\$?"
     r"|<(?:final_)?(?:answer|rating|score|verdict|choice|preference|order|ranking)>\s*([^<\n]{1,80}?)\s*</\w+>"
@@ -31,31 +26,25 @@ _QUOTED = re.compile(r"[\"“«「]([^\"“”«»「」\n]*)[\"”»」]")
 _BULLET = re.compile(r"(?:[-•+>]\s+|#+\s*|\d{1,2}[.)]\s+(?=[^\W\d]))+")
 _ROW = re.compile(r"\|\s*([^|\n]+?)\s*\|\s*([^|\n]+?)\s*\|")
 _SENTENCE = re.compile(r"(?<=[.!?;])\s+|(?<=[。;])")
-_LABEL_AHEAD = re.compile(r",\s*(?=[^\W\d][^,:\d]{0,30}:)|,\s*(?:but|however|so|and|therefore|hence|thus|aber|also|und|mais|et|pero|y|但是|但|所以|因此)\s*(?=\W|\b)")
-_PIECE = re.compile(r",|\s[-–—]+\s|[–—]")
+_NEXT_CLAUSE = re.compile(
+    r",\s*(?=[^\W\d][^,:\d]{0,30}:)"
+    r"|,\s*(?:(?:but|however|so|and|therefore|hence|thus|aber|also|und|mais|et|pero|y)\b|但是|但|所以|因此)\s*"
+)
 _TAKEN_BACK = re.compile(
-    r"\W*(?:(?:hmm|oh|no|but|however),?\s+)*(?:(?:no|hmm|wait|actually|hold on|scratch that|correction|korrektur|corrección|更正|等等)"
-    r"\s*[,.!:–—-]|actually i\b|on (?:second thought|reflection|closer)|let me (?:correct|revise|reconsider)|i (?:have to|must|need to) correct"
-    r"|i (?:take (?:that|it) back|change my mind)|make (?:it|that)\b)[\s,.:;!–—-]*",
+    r"\W*(?:(?:hmm|oh|no|but|however),?\s+)*"
+    r"(?:(?:no|hmm|wait|actually|hold on|scratch that|correction|korrektur|corrección|更正|等等)\s*[,.!:–—-]"
+    r"|actually i\b|on (?:second thought|reflection|closer)|let me (?:correct|revise|reconsider)"
+    r"|i (?:have to|must|need to) correct|i (?:take (?:that|it) back|change my mind)|make (?:it|that)\b)[\s,.:;!–—-]*",
     re.IGNORECASE,
 )
 # A remark in parentheses; "(A)", "(6)" and "(out of 7)" are none.
 _REMARK = re.compile(rf"\((?!\s*(?:/|out of|[^\s(){TIE_MARK}]{{1,3}}\s*\)))[^()]*\)")
-# "Answer: A, Answer: B or Answer: C" repeats the choice.
-_ALTERNATIVE = re.compile(rf"\bonly (?:for|if|when|in|with|where)\b|(?:\b(?:or|oder|ou|o)\b|或|还是)[^,;.\d{FIRST_MARK}-{LAST_MARK}]{{0,20}}[\d{FIRST_MARK}-{LAST_MARK}]", re.I)
-# "I'd rate it 5, maybe 6" leaves it open.
-HEDGE = re.compile(
-    r"(?:maybe|perhaps|possibly|almost|nearly|closer|leaning|borderline|bordering|arguably|not sure|vielleicht|eventuell|fast"
-    r"|peut-être|presque|quizás?|tal vez|casi)\b|也许|可能|或许",
+# "Answer: A, Answer: B or Answer: C" repeats the choice; "A is better, but only for experts" is a condition.
+_SIGN = rf"\d{FIRST_MARK}-{LAST_MARK}"
+_OPEN = re.compile(
+    rf"(?:\b(?:or|oder|ou|o)\b|或|还是)[^,;.{_SIGN}]{{0,20}}[{_SIGN}]|\bonly (?:for|if|when|in|with|where)\b",
     re.IGNORECASE,
 )
-_LEAD = re.compile(
-    r"(?:because|since|between the two|of the two|compared (?:to|with)|even though|weil|da|puisque|comme|porque|ya que|after (?:careful|weigh|consider|review|read|compar|check|analy)|given|considering|taking|having|based on|weighing"
-    r"|despite|although|while|nach (?:sorgfältig|abwäg)|après|tras)\b",
-    re.IGNORECASE,
-)
-_WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*['’]?")
-_CHINESE = re.compile(r"[\u4e00-\u9fff]")
 
 
 @dataclass(frozen=True)
@@ -101,15 +90,17 @@ def plain(text: str) -> str:
     that is marked by LaTeX, tags or double brackets as a line `verdict: 6`."""
     text = unicodedata.normalize("NFKC", text).replace("\u2212", "-").replace("’", "'")
     refuse_echo(text)
+    # A turn of the conversation belongs to no verdict.
     if re.search(r"^Human:", text, re.MULTILINE):
         raise Unparsed("prompt echoed")
+    text = re.sub(f"[{FIRST_MARK}-{LAST_MARK}]", "", text)
     text = _WRAPPED.sub(lambda hit: f"\nverdict: {next(filter(None, hit.groups()))}\n", text)
     text = re.sub(r"[*`$]|\b_|_\b|\A#+\s*Reply\s*\n", "", text).strip()
     # The patterns of the parsers would take cubic time on long runs of spaces.
     return re.sub(r"\s*\n\s*", "\n", re.sub(r"[^\S\n]+", " ", text))
 
 
-def verdicts(text: str, read: Reader, announces: Announces) -> list[Verdict]:
+def verdicts_in(text: str, read: Reader, announces: Announces) -> list[Verdict]:
     """Return the verdicts of a text that `plain` has cleaned. Raises Unparsed where the last is taken back.
 
     Args:
@@ -147,46 +138,6 @@ def settle(found: list[Verdict], text: str, what: str) -> Any:
     if any(other.value != first.value for other in others):
         raise Unparsed(f"different {what}s")
     return first.value
-
-
-def parts(text: str, part_of: dict[str, str]) -> list[tuple[str, str]]:
-    """Return (part, word) of each word and sign of a short text. The part of a word that is not listed is "?"; that of a
-    value, for which `marked` has put a sign of its own, is "V"."""
-    found, at, text = [], 0, text.lower()
-    while at < len(text):
-        if text[at].isspace() or text[at] in "\"'.!;。()[]{}":
-            at += 1
-            continue
-        if text[at] >= FIRST_MARK and text[at] <= LAST_MARK:
-            found.append((VALUE, text[at]))
-            at += 1
-            continue
-        word = _longest(text, at, part_of)
-        found.append((part_of.get(word, "?"), word))
-        at += len(word)
-    return found
-
-
-def _longest(text: str, at: int, part_of: dict[str, str]) -> str:
-    """Return the longest listed phrase at a place, else the word or sign there."""
-    if _CHINESE.match(text[at]):
-        for length in (6, 5, 4, 3, 2, 1):
-            if text[at : at + length] in part_of:
-                return text[at : at + length]
-        return text[at]
-    word = _WORD.match(text, at)
-    if not word:
-        return text[at]
-    end = word.end()
-    longest = word[0]
-    for _ in range(3):
-        more = _WORD.match(text, end + 1)
-        if not more or text[end] != " ":
-            break
-        end = more.end()
-        if text[at:end] in part_of:
-            longest = text[at:end]
-    return longest
 
 
 def _lines(text: str, announces: Announces) -> list[str]:
@@ -239,9 +190,9 @@ def _quotation(hit: re.Match) -> str:
 
 def _of_sentence(sentence: str, first: bool, alone: bool, last: bool) -> Iterator[Clause]:
     core = without_reason(_REMARK.sub("", sentence))
-    if core.rstrip().endswith("?") or CONDITIONS & _words(core) or _ALTERNATIVE.search(core):
+    if core.rstrip().endswith("?") or CONDITIONS & _words(core) or _OPEN.search(core):
         return
-    for place, clause in enumerate(_LABEL_AHEAD.split(core)):
+    for place, clause in enumerate(_NEXT_CLAUSE.split(core)):
         whole = alone and clause == core
         yield Clause(clause.strip(), first=first and place == 0, alone=whole, last=last and whole)
 
@@ -260,26 +211,4 @@ def without_reason(text: str) -> str:
 
 def _words(text: str) -> set[str]:
     words = set(re.findall(r"[^\W\d_]+", text.lower()))
-    return words | {each for each in CONDITIONS if _CHINESE.match(each) and each in text}
-
-
-def pieces(clause: str, part_of: dict[str, str]) -> tuple[str, list[str]]:
-    """Return the words of a clause that can be its verdict, with the lead before it, and the pieces after it.
-
-    "Overall, I rate it 5, a fair number" is ("Overall I rate it 5", ["a fair number"])."""
-    lead = ""
-    rest = [piece.strip() for piece in _PIECE.split(clause)]
-    while len(rest) > 1:
-        if _LEAD.match(rest[0]):
-            del rest[0]
-            continue
-        known = [part for part, _ in parts(rest[0][:LONGEST], part_of)]
-        if not set(known) <= set(part_of.values()):
-            break
-        lead += f" {rest.pop(0)}"
-    return f"{lead} {rest[0]}".strip(), rest[1:]
-
-
-def is_final(found: list[tuple[str, str]]) -> bool:
-    """Tell whether a clause calls itself the last word: "final", "overall"."""
-    return any(part == FINAL for part, _ in found)
+    return words | {each for each in CONDITIONS if not each.isascii() and each in text}

@@ -1,7 +1,7 @@
 """Verdicts in letters: a preference, a choice.
 
-Each answer's letter in a clause becomes a sign, each word the character of its part (utils/parsing/words.py). A clause is
-a verdict if the characters match one of the forms below: "Response B is clearly better than Response A" is `NVinbtNV`.
+Each answer's letter in a clause becomes a sign, each word the character of its part (utils/parsing/words.py). A clause
+is a verdict if the characters match one of the forms below: "Response B is clearly better than Response A" is NVinbtNV.
 """
 
 from __future__ import annotations
@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from utils.parsing.base import Unparsed, named, parser, take_objects
-from utils.parsing.clauses import FIRST_MARK, HEDGE, LAST_MARK, LONGEST, TIE_MARK, VALUE, Clause, Verdict, is_final, parts, pieces, plain
-from utils.parsing.clauses import settle
-from utils.parsing.clauses import verdicts as verdicts_of
+from utils.parsing.clauses import Clause, Verdict, plain, settle, verdicts_in
+from utils.parsing.parts import FIRST_MARK, HEDGE, LAST_MARK, LONGEST, TIE_MARK, VALUE, is_final, parts, pieces
 from utils.parsing.words import LETTER_WORDS
 
 # "Answer: B", "the better response is Response B"; "I prefer A over B".
@@ -27,19 +26,19 @@ _BETTER = re.compile(
 )
 # "A is worse than B".
 _WORSE = re.compile(r"[nifl]*N?V[nf]*i[nf]*w[nN]*t[nf]*N?V[nf]*")
+_REASON = re.compile(r":\s+(?!(?:no|not|yes|true|false|wrong|ja|nein|oui|non|sí)\b)(?=\w)", re.IGNORECASE)
 _EQUALS = re.compile(r"[nifNlb]*Vi+N?V")
 _TIED = re.compile(r"[nifNlbv]*V[nf]*")
 
 _NOUN = r"(?:answer|response|output|summary|option|assistant|candidate|completion|antwort|réponse|respuesta|opción)"
-_ORDINAL = (
-    r"\b(?:the |die |der |la |las )?(?:{0}) (?:{1}|one)\b|\bthe (?:{2})\b(?!\s*\w)|第{3}个?(?:回答|答案)?"
-)
+_ORDINAL = r"\b(?:the |die |der |la |las )?(?:{0}) (?:{1}|one)\b|\bthe (?:{2})\b(?!\s*\w)|第{3}个?(?:回答|答案)?"
 _FIRST = _ORDINAL.format("first|erste[nr]?|première|primera", _NOUN, "first", "一")
 _SECOND = _ORDINAL.format("second|zweite[nr]?|deuxième|seconde|segunda", _NOUN, "second", "二")
 _EQUAL = re.compile(
-    r"\b(?:both|they|the two|the|(?:\w+ )?[A-Z] and (?:\w+ )?[A-Z])\b(?: (?:answers|responses|outputs|summaries|assistants|options))?"
-    r"(?: are)?(?: about| roughly| both)? (?:equally "
-    r"(?:good or bad|good/bad|good|bad|helpful|strong)|(?:of )?equal(?: (?:quality|in worth|worth))?|equivalent|tied)\b"
+    r"\b(?:both|they|the two|the|(?:\w+ )?[A-Z] and (?:\w+ )?[A-Z])\b"
+    r"(?: (?:answers|responses|outputs|summaries|assistants|options))?(?: are)?(?: about| roughly| both)? "
+    r"(?:equally (?:good or bad|good/bad|good|bad|helpful|strong)|(?:of )?equal(?: (?:quality|in worth|worth))?"
+    r"|equivalent|tied)\b"
     r"|\bequally (?:good or bad|good/bad|good|bad|helpful|strong)\b|\bequal in worth\b"
     r"|\b(?:tie|draw|tied|unentschieden|gleichstand|égalité|ex æquo|empate)\b"
     r"|\bneither (?:\w+ )?is better(?: than the other)?\b"
@@ -50,7 +49,7 @@ _EQUAL = re.compile(
     re.IGNORECASE,
 )
 # "They are equally good, but B is shorter" leaves open what weighs more.
-_BUT = re.compile(r"\s*,?\s*(?:in|at|on|but|though|although|however|except|yet|aber|mais|pero|但)\b|,?\s*但", re.IGNORECASE)
+_BUT = re.compile(r"\s*,?\s*(?:(?:in|at|on|but|though|although|however|except|yet|aber|mais|pero)\b|但)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -75,7 +74,8 @@ class _Choice:
         one = "|".join(sorted(map(re.escape, self.labels), key=len, reverse=True))
         text = re.sub(rf"(?<![\w'])({one})(?![\w'])", self._sign_of, text, flags=re.ASCII)
         # A small letter is a label only in brackets, after a colon, or alone: "a" is also a word.
-        small = rf"(?<=[(\[])({one})(?=[)\]])|(?<=[:=])\s*[(\[\"']*({one})(?=\s*(?:$|[.,;)\]\"']))|^[^\w\n]*({one})(?=[^\w\n]*$)"
+        small = rf"(?<=[(\[])({one})(?=[)\]])"
+        small += rf"|(?<=[:=])\s*[(\[\"']*({one})(?=\s*(?:$|[.,;)\]\"']))|^[^\w\n]*({one})(?=[^\w\n]*$)"
         text = re.sub(small, self._sign_of, text, flags=re.IGNORECASE | re.MULTILINE)
         text = re.sub(rf"([:=]\s*[{FIRST_MARK}-{LAST_MARK}])\s*\)\s+(?=\w)", r"\1. ", text)
         # "B) it asks" and "(B) It asks" begin with a choice and go on with a reason.
@@ -107,6 +107,12 @@ class _Choice:
         form, signs = _form(said), [word for part, word in said if part == VALUE]
         bare = re.fullmatch(r"[nf]*(N?)V", form)
         chosen = self._chosen(form, signs, equals=any(word == "=" for _, word in said))
+        reason = _REASON.search(head)
+        if chosen is None and reason:
+            # "A is better than B: it asks a question."
+            said = parts(head[: reason.start()], LETTER_WORDS)
+            if _BETTER.fullmatch(_form(said)) or _WORSE.fullmatch(_form(said)):
+                chosen = self._chosen(_form(said), [word for part, word in said if part == VALUE], equals=False)
         if chosen is None and bare and (clause.alone or clause.first):
             # A line "Response A" is more likely a heading than a verdict, unless the reply ends with it.
             edge = clause.last or (clause.first and not (bare[1] and clause.alone))
@@ -167,7 +173,7 @@ def _letter(text: str, choice: _Choice, names: tuple[str, ...]) -> str:
         if said is None:
             raise Unparsed("no verdict")
         found.append(Verdict(said.value, final=True))
-    found += verdicts_of(choice.marked(rest), choice.verdict, choice.announces)
+    found += verdicts_in(choice.marked(rest), choice.verdict, choice.announces)
     if not found and not choice.compares:
         # One line with the words of an aspect, "B: it is more correct"; more of them repeat the prompt.
         options = re.findall(rf"^[^\w\n]*?([{FIRST_MARK}-{LAST_MARK}]) *:", choice.marked(rest), re.MULTILINE)

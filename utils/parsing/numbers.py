@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from utils.parsing.base import Unparsed, named, parser, take_objects
-from utils.parsing.clauses import FIRST_MARK, HEDGE, LONGEST, VALUE, Clause, Verdict, is_final, parts, pieces, plain, settle
-from utils.parsing.clauses import verdicts as verdicts_of
+from utils.parsing.clauses import Clause, Verdict, plain, settle, verdicts_in
+from utils.parsing.parts import FIRST_MARK, HEDGE, LONGEST, VALUE, is_final, parts, pieces
 from utils.parsing.words import FINAL, IS, LABEL, NEUTRAL, RATING_WORDS, VERB
 
 WORDS = {"one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9, "ten": 10}
@@ -32,7 +32,7 @@ def rating(text: str, low: float, high: float) -> float | int:
     objects, rest = take_objects(text)
     found = [Verdict(_from_json(value, low, high), final=True) for value in named(objects, _KEYS)]
     scale = _Scale(low, high)
-    found += verdicts_of(scale.cleaned(rest), scale.verdict, _announces)
+    found += verdicts_in(scale.cleaned(rest), scale.verdict, _announces)
     return settle(found, text, "rating")
 
 

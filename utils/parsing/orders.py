@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from utils.parsing.base import Unparsed, named, parser, take_objects
-from utils.parsing.clauses import LONGEST, Clause, Verdict, is_final, parts, plain, settle
-from utils.parsing.clauses import verdicts as verdicts_of
+from utils.parsing.clauses import Clause, Verdict, plain, settle, verdicts_in
+from utils.parsing.parts import LONGEST, is_final, parts
 from utils.parsing.words import FINAL, LABEL, ORDER_WORDS
 
 _NOUN = r"(?:answer|response|output|summary|option|assistant|antwort|réponse|respuesta|opción|回答|答案)"
@@ -31,7 +31,7 @@ def order(text: str, count: int) -> list[list[int]]:
     objects, rest = take_objects(text)
     chains = _Chains(count)
     found = [Verdict(chains.groups(_as_chain(value)), final=True) for value in named(objects, ("order", "ranking"))]
-    found += verdicts_of(rest, chains.verdict, _announces) or _listed(rest, chains)
+    found += verdicts_in(rest, chains.verdict, _announces) or _listed(rest, chains)
     if not found and chains.failures:
         raise chains.failures[0]
     return settle(found, text, "order")
