@@ -65,7 +65,7 @@ class Clause:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Statement:
     """What a clause says.
 
     Args:
@@ -81,7 +81,7 @@ class Verdict:
     edge: bool = False
 
 
-Reader = Callable[[Clause], Verdict | None]
+Reader = Callable[[Clause], Statement | None]
 Announces = Callable[[str, str], bool]
 
 
@@ -100,7 +100,7 @@ def plain(text: str) -> str:
     return re.sub(r"\s*\n\s*", "\n", re.sub(r"[^\S\n]+", " ", text))
 
 
-def verdicts_in(text: str, read: Reader, announces: Announces) -> list[Verdict]:
+def verdicts_in(text: str, read: Reader, announces: Announces) -> list[Statement]:
     """Return the verdicts of a text that `plain` has cleaned. Raises Unparsed where the last is taken back.
 
     Args:
@@ -111,7 +111,7 @@ def verdicts_in(text: str, read: Reader, announces: Announces) -> list[Verdict]:
     Returns:
         Verdicts in their order, without those that the reply corrects.
     """
-    found: list[Verdict] = []
+    found: list[Statement] = []
     taken_back = False
     for clause in _clauses(_lines(text, announces)):
         if clause is None:
@@ -127,7 +127,7 @@ def verdicts_in(text: str, read: Reader, announces: Announces) -> list[Verdict]:
     return [verdict for verdict in found if not verdict.bare]
 
 
-def settle(found: list[Verdict], text: str, what: str) -> Any:
+def settle(found: list[Statement], text: str, what: str) -> Any:
     """Return the one value of the verdicts from the first final one on, or of all. Raises Unparsed."""
     if not found:
         raise missing(text, what)

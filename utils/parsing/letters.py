@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from utils.parsing.base import Unparsed, named, parser, take_objects
-from utils.parsing.clauses import Clause, Verdict, plain, settle, verdicts_in
+from utils.parsing.clauses import Clause, Statement, plain, settle, verdicts_in
 from utils.parsing.parts import FIRST_MARK, HEDGE, LAST_MARK, LONGEST, TIE_MARK, VALUE, is_final, parts, pieces
 from utils.parsing.words import LETTER_WORDS
 
@@ -96,7 +96,7 @@ class _Choice:
     def sign(number: int) -> str:
         return chr(ord(FIRST_MARK) + number)
 
-    def verdict(self, clause: Clause) -> Verdict | None:
+    def verdict(self, clause: Clause) -> Statement | None:
         """Return the label that a clause chooses, or None."""
         if len(clause.text) > LONGEST:
             return None
@@ -117,8 +117,8 @@ class _Choice:
             # A line "Response A" is more likely a heading than a verdict, unless the reply ends with it.
             edge = clause.last or (clause.first and not (bare[1] and clause.alone))
             chosen = self._label(signs[0], lone=not bare[1])
-            return chosen and Verdict(chosen, bare=True, edge=edge)
-        return chosen and Verdict(chosen, final=is_final(said))
+            return chosen and Statement(chosen, bare=True, edge=edge)
+        return chosen and Statement(chosen, final=is_final(said))
 
     def _chosen(self, form: str, signs: list[str], equals: bool) -> str | None:
         """Return the label that a clause of this form chooses; `signs` are its labels, `equals` whether it has a =."""
@@ -172,13 +172,13 @@ def _letter(text: str, choice: _Choice, names: tuple[str, ...]) -> str:
             said = choice.verdict(Clause(choice.marked(plain(value)), first=True, alone=True, last=True))
         if said is None:
             raise Unparsed("no verdict")
-        found.append(Verdict(said.value, final=True))
+        found.append(Statement(said.value, final=True))
     found += verdicts_in(choice.marked(rest), choice.verdict, choice.announces)
     if not found and not choice.compares:
         # One line with the words of an aspect, "B: it is more correct"; more of them repeat the prompt.
         options = re.findall(rf"^[^\w\n]*?([{FIRST_MARK}-{LAST_MARK}]) *:", choice.marked(rest), re.MULTILINE)
         if len(options) == 1 and choice.marked(rest).strip().startswith(options[0]):
-            found = [Verdict(choice.labels[ord(options[0]) - ord(FIRST_MARK)])]
+            found = [Statement(choice.labels[ord(options[0]) - ord(FIRST_MARK)])]
     return settle(found, text, "verdict")
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from utils.parsing.base import Unparsed, named, parser, take_objects
-from utils.parsing.clauses import Clause, Verdict, plain, settle, verdicts_in
+from utils.parsing.clauses import Clause, Statement, plain, settle, verdicts_in
 from utils.parsing.parts import FIRST_MARK, HEDGE, LONGEST, VALUE, is_final, parts, pieces
 from utils.parsing.words import FINAL, IS, LABEL, NEUTRAL, RATING_WORDS, VERB
 
@@ -30,7 +30,7 @@ def rating(text: str, low: float, high: float) -> float | int:
     if strict:
         return _in_range(strict[1], None, low, high)
     objects, rest = take_objects(text)
-    found = [Verdict(_from_json(value, low, high), final=True) for value in named(objects, _KEYS)]
+    found = [Statement(_from_json(value, low, high), final=True) for value in named(objects, _KEYS)]
     scale = _Scale(low, high)
     found += verdicts_in(scale.cleaned(rest), scale.verdict, _announces)
     return settle(found, text, "rating")
@@ -54,7 +54,7 @@ class _Scale:
         text = re.sub(rf"(\d)\s*\((?:{'|'.join(WORDS)})\)", r"\1", text, flags=re.IGNORECASE)
         return re.sub("(★+)(☆*)", lambda stars: f"{len(stars[1])}/{len(stars[0])}", text)
 
-    def verdict(self, clause: Clause) -> Verdict | None:
+    def verdict(self, clause: Clause) -> Statement | None:
         """Return the rating of a clause that has one number, a word of rating, and no word that is not understood."""
         if len(clause.text) > LONGEST:
             return None
@@ -68,13 +68,13 @@ class _Scale:
             return None
         hit = _VALUE.search(clause.text)
         if {LABEL, VERB} & {*kinds} or {FINAL, IS} <= {*kinds}:
-            return Verdict(self._value(hit), final=is_final(said))
+            return Statement(self._value(hit), final=is_final(said))
         # A number alone: "6", "4/5 stars", "5/7. It is correct."
         if kinds[0] != VALUE or IS in kinds or FINAL in kinds or not (clause.alone or (clause.first and hit["of"])):
             return None
         if not clause.first and float(_number(hit)) > self.high:
             return None
-        return Verdict(self._value(hit), bare=True, edge=clause.first)
+        return Statement(self._value(hit), bare=True, edge=clause.first)
 
     def _value(self, hit: re.Match) -> float | int:
         return _in_range(_number(hit), hit["of"], self.low, self.high)

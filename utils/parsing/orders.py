@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from utils.parsing.base import Unparsed, named, parser, take_objects
-from utils.parsing.clauses import Clause, Verdict, plain, settle, verdicts_in
+from utils.parsing.clauses import Clause, Statement, plain, settle, verdicts_in
 from utils.parsing.parts import LONGEST, is_final, parts
 from utils.parsing.words import FINAL, LABEL, ORDER_WORDS
 
@@ -30,7 +30,7 @@ def order(text: str, count: int) -> list[list[int]]:
     text = plain(text)
     objects, rest = take_objects(text)
     chains = _Chains(count)
-    found = [Verdict(chains.groups(_as_chain(value)), final=True) for value in named(objects, ("order", "ranking"))]
+    found = [Statement(chains.groups(_as_chain(value)), final=True) for value in named(objects, ("order", "ranking"))]
     found += verdicts_in(rest, chains.verdict, _announces) or _listed(rest, chains)
     if not found and chains.failures:
         raise chains.failures[0]
@@ -44,7 +44,7 @@ class _Chains:
     count: int
     failures: list[Unparsed] = field(default_factory=list)
 
-    def verdict(self, clause: Clause) -> Verdict | None:
+    def verdict(self, clause: Clause) -> Statement | None:
         """Return the order in a clause: a chain, with nothing before it but words such as "final ranking"."""
         if len(clause.text) > LONGEST:
             return None
@@ -60,7 +60,7 @@ class _Chains:
         if not re.search("[>≻→]", chain[0]) and not whole and not {LABEL, FINAL} & {part for part, _ in before}:
             return None
         try:
-            return Verdict(self.groups(chain[0]), final=is_final(before))
+            return Statement(self.groups(chain[0]), final=is_final(before))
         except Unparsed as failed:
             self.failures.append(failed)
             return None
@@ -105,7 +105,7 @@ def _as_chain(value: Any) -> str:
     return " > ".join(groups)
 
 
-def _listed(text: str, chains: _Chains) -> list[Verdict]:
+def _listed(text: str, chains: _Chains) -> list[Statement]:
     """Return the order of a numbered list or table, the best first, or nothing."""
     lines = [line for line in text.splitlines() if line.strip()]
     items = [_ITEM.fullmatch(line.strip()) for line in lines]
@@ -116,4 +116,4 @@ def _listed(text: str, chains: _Chains) -> list[Verdict]:
     # "1. A: gives a hint, 2. B: asks a question" goes through the answers as they were shown.
     if letters == sorted(letters) and any(item["why"].strip("|") for item in found):
         return []
-    return [Verdict(chains.groups(" > ".join(letters)))]
+    return [Statement(chains.groups(" > ".join(letters)))]
