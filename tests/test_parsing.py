@@ -195,15 +195,19 @@ def test_a_hundred_kilobytes_take_no_long_time(name, unit):
 
 def assert_linear(name, unit, length):
     """Assert that ten times the text takes about ten times as long, and far less than a hundred times."""
-    times = []
-    for characters in (length // 10, length):
-        text = "Sure" + unit * (characters // len(unit)) + "so"
-        start = time.process_time()
-        with contextlib.suppress(Unparsed):
-            parsed(name, text)
-        times.append(time.process_time() - start)
-    small, large = times
-    assert large < 30 * max(small, 0.001), times
+    for _ in range(3):
+        times = []
+        for characters in (length // 10, length):
+            text = "Sure" + unit * (characters // len(unit)) + "so"
+            start = time.process_time()
+            with contextlib.suppress(Unparsed):
+                parsed(name, text)
+            times.append(time.process_time() - start)
+        small, large = times
+        # A busy machine disturbs a measurement; quadratic work fails all three.
+        if large < 30 * max(small, 0.001):
+            return
+    raise AssertionError(times)
 
 
 def test_refusals_are_short_and_say_so_at_once():

@@ -14,7 +14,7 @@ from typing import Any
 
 from utils.parsing.base import Unparsed, missing, refuse_echo
 from utils.parsing.parts import FIRST_MARK, LAST_MARK, LONGEST, TIE_MARK
-from utils.parsing.words import BECAUSE, CONDITIONS
+from utils.parsing.words import ASPECTS, BECAUSE, CONDITIONS
 
 _WRAPPED = re.compile(
     r"\\boxed\{(?:\\text\{)?([^{}\n]{1,80})\}\}?\$?"
@@ -38,7 +38,7 @@ _TAKEN_BACK = re.compile(
     re.IGNORECASE,
 )
 # A remark in parentheses; "(A)", "(6)" and "(out of 7)" are none.
-_REMARK = re.compile(rf"\((?!\s*(?:/|out of|[^\s(){TIE_MARK}]{{1,3}}\s*\)))[^()]*\)")
+_REMARK = re.compile(rf"\((?!\s*(?:/|out of|[^\s(){TIE_MARK}]{{1,3}}\s*\)))[^()]*\)(?!\s*:)")
 # "Answer: A, Answer: B or Answer: C" repeats the choice; "A is better, but only for experts" is a condition.
 _SIGN = rf"\d{FIRST_MARK}-{LAST_MARK}"
 _OPEN = re.compile(
@@ -56,12 +56,14 @@ class Clause:
         first: whether the reply begins with it.
         alone: whether it is a whole line.
         last: whether it is the whole last line.
+        aspects: the number of headings so far that name an aspect, if it is under one; else 0.
     """
 
     text: str
     first: bool
     alone: bool
     last: bool
+    aspects: int = 0
 
 
 @dataclass(frozen=True)
@@ -112,13 +114,23 @@ def verdicts_in(text: str, read: Reader, announces: Announces) -> list[Statement
         Verdicts in their order, without those that the reply corrects.
     """
     found: list[Statement] = []
+    of_aspects: list[tuple[Clause, Statement]] = []
     taken_back = False
     for clause in _clauses(_lines(text, announces)):
         if clause is None:
             taken_back, found = bool(found) or taken_back, []
             continue
         verdict = read(clause)
-        if verdict is not None:
+        if verdict is None:
+            continue
+        if clause.aspects and not verdict.final:
+            of_aspects.append((clause, verdict))
+        else:
+            found.append(verdict)
+    # The last line of a reply that goes through aspects is about all of them, if no other line is a verdict.
+    if not found and len(of_aspects) == 1:
+        (clause, verdict), *_ = of_aspects
+        if clause.aspects > 1 and clause.last:
             found.append(verdict)
     if taken_back and not found:
         raise Unparsed("verdict taken back")
@@ -162,7 +174,12 @@ def _lines(text: str, announces: Announces) -> list[str]:
 
 def _clauses(lines: list[str]) -> Iterator[Clause | None]:
     """Yield the clauses that can hold a verdict, and None where the reply takes back what it said."""
+    aspects, under_aspect = 0, False
     for number, line in enumerate(lines):
+        words = re.findall(r"[^\W\d_]+", line[:LONGEST].lower())
+        if len(words) <= 4 and not re.search(rf"[.!?]\Z|[{_SIGN}]", line):
+            under_aspect = not ASPECTS.isdisjoint(words)
+            aspects += under_aspect
         whole = _QUOTED.fullmatch(line)
         if whole:
             line = whole[1]
@@ -178,6 +195,7 @@ def _clauses(lines: list[str]) -> Iterator[Clause | None]:
                 first=number == 0 and place == 0,
                 alone=len(sentences) == 1,
                 last=number == len(lines) - 1,
+                aspects=aspects * under_aspect,
             )
 
 
@@ -188,13 +206,13 @@ def _quotation(hit: re.Match) -> str:
     return hit[1]
 
 
-def _of_sentence(sentence: str, first: bool, alone: bool, last: bool) -> Iterator[Clause]:
+def _of_sentence(sentence: str, first: bool, alone: bool, last: bool, aspects: int) -> Iterator[Clause]:
     core = without_reason(_REMARK.sub("", sentence))
     if core.rstrip().endswith("?") or CONDITIONS & _words(core) or _OPEN.search(core):
         return
     for place, clause in enumerate(_NEXT_CLAUSE.split(core)):
         whole = alone and clause == core
-        yield Clause(clause.strip(), first=first and place == 0, alone=whole, last=last and whole)
+        yield Clause(clause.strip(), first=first and place == 0, alone=whole, last=last and whole, aspects=aspects)
 
 
 def without_reason(text: str) -> str:

@@ -19,6 +19,8 @@ _VALUE = re.compile(
     r"(?![A-Za-z0-9]|[.,]\d)",
     re.IGNORECASE,
 )
+_RESULTS = frozenset({"answer", "result", "output", "ergebnis", "答案"})
+_ARTICLES = frozenset({"a", "an", "eine", "un", "une"})
 _KEYS = ("rating", "ratings", "score", "overall", "overall_rating", "overall_score", "final_rating", "final_score")
 
 
@@ -47,7 +49,9 @@ class _Scale:
         ends = rf"{self.low:g}\s*(?:[-–]|to|bis|à|a|到|至)\s*{self.high:g}\b"
         where = rf"(?:,?\s+where\s[^.\n]{{0,80}}?\b{self.high:g}\b[^,.\n]{{0,80}},?)?"
         named = rf"\b(?:on|auf|sur|en) (?:an?|the|einer|der|une|una) (?:{ends} )?(?:scale|skala|échelle|escala)"
-        text = re.sub(rf"{named}(?: (?:of|from|von|de))?(?: {ends})?{where}", " scale ", text, flags=re.IGNORECASE)
+        text = re.sub(
+            rf"{named}(?: (?:of|from|von|de))?(?: {ends})?{where}", " scaleofrating ", text, flags=re.IGNORECASE
+        )
         text = re.sub(rf"\(?\b{ends}\)?|\((?:out of|von|sur|de|/|满分)\s*{self.high:g}分?\)(?=\s*[:=]|\s*$)", "", text)
         if self.high == 100:
             text = text.replace("%", "")
@@ -65,6 +69,10 @@ class _Scale:
         if kinds.count(VALUE) != 1 or any(HEDGE.match(piece) or piece.startswith(FIRST_MARK) for piece in rest):
             return None
         if not {*kinds} <= {VALUE, NEUTRAL, IS, FINAL, LABEL, VERB}:
+            return None
+        # "The answer is 6" may speak of the exercise; "this answer is a 6" does not.
+        words = {word for _, word in said}
+        if not {LABEL, VERB} & {*kinds} and words & _RESULTS and not words & _ARTICLES:
             return None
         hit = _VALUE.search(clause.text)
         if {LABEL, VERB} & {*kinds} or {FINAL, IS} <= {*kinds}:

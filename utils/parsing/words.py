@@ -12,10 +12,10 @@ NOUN, BETTER, WORSE, THAN, WINS, ABOVE = "N", "b", "w", "t", "W", ">"
 
 # Words with a space are read as one word.
 _COMMON = {
-    NEUTRAL: """the a an this that it its it's that's my i i'd i'll i'm we would will so therefore thus hence then
+    NEUTRAL: """the a an this that it its it's that's my i i'd i'll i'm we so therefore thus hence then
         also here now clear believe think find say however nevertheless still in_my_opinion in_my_view
         with_that_in_mind as_follows ich der die das den dem des diese dieser dieses eine einen einer ein meine
-        mein würde also daher somit meiner jedoch allerdings je j' la le les l' un une cette cet ce ma mon donc
+        mein also daher somit meiner jedoch allerdings je j' la le les l' un une cette cet ce ma mon donc
         cependant toutefois yo el los esta este esto mi una por_tanto por_lo_tanto sin_embargo 我 的 这 这个 个 会
         认为 觉得 所以 因此""",
     IS: """is are be : = lautet ist est es 是 为""",
@@ -26,11 +26,11 @@ _COMMON = {
         总之""",
 }
 _RATING = {
-    NEUTRAL: """of for from me as to response answer summary reply output result full solid strong whole points
+    NEUTRAL: """would will würde of for from me as to response answer summary reply output result full solid  points
         point star stars taking_everything_into_account antwort zusammenfassung punkte punkten punkt sterne mit
         von als ergebnis réponse résumé de à lui points étoiles respuesta resumen le a de puntos estrellas 回答
         答案 摘要 分 颗星 星""",
-    LABEL: """rating score grade verdict scale assessment evaluation bewertung note gesamtnote gesamtbewertung
+    LABEL: """rating score grade verdict scaleofrating assessment evaluation bewertung note gesamtnote gesamtbewertung
         punktzahl wertung gesamtwertung évaluation calificación puntuación nota valoración 评分 得分 分数 总分
         总评""",
     VERB: """rate give giving assign award deserves earns merits gets receives bewerte bewerten gebe geben vergebe
@@ -39,13 +39,16 @@ _RATING = {
 }
 _LETTERS = {
     IS: """is_for goes_to provides offers does gives""",
-    NEUTRAL: """one two they responses answers clearly slightly much far significantly somewhat definitely
+    NEUTRAL: """i_would i_will we_would
+        ich_würde one two they responses answers clearly slightly much far significantly somewhat definitely
         marginally considerably strictly in_every_respect in_every_way in_all_respects by_far deutlich etwas viel
         klar eindeutig wesentlich nettement clairement légèrement bien claramente ligeramente mucho en 明显 略 稍
         要""",
     NOUN: """answer response output summary option reply assistant candidate completion model version job antwort
         zusammenfassung réponse résumé respuesta resumen opción 回答 答案 选项 摘要 回复 助手""",
-    LABEL: """verdict winner preference decision judgment judgement vote my_answer my_final_answer the_answer
+    LABEL: """verdict winner preference decision judgment judgement vote my_answer my_final_answer
+        my_answer_would my_choice_would
+        my_pick_would the_answer
         the_final_answer choice selection result aspect respect urteil gewinner sieger entscheidung wahl verdict
         gagnant gagnante préférence choix décision veredicto ganador ganadora preferencia elección decisión 结论
         胜者 结果 判断""",
@@ -83,3 +86,17 @@ def _vocabulary(*tables: dict[str, str]) -> dict[str, str]:
 RATING_WORDS = _vocabulary(_COMMON, _RATING)
 LETTER_WORDS = _vocabulary(_COMMON, _LETTERS)
 ORDER_WORDS = _vocabulary(_COMMON, _ORDER)
+
+# Headings over what is said of one aspect alone.
+ASPECTS = frozenset(
+    word
+    for words in (
+        "accuracy correctness clarity helpfulness honesty harmlessness completeness relevance coherence",
+        "creativity safety truthfulness conciseness brevity fluency usefulness factuality grammar",
+        "structure readability style tone depth detail",
+        "empathy engagement pedagogy guidance politeness quality originality adherence faithfulness coverage",
+        "genauigkeit richtigkeit klarheit vollständigkeit stil ton exactitude clarté précision cohérence précisión",
+        "precisión claridad exactitud coherencia 准确性 清晰度 完整性 相关性",
+    )
+    for word in words.split()
+)
