@@ -11,11 +11,11 @@ from utils.parsing.wrapping import without_announcement, without_remarks
 # In quotes it repeats the prompt.
 _TRIGGER = re.compile(
     r"(?<![`\"'“«\w])(?:(?:A|The|My) )?(?:better|improved|revised) (?:answer|response|summary)(?: is| would be)?"
-    r"\*{0,2}\s*:\s*\*{0,2}(?![`\"'”»])"
-    r"|\bEine bessere (?:Antwort|Zusammenfassung) (?:ist|wäre|lautet)\*{0,2}\s*:\s*\*{0,2}"
-    r"|\b(?:Une meilleure réponse|Un meilleur résumé) (?:est|serait)\*{0,2}\s*:\s*\*{0,2}"
-    r"|\bUna (?:mejor respuesta|respuesta mejor) (?:es|sería)\*{0,2}\s*:\s*\*{0,2}"
-    r"|更好的(?:回答|答案|摘要)(?:是|为)?\*{0,2}\s*[:：]\s*\*{0,2}",
+    r"\*{0,2}\s*:\*{0,2}(?![`\"'”»])"
+    r"|\bEine bessere (?:Antwort|Zusammenfassung) (?:ist|wäre|lautet)\*{0,2}\s*:\*{0,2}"
+    r"|\b(?:Une meilleure réponse|Un meilleur résumé) (?:est|serait)\*{0,2}\s*:\*{0,2}"
+    r"|\bUna (?:mejor respuesta|respuesta mejor) (?:es|sería)\*{0,2}\s*:\*{0,2}"
+    r"|更好的(?:回答|答案|摘要)(?:是|为)?\*{0,2}\s*[:：]\*{0,2}",
     re.IGNORECASE,
 )
 _MARKUP = " \t#*_>-"
