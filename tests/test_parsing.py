@@ -100,7 +100,7 @@ def test_a_written_order_is_read(value, form):
 
 TWO = {
     "rating": ([1, 2, 3, 4, 5, 6, 7], ["Rating: {}", "**Rating:** {}", '{{"rating": {}}}', "Score = {}/7"]),
-    "preference": (["A", "B", "C"], ["Answer: {}", "[[{}]]", '{{"preference": "{}"}}', "({})", "Final answer: **{}**"]),
+    "preference": (["A", "B", "C"], ["Answer: {}", "[[{}]]", '{{"preference": "{}"}}', "({})", "**Winner:** {}"]),
     "explain": (["A", "B", "C"], ["Answer: {}", '{{"answer": "{}"}}', "{}"]),
     "order": (["A > B > C > D", "B > A = C > D", "D > C > B > A"], ["Order: {}", '{{"order": "{}"}}', "Ranking: {}"]),
 }
@@ -108,12 +108,26 @@ TWO = {
 
 @pytest.mark.parametrize("name", sorted(TWO))
 @QUICK
-@given(data=st.data(), between=st.sampled_from(["\n", "\n\n", "\nNo, wait.\n", "\n\nOn the other hand:\n"]))
+@given(data=st.data(), between=st.sampled_from(["\n", "\n\n", "\nOne could also say:\n", "\n\nOn the other hand:\n"]))
 def test_two_verdicts_are_none(name, data, between):
     values, forms = TWO[name]
     one, other = data.draw(st.permutations(values))[:2]
     first, second = data.draw(st.sampled_from(forms)), data.draw(st.sampled_from(forms))
     fails(name, first.format(one) + between + second.format(other))
+
+
+WORDED = {"rating": "Rating: {}", "preference": "Answer: {}", "explain": "Answer: {}", "order": "Order: {}"}
+
+
+@pytest.mark.parametrize("name", sorted(TWO))
+@pytest.mark.parametrize("again", ["No, wait.\n", "Hmm, wait.\n", "On second thought, B has a flaw.\n", "Final "])
+def test_a_judge_that_corrects_itself_is_read(name, again):
+    """What it says last counts if it says that it corrects itself, or that this is final; else nothing does."""
+    first, second, *_ = TWO[name][0]
+    form = WORDED[name]
+    corrected = f"{form.format(first)}\n\n{again}{form.format(second)}"
+    assert parsed(name, corrected) == parsed(name, form.format(second)) != parsed(name, form.format(first))
+    assert fails(name, f"{form.format(first)}\n\nNo, wait. There is a flaw.") == "verdict taken back"
 
 
 @QUICK
@@ -159,17 +173,41 @@ def test_json_inside_text():
     assert fails("problem", "{" + "1" * 10_000) == "not JSON"
 
 
+REPEATED = [
+    " ", "(", "*", '"', "[[", "<think>", "Rating: ", "A\n", "A > ", "6 out of ", "I rate ", "Human: \n \n", "(((\n",
+    "A better answer is:", "Revised answer:\n", "---\n", "no, wait. ", "回答", "(A) ", "“ ", "1. A\n",
+    "<answer>A</answer>", "because ",
+    "Here is the revised answer ", "\n\n", "# ", "\\boxed{A} ", ", A", "★", "- ", "I cannot ",
+]  # fmt: skip
+
+
 @pytest.mark.parametrize("name", sorted(PARSERS))
-@pytest.mark.parametrize(
-    "text",
-    ["answer" + " " * 30_000, "(" * 30_000, '{"a": ' * 5_000, "Rating: " * 5_000, "<think>" * 5_000, "A\n" * 10_000,
-     "*" * 30_000 + "A better answer is:" * 2_000, "6 out of " * 5_000, "I rate " * 5_000, "Human: \n \n" * 5_000],
-)  # fmt: skip
-def test_no_reply_takes_long(name, text):
-    start = time.perf_counter()
-    with contextlib.suppress(Unparsed):
-        parsed(name, text)
-    assert time.perf_counter() - start < 2
+@pytest.mark.parametrize("unit", REPEATED)
+def test_no_reply_takes_long(name, unit):
+    assert_linear(name, unit, 10_000)
+
+
+@pytest.mark.parametrize("name", sorted(PARSERS))
+@pytest.mark.parametrize("unit", ["".join(REPEATED).replace("<think>", ""), '{"a": '], ids=["all", "braces"])
+def test_a_hundred_kilobytes_take_no_long_time(name, unit):
+    assert_linear(name, unit, 100_000)
+
+
+def assert_linear(name, unit, length):
+    """Assert that ten times the text takes about ten times as long, and far less than a hundred times."""
+    for _ in range(3):
+        times = []
+        for characters in (length // 10, length):
+            text = "Sure" + unit * (characters // len(unit)) + "so"
+            start = time.process_time()
+            with contextlib.suppress(Unparsed):
+                parsed(name, text)
+            times.append(time.process_time() - start)
+        small, large = times
+        # A busy machine disturbs a measurement; quadratic work fails all three.
+        if large < 30 * max(small, 0.001):
+            return
+    raise AssertionError(times)
 
 
 def test_refusals_are_short_and_say_so_at_once():

@@ -6,7 +6,7 @@ A value is a JSON value. A parser whose results change gets a higher version, an
 again for nothing. Another parser is a function `name(text, **arguments)` under @parser.
 """
 
-from utils.parsing import letters, numbers, texts  # noqa: F401 (they register)
+from utils.parsing import letters, numbers, orders, texts  # noqa: F401 (they register)
 from utils.parsing.base import PARSERS, Parser, Unparsed, parser
 
 __all__ = ["PARSERS", "Parser", "Unparsed", "parser"]

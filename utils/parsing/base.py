@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import json
 import re
-import unicodedata
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -44,26 +43,26 @@ def parser(name: str, version: int) -> Callable:
     return register
 
 
+_THOUGHT = re.compile(r"<(/?)(think|thinking|thought|reasoning|analysis)>", re.IGNORECASE)
+
+
 def spoken(text: str | None) -> str:
     """Return a reply without the reasoning that some models write before it. Raises Unparsed."""
+    said, at, thinking = "", 0, False
     text = text or ""
-    if "</think>" in text:
-        text = re.sub(r"<think>.*?</think>", "", text, flags=re.DOTALL)
-    if "<think>" in text:
+    for tag in _THOUGHT.finditer(text):
+        if tag[1] and not thinking:
+            # The tag that opens it is the end of the prompt that some models get.
+            said = ""
+        elif not thinking:
+            said += text[at : tag.start()]
+        at, thinking = tag.end(), not tag[1]
+    if thinking:
         raise Unparsed("reasoning not finished")
-    if not text.strip():
+    said += text[at:]
+    if not said.strip():
         raise Unparsed("empty")
-    return text.strip()
-
-
-def plain(text: str) -> str:
-    """Return a verdict's text without emphasis and the heading of the prompt's last block, wide letters as ordinary
-    ones."""
-    text = unicodedata.normalize("NFKC", text)
-    refuse_echo(text)
-    text = re.sub(r"[*`]|\b_|_\b|\A#+\s*Reply\s*\n", "", text).strip()
-    # The patterns of the parsers would take cubic time on long runs of spaces.
-    return re.sub(r"\s*\n\s*", "\n", re.sub(r"[^\S\n]+", " ", text))
+    return said.strip()
 
 
 def refuse_echo(text: str) -> None:
@@ -73,18 +72,31 @@ def refuse_echo(text: str) -> None:
         raise Unparsed("prompt echoed")
 
 
-_REFUSAL = re.compile(
-    r"\b(?:can(?:no|['’])t|can not|unable to|not able to|won['’]t|will not|must decline|decline to)\W+(?:\w+\W+){0,2}?"
-    r"(?:assist|help|comply|provide|fulfil|answer|respond|rate|judge|compare|rank|evaluate|continue|engage|do|choose"
-    r"|comment|discuss|create|complete|offer|give|participate)",
-    re.IGNORECASE,
+_REFUSALS = tuple(
+    re.compile(pattern, re.IGNORECASE)
+    for pattern in (
+        r"\bI(?:['’]m| am| do| must)?\b(?:\W+\w+)?\W+(?:can(?:no|['’])t|can not|unable to|not able to|won['’]t|will not"
+        r"|must decline|decline to)\W+(?!help\W+but\b|give\W+it\b)(?:\w+\W+){0,2}?"
+        r"(?:assist|help|comply|provide|fulfil|answer|respond|rate|judge|compare|rank|evaluate|continue|engage|do|choose|comment|discuss|create|complete|offer|give"
+        r"|rewrite|participate|grade|score)\b",
+        r"\bI(?:['’]m| am| do|)\b(?: not|n['’]t) (?:feel )?comfortable\b",
+        r"\b(?:kann|darf|werde|möchte)\b[^.\n]{0,60}\b(?:nicht|keine?n?)\b[^.\n]{0,40}\b(?:helfen|bewerten|beurteilen"
+        r"|beantworten|vergleichen|weiterhelfen|entsprechen)",
+        r"\bje (?:ne peux|ne suis) pas\b[^.\n]{0,40}\b(?:aider|répondre|évaluer|noter|comparer|mesure)",
+        r"\bno puedo\b[^.\n]{0,20}\b(?:ayudar|responder|evaluar|calificar|comparar|cumplir)",
+        r"(?:我|抱歉|对不起)[^。\n]{0,10}(?:无法|不能)[^。\n]{0,6}(?:协助|帮|提供|回答|评|比较|完成)",
+    )
 )
+_QUOTED = re.compile(r"[\"“«][^\"“”«»\n]*[\"”»]")
 
 
 def is_refusal(text: str) -> bool:
     """Return whether a short reply says in its first words that the model will not do it."""
     # A long reply that opens with such words goes on to answer, as "I cannot compare them fully, but …".
-    return len(text) < 600 and _REFUSAL.search(text[:160]) is not None
+    if len(text) >= 600:
+        return False
+    opening = _QUOTED.sub("", text)[:160]
+    return any(refusal.search(opening) for refusal in _REFUSALS)
 
 
 def missing(text: str, what: str) -> Unparsed:
@@ -92,15 +104,6 @@ def missing(text: str, what: str) -> Unparsed:
     if is_refusal(text):
         return Unparsed("refusal")
     return Unparsed(f"no {what}")
-
-
-def only(found: list[Any], text: str, what: str) -> Any:
-    """Return the one value that all of `found` agree on. Raises Unparsed."""
-    if not found:
-        raise missing(text, what)
-    if any(value != found[0] for value in found):
-        raise Unparsed(f"different {what}s")
-    return found[0]
 
 
 class _TwiceError(ValueError):

@@ -1,190 +1,198 @@
-"""Verdicts in letters: a preference, a choice, an order."""
+"""Verdicts in letters: a preference, a choice.
+
+Each answer's letter in a clause becomes a sign, each word the character of its part (utils/parsing/words.py). A clause
+is a verdict if the characters match one of the forms below: "Response B is clearly better than Response A" is NVinbtNV.
+"""
 
 from __future__ import annotations
 
 import re
-import string
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from utils.parsing.base import Unparsed, named, only, parser, plain, take_objects
+from utils.parsing.base import Unparsed, named, parser, take_objects
+from utils.parsing.clauses import Clause, Statement, plain, settle, verdicts_in
+from utils.parsing.parts import FIRST_MARK, HEDGE, LAST_MARK, LONGEST, TIE_MARK, VALUE, is_final, parts, pieces
+from utils.parsing.words import LETTER_WORDS
 
-_NOUN = r"(?:answer|output|response|summary|option|choice)"
-_SAYS = rf"(?:{_NOUN}|verdict|preference|preferred|winner|decision|judge?ment)"
-_OPEN, _CLOSE = r"[\s(\[{<\"']*", r"[\s)\]}>\"'.:,;!]*"
-_NEGATIVE = re.compile(
-    r"\b(?:worse|worst|weaker|reject\w*|losing|loser|wrong|bad|least|inferior|not|never|neither|nor|hardly)\b|n['’]t\b",
+# "Answer: B", "the better response is Response B"; "I prefer A over B".
+_NAMED = re.compile(r"(?=[nif]*[Nlbfv])[nifNlbv]*i[nif]*N?V(?:t[nf]*N?V)?[nf]*")
+_PREFERRED = re.compile(r"[nifl]*v[nf]*N?V(?:t[nf]*N?V)?[nf]*")
+# "A is better than B", "B is the winner", "A 比 B 好"; "A beats B"; "A > B". The first of two is the better one.
+_BETTER = re.compile(
+    r"[nifl]*(?:N[nf]*i[nf]*)?N?V(?:[nf]*i[nf]*[bl][nNlf]*|[nf]*b)(?:t[nf]*N?V)?[nf]*|[nifl]*N?Vn*t[nf]*N?V[nf]*b[nf]*"
+    r"|[nifl]*N?V[nf]*W(?:[nf]*N?V)?[nf]*|[nifNlb]*V>+N?V"
+)
+# "A is worse than B".
+_WORSE = re.compile(r"[nifl]*N?V[nf]*i[nf]*w[nN]*t[nf]*N?V[nf]*")
+_REASON = re.compile(r":\s+(?!(?:no|not|yes|true|false|wrong|ja|nein|oui|non|sí)\b)(?=\w)", re.IGNORECASE)
+_EQUALS = re.compile(r"[nifNlb]*Vi+N?V")
+_TIED = re.compile(r"[nifNlbv]*V[nf]*")
+
+_NOUN = r"(?:answer|response|output|summary|option|assistant|candidate|completion|antwort|réponse|respuesta|opción)"
+_ORDINAL = r"\b(?:the |die |der |la |las )?(?:{0}) (?:{1}|one)\b|\bthe (?:{2})\b(?!\s*\w)|第{3}个?(?:回答|答案)?"
+_FIRST = _ORDINAL.format("first|erste[nr]?|première|primera", _NOUN, "first", "一")
+_SECOND = _ORDINAL.format("second|zweite[nr]?|deuxième|seconde|segunda", _NOUN, "second", "二")
+_EQUAL = re.compile(
+    r"\b(?:both|they|the two|the|(?:\w+ )?[A-Z] and (?:\w+ )?[A-Z])\b"
+    r"(?: (?:answers|responses|outputs|summaries|assistants|options))?(?: are)?(?: about| roughly| both)? "
+    r"(?:equally (?:good or bad|good/bad|good|bad|helpful|strong)|(?:of )?equal(?: (?:quality|in worth|worth))?"
+    r"|equivalent|tied)\b"
+    r"|\bequally (?:good or bad|good/bad|good|bad|helpful|strong)\b|\bequal in worth\b"
+    r"|\b(?:tie|draw|tied|unentschieden|gleichstand|égalité|ex æquo|empate)\b"
+    r"|\bneither (?:\w+ )?is better(?: than the other)?\b"
+    r"|\b(?:beide|die beiden)(?: antworten)? sind (?:gleich gut|gleich schlecht|gleichwertig)\b"
+    r"|\b(?:les deux réponses|elles) (?:se valent|sont équivalentes|sont de qualité égale)\b"
+    r"|\b(?:ambas|las dos)(?: respuestas)? son (?:igual de buenas|igualmente buenas|equivalentes)\b"
+    r"|(?:两个|两者|两种)?(?:回答|答案)?(?:都)?(?:一样好|同样好|不相上下)|平局",
     re.IGNORECASE,
 )
-_EQUAL = (
-    r"(?:(?:it['’]?s |it is |this is )?(?:a )?(?:tie|draw|tied|equal)\b|(?:both|they|the two)?(?: (?:answers|outputs"
-    r"|responses|summaries))?(?: are)? ?equally (?:good or bad|good/bad|good|bad|helpful)\b)"
-)
-_TIE = re.compile(_EQUAL, re.IGNORECASE)
-_TIE_MARK = re.compile(rf"\b{_SAYS}\s*(?:is\s*:?|[:=])\s*{_OPEN}{_EQUAL}", re.IGNORECASE)
+# "They are equally good, but B is shorter" leaves open what weighs more.
+_BUT = re.compile(r"\s*,?\s*(?:(?:in|at|on|but|though|although|however|except|yet|aber|mais|pero)\b|但)", re.IGNORECASE)
 
 
-class _Letters:
-    """The forms in which a reply can name one of `labels`, the clearest first."""
+@dataclass(frozen=True)
+class _Choice:
+    """The reader of clauses that choose one of `labels`.
 
-    def __init__(self, labels: Sequence[str]) -> None:
-        one = "|".join([re.escape(label.upper()) for label in labels])
-        ends = r"(?=\s*$|[)\]}>\"'.:,;!]|\s+(?:is|was|because|since|as|wins?|over|for)\b|\s+[-–—(])"
-        better = r"(?:better|best|preferable|preferred|superior|stronger)"
-        forms = {
-            "mark": rf"\b{_SAYS}\s*(?:is\s*:?|[:=])\s*(?:the\s+)?(?:{_NOUN}\b\s*:?)?{_OPEN}({one}){ends}"
-            rf"|\[\[({one})\]\]",
-            "bare": rf"{_OPEN}({one}){_CLOSE}",
-            "noun": rf"{_OPEN}(?:the )?{_NOUN}{_OPEN}({one}){_CLOSE}",
-            "opening": rf"(?:\(({one})\)|({one})\)|(?-i:({one}))\s[-–—])[\s:,–-]+\S",
-            "sentence": rf"\bI (?:would |['’]d )?(?:prefer|choose|pick|select)\s+(?:the )?(?:{_NOUN}\s*)?\(?({one})\)?"
-            rf"(?=[\s.,!]|$)|\b{_NOUN}\s*\(?({one})\)? is (?:\w+ ){{0,2}}{better}\b",
-            "mention": rf"(?<![\w'’])(?-i:({one}))(?![\w'’])|[(\[]({one})[)\]]|\b{_NOUN}\s+\(?({one})\b",
-        }
-        flags = re.IGNORECASE | re.MULTILINE
-        self._forms = {name: re.compile(pattern, flags) for name, pattern in forms.items()}
-        self.strict = re.compile(rf"Answer: ({one})")
+    Args:
+        labels: the labels, in capitals; the first two name answers, the third, if there is one, a tie.
+        compares: whether "A is better than B" chooses; if not, the labels name no answers.
+    """
 
-    def verdicts(self, text: str) -> list[str]:
-        """Return all labels that a text gives as its verdict. Raises Unparsed."""
-        lines = [line.strip() for line in text.splitlines() if line.strip()]
-        bare = []
-        for line in lines:
-            hit = self._forms["bare"].fullmatch(line)
-            if hit:
-                bare.append(_label(hit))
-        found = self._marks(text)
-        # A letter alone on a line in the middle may be a heading; at either end it is the verdict.
-        at_an_end = any(self._forms["bare"].fullmatch(line) for line in lines[:1] + lines[-1:])
-        if at_an_end or len(set(bare)) > 1:
-            found += bare
-        # Weaker forms count only where a single label is mentioned and nothing speaks against it.
-        if found or len(self._mentioned(text)) != 1 or _NEGATIVE.search(text):
-            return found
-        said = self._forms["noun"].fullmatch(lines[0]) or self._forms["opening"].match(text)
-        said = said or self._forms["sentence"].search(text)
-        if not said:
-            return []
-        return [_label(said)]
+    labels: tuple[str, ...]
+    compares: bool
 
-    def _marks(self, text: str) -> list[str]:
-        """Return the labels after words that announce a verdict."""
-        found = []
-        for mark in self._forms["mark"].finditer(text):
-            before = text[: mark.start()].rsplit("\n", 1)[-1]
-            after = text[mark.end() :].split("\n", 1)[0]
-            # "The worse answer is B" names the loser.
-            if _NEGATIVE.search(before):
-                continue
-            # "Answer: A or B" names both.
-            if self._mentioned(after) - {_label(mark)}:
-                raise Unparsed("different verdicts")
-            found.append(_label(mark))
-        return found
+    def marked(self, text: str) -> str:
+        """Return a text with a sign for each label, for each ordinal ("the second response") and for a tie."""
+        if self.compares:
+            for sign, ordinal in ((self.sign(0), _FIRST), (self.sign(1), _SECOND)):
+                text = re.sub(ordinal, f"answer {sign}", text, flags=re.IGNORECASE)
+            text = re.sub(rf"\b({_NOUN}) ([12])\b", self._numbered, text, flags=re.IGNORECASE)
+            text = _EQUAL.sub(lambda hit: hit[0] if _BUT.match(text, hit.end()) else TIE_MARK, text)
+        one = "|".join(sorted(map(re.escape, self.labels), key=len, reverse=True))
+        text = re.sub(rf"(?<![\w'])({one})(?![\w'])", self._sign_of, text, flags=re.ASCII)
+        # A small letter is a label only in brackets, after a colon, or alone: "a" is also a word.
+        small = rf"(?<=[(\[])({one})(?=[)\]])"
+        small += rf"|(?<=[:=])\s*[(\[\"']*({one})(?=\s*(?:$|[.,;)\]\"']))|^[^\w\n]*({one})(?=[^\w\n]*$)"
+        text = re.sub(small, self._sign_of, text, flags=re.IGNORECASE | re.MULTILINE)
+        text = re.sub(rf"([:=]\s*[{FIRST_MARK}-{LAST_MARK}])\s*\)\s+(?=\w)", r"\1. ", text)
+        # "B) it asks" and "(B) It asks" begin with a choice and go on with a reason.
+        return re.sub(rf"\A\W*([{FIRST_MARK}-{LAST_MARK}])\s*\)\s+(?=[^\W{FIRST_MARK}-{LAST_MARK}])", r"\1. ", text)
 
-    def _mentioned(self, text: str) -> set[str]:
-        return {_label(hit) for hit in self._forms["mention"].finditer(text)}
+    def _numbered(self, hit: re.Match) -> str:
+        return f"{hit[1]} {self.sign(int(hit[2]) - 1)}"
+
+    def _sign_of(self, hit: re.Match) -> str:
+        return " " + self.sign(self.labels.index(next(filter(None, hit.groups())).upper())) + " "
+
+    @property
+    def signs(self) -> tuple[str, ...]:
+        """The signs of all labels."""
+        return tuple(self.sign(number) for number in range(len(self.labels)))
+
+    @staticmethod
+    def sign(number: int) -> str:
+        return chr(ord(FIRST_MARK) + number)
+
+    def verdict(self, clause: Clause) -> Statement | None:
+        """Return the label that a clause chooses, or None."""
+        if len(clause.text) > LONGEST:
+            return None
+        head, rest = pieces(clause.text, LETTER_WORDS)
+        if any(HEDGE.match(piece) or piece[:1] in self.signs for piece in rest):
+            return None
+        said = parts(head, LETTER_WORDS)
+        form, signs = _form(said), [word for part, word in said if part == VALUE]
+        bare = re.fullmatch(r"[nf]*(N?)V", form)
+        chosen = self._chosen(form, signs, equals=any(word == "=" for _, word in said))
+        reason = _REASON.search(head)
+        if chosen is None and reason:
+            # "A is better than B: it asks a question."
+            said = parts(head[: reason.start()], LETTER_WORDS)
+            if _BETTER.fullmatch(_form(said)) or _WORSE.fullmatch(_form(said)):
+                chosen = self._chosen(_form(said), [word for part, word in said if part == VALUE], equals=False)
+        if chosen is None and bare and (clause.alone or clause.first):
+            # A line "Response A" is more likely a heading than a verdict, unless the reply ends with it.
+            edge = clause.last or (clause.first and not (bare[1] and clause.alone))
+            chosen = self._label(signs[0], lone=not bare[1])
+            return chosen and Statement(chosen, bare=True, edge=edge)
+        return chosen and Statement(chosen, final=is_final(said))
+
+    def _chosen(self, form: str, signs: list[str], equals: bool) -> str | None:
+        """Return the label that a clause of this form chooses; `signs` are its labels, `equals` whether it has a =."""
+        if _NAMED.fullmatch(form) or _PREFERRED.fullmatch(form):
+            return self._label(signs[0], lone="NV" not in form and len(signs) == 1)
+        if not self.compares or not signs:
+            return None
+        if signs == [TIE_MARK] and _TIED.fullmatch(form):
+            return self._label(TIE_MARK, lone=True)
+        if not set(signs) <= {self.sign(0), self.sign(1)} or len(signs) > 2 or len(set(signs)) < len(signs):
+            return None
+        if _BETTER.fullmatch(form):
+            return self._label(signs[0], lone=False)
+        if _WORSE.fullmatch(form):
+            return self._label(signs[1], lone=False)
+        if equals and _EQUALS.fullmatch(form):
+            return self._label(TIE_MARK, lone=True)
+        return None
+
+    def _label(self, sign: str, lone: bool) -> str | None:
+        """Return the label of a sign. A tie is no answer: its label counts only alone, as in "Answer: C"."""
+        number = ord(sign) - ord(FIRST_MARK)
+        if sign == TIE_MARK:
+            number = 2
+        if number >= len(self.labels) or (self.compares and number == 2 and not lone):
+            return None
+        return self.labels[number]
+
+    def announces(self, line: str, following: str) -> bool:
+        """Tell whether a line such as `Final verdict` is the heading of a label on the next."""
+        words = _form(parts(line, LETTER_WORDS))
+        head = _form(parts(pieces(following, LETTER_WORDS)[0], LETTER_WORDS))
+        return bool(re.fullmatch(r"[nifNlb]*[lNbf][nifNlb]*", words) and re.fullmatch("N?V", head))
 
 
-def _label(hit: re.Match) -> str:
-    return next(filter(None, hit.groups())).upper()
+def _form(said: list[tuple[str, str]]) -> str:
+    return "".join(part for part, _ in said)
 
 
-def _letter(text: str, labels: Sequence[str], tie: str | None, names: tuple[str, ...]) -> str:
-    """Return the label in a reply. `tie` is the label for replies such as "equally good"; `names` are the keys of a
-    JSON reply."""
-    text, letters = plain(text), _Letters(labels)
-    strict = letters.strict.fullmatch(text)
+def _letter(text: str, choice: _Choice, names: tuple[str, ...]) -> str:
+    """Return the label in a reply; `names` are the keys of a JSON reply."""
+    text = plain(text)
+    strict = re.fullmatch(rf"Answer: ({'|'.join(map(re.escape, choice.labels))})", text)
     if strict:
         return strict[1]
     objects, rest = take_objects(text)
     found = []
     for value in named(objects, names):
-        if not isinstance(value, str):
+        said = None
+        if isinstance(value, str):
+            said = choice.verdict(Clause(choice.marked(plain(value)), first=True, alone=True, last=True))
+        if said is None:
             raise Unparsed("no verdict")
-        value = plain(value)
-        said = letters.verdicts(value)
-        if not said and tie and _TIE.fullmatch(value.strip(" .!")):
-            said = [tie]
-        if not said:
-            raise Unparsed("no verdict")
-        found += said
-    found += letters.verdicts(rest)
-    if tie and (_TIE_MARK.search(rest) or _TIE.fullmatch(rest.strip(" .!"))):
-        found.append(tie)
-    return only(found, text, "verdict")
+        found.append(Statement(said.value, final=True))
+    found += verdicts_in(choice.marked(rest), choice.verdict, choice.announces)
+    if not found and not choice.compares:
+        # One line with the words of an aspect, "B: it is more correct"; more of them repeat the prompt.
+        options = re.findall(rf"^[^\w\n]*?([{FIRST_MARK}-{LAST_MARK}]) *:", choice.marked(rest), re.MULTILINE)
+        if len(options) == 1 and choice.marked(rest).strip().startswith(options[0]):
+            found = [Statement(choice.labels[ord(options[0]) - ord(FIRST_MARK)])]
+    return settle(found, text, "verdict")
 
 
-@parser("preference", version=1)
+@parser("preference", version=2)
 def preference(text: str, labels: Sequence[str] = ("A", "B", "C")) -> str:
     """Read a | b | tie: `Answer: A`, {"preference": "A"}. `labels` name the first, the second and, if given, a tie."""
-    verdict_of = {label.upper(): verdict for label, verdict in zip(labels, ("a", "b", "tie"), strict=False)}
-    tie = None
-    if len(labels) > 2:
-        tie = labels[2].upper()
+    choice = _Choice(tuple(label.upper() for label in labels), compares=True)
+    verdict_of: dict[str, Any] = dict(zip(choice.labels, ("a", "b", "tie"), strict=False))
     names = ("preference", "preferred", "answer", "verdict", "choice", "winner")
-    return verdict_of[_letter(text, labels, tie, names)]
+    return verdict_of[_letter(text, choice, names)]
 
 
-@parser("explain", version=1)
+@parser("explain", version=2)
 def explain(text: str, labels: Sequence[str] = ("A", "B", "C")) -> str:
     """Read one of the labels of a multiple choice: `Answer: B`."""
-    return _letter(text, labels, tie=None, names=("answer", "choice", "aspect", "explain"))
-
-
-@parser("order", version=1)
-def order(text: str, count: int) -> list[list[int]]:
-    """Read answers from best to worst as groups of equals: `Order: B > A = D > C` is [[1], [0, 3], [2]]."""
-    text = plain(text)
-    objects, rest = take_objects(text)
-    chains = [_as_chain(value) for value in named(objects, ("order", "ranking"))]
-    labelled = re.findall(r"\b(?:order|ranking)\b\s*(?:is)?\s*[:=]\s*(.+)", rest, re.IGNORECASE)
-    chains += labelled or [line for line in rest.splitlines() if ">" in line]
-    found = [_chain(chain, count) for chain in chains]
-    return only(found or _listed(rest, count), text, "order")
-
-
-def _as_chain(value: Any) -> str:
-    """Return a JSON value of an order as a chain."""
-    if not isinstance(value, list):
-        return str(value)
-    groups = []
-    for group in value:
-        if isinstance(group, list):
-            group = " = ".join(map(str, group))
-        groups.append(str(group))
-    return " > ".join(groups)
-
-
-def _chain(text: str, count: int) -> list[list[int]]:
-    """Read a chain such as `B > A = C`. Raises Unparsed unless it holds each of the `count` letters once."""
-    text = re.sub(rf"\b{_NOUN}\b|[\s()\[\]\"']", "", text, flags=re.IGNORECASE).rstrip(".!")
-    if "," in text and not re.search("[>=]", text):
-        text = text.replace(",", ">")
-    if not re.fullmatch(r"[A-Za-z](?:[>=][A-Za-z])*", text):
-        raise Unparsed("no order")
-    groups, flat = [], []
-    for group in text.split(">"):
-        numbers = [string.ascii_uppercase.index(letter.upper()) for letter in group.split("=")]
-        groups.append(sorted(numbers))
-        flat += numbers
-    if max(flat) >= count:
-        raise Unparsed("unknown letter")
-    if len(set(flat)) < len(flat):
-        raise Unparsed("letter repeated")
-    if len(flat) < count:
-        raise Unparsed("letter missing")
-    return groups
-
-
-def _listed(text: str, count: int) -> list[list[list[int]]]:
-    """Return the order of a numbered list with nothing else in it, or nothing."""
-    letters = []
-    for line in filter(str.strip, text.splitlines()):
-        item = re.fullmatch(rf"\s*(\d+)[.):]\s*(?i:{_NOUN}\s*)?\(?([A-Za-z])\)?\W*", line)
-        if not item or int(item[1]) != len(letters) + 1:
-            return []
-        letters.append(item[2])
-    if len(letters) != count:
-        return []
-    return [_chain(" > ".join(letters), count)]
+    choice = _Choice(tuple(label.upper() for label in labels), compares=False)
+    return _letter(text, choice, names=("answer", "choice", "aspect", "explain"))

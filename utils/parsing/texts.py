@@ -6,18 +6,19 @@ import re
 from typing import Any
 
 from utils.parsing.base import Unparsed, is_refusal, json_value, missing, parser, refuse_echo
+from utils.parsing.wrapping import without_announcement, without_remarks
 
+# In quotes it repeats the prompt.
 _TRIGGER = re.compile(
-    r"(?<![`\"'“])\*{0,2}\bA better (?:answer|response|summary) is\*{0,2}\s*:\s*\*{0,2}(?![`\"'”])", re.IGNORECASE
+    r"(?<![`\"'“«\w])(?:(?:A|The|My) )?(?:better|improved|revised) (?:answer|response|summary)(?: is| would be)?"
+    r"\*{0,2}\s*:\*{0,2}(?![`\"'”»])"
+    r"|\bEine bessere (?:Antwort|Zusammenfassung) (?:ist|wäre|lautet)\*{0,2}\s*:\*{0,2}"
+    r"|\b(?:Une meilleure réponse|Un meilleur résumé) (?:est|serait)\*{0,2}\s*:\*{0,2}"
+    r"|\bUna (?:mejor respuesta|respuesta mejor) (?:es|sería)\*{0,2}\s*:\*{0,2}"
+    r"|更好的(?:回答|答案|摘要)(?:是|为)?\*{0,2}\s*[:：]\*{0,2}",
+    re.IGNORECASE,
 )
-_LEAD = re.compile(
-    r"(?:here is |here's )?(?:the |my )?(?:revised|improved|new) (?:answer|response|summary)\s*:\s*", re.IGNORECASE
-)
-_AFTERWARDS = re.compile(
-    r"\bthe (?:original|revised) (?:answer|response|summary)\b|^(?:Comment|Human|Revised answer|Explanation):"
-    r"|^To provide more cont",
-    re.IGNORECASE | re.MULTILINE,
-)
+_MARKUP = " \t#*_>-"
 PROBLEM = ("Problem", "SubProblems", "Facts", "Solution")
 SUBPROBLEM = ("Question", "Answer", "Hint", "Incorrect Response", "Feedback")
 SPOKEN = "Student"
@@ -32,7 +33,7 @@ def completion(text: str) -> str:
     return text
 
 
-@parser("critique", version=1)
+@parser("critique", version=2)
 def critique(text: str) -> str:
     """Return free text. Raises Unparsed for a refusal or the prompt itself."""
     refuse_echo(text)
@@ -41,45 +42,40 @@ def critique(text: str) -> str:
     return text
 
 
-@parser("refinement", version=1)
+@parser("refinement", version=2)
 def refinement(text: str) -> str:
-    """Return what follows the last `A better answer is:` (or response, summary)."""
-    # A trigger in quotes repeats the prompt; _TRIGGER does not match it.
+    """Return what follows the last `A better answer is:` (or response, summary) that begins a line, or the only one."""
     marks = list(_TRIGGER.finditer(text))
     if not marks:
         raise missing(text, "trigger")
-    answer = re.sub(r"\ATL;DR:", "", text[marks[-1].end() :].strip()).strip()
+    leading = []
+    for mark in marks:
+        before = text[text.rfind("\n", 0, mark.start()) + 1 : mark.start()]
+        if not before.strip(_MARKUP):
+            leading.append(mark)
+    if not leading and len(marks) > 1:
+        raise Unparsed("different triggers")
+    answer = text[(leading or marks)[-1].end() :].strip()
+    answer = without_remarks(without_announcement(answer.removeprefix("TL;DR:")))
     if not answer:
         raise Unparsed("nothing after the trigger")
     return answer
 
 
-@parser("improve", version=1)
+@parser("improve", version=2)
 def improve(text: str) -> str:
-    """Return a rewritten answer without what models write around it.
-
-    A first paragraph that repeats the question is cut, and all paragraphs from the first that speaks of the answer or
-    opens another turn. A label in front of the answer is taken off."""
+    """Return a rewritten answer without what models write around it: an announcement, the question, remarks on the
+    changes. Raises Unparsed where it is not clear what belongs to the answer."""
     refuse_echo(text)
     if is_refusal(text):
         raise Unparsed("refusal")
-    paragraphs = re.split(r"\n\s*\n", text)
-    if paragraphs[0].startswith("Human:"):
-        paragraphs = paragraphs[1:]
-    if paragraphs and _LEAD.match(paragraphs[0]):
-        paragraphs[0] = _LEAD.sub("", paragraphs[0], count=1)
-    kept = []
-    for paragraph in paragraphs:
-        if _AFTERWARDS.search(paragraph):
-            break
-        kept.append(paragraph)
-    answer = "\n\n".join(kept).strip()
+    answer = without_remarks(without_announcement(text))
     if not answer:
         raise Unparsed("nothing left")
     return answer
 
 
-@parser("problem", version=1)
+@parser("problem", version=2)
 def problem(text: str) -> dict[str, Any]:
     """Read a tutoring problem with its subproblems, as JSON."""
     value = _document(text)
@@ -91,7 +87,7 @@ def problem(text: str) -> dict[str, Any]:
     return value
 
 
-@parser("conversation", version=1)
+@parser("conversation", version=2)
 def conversation(text: str) -> list[dict[str, Any]]:
     """Read a mock tutoring dialogue: a JSON list of turns, each the student's words and the tutor's coded ones."""
     value = _document(text)
