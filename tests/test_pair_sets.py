@@ -84,7 +84,7 @@ def test_a_refinement_is_better_than_its_answer_unless_it_is_the_same():
         ("Human: why?\n\nIt is two.\n\nThe revised answer is shorter.\n\nBye.", "It is two."),
         ("It is two.\n\nComment: it was vague.", "It is two."),
         ("It is two.\n\nHuman: thanks", "It is two."),
-        ("It is two.\n\nExplanation: I changed it.\n\nIt is three.", "It is two."),
+        ("It is two.\n\nExplanation: I changed it.", None),  # is it part of the answer?
         ("It is two.\n\nTo provide more context, ask.", "It is two."),
         ("It is one.\n\nThe original response was vague.", None),  # then it is unchanged
         ("The original answer is fine.", None),

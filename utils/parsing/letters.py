@@ -78,8 +78,9 @@ class _Choice:
         small += rf"|(?<=[:=])\s*[(\[\"']*({one})(?=\s*(?:$|[.,;)\]\"']))|^[^\w\n]*({one})(?=[^\w\n]*$)"
         text = re.sub(small, self._sign_of, text, flags=re.IGNORECASE | re.MULTILINE)
         text = re.sub(rf"([:=]\s*[{FIRST_MARK}-{LAST_MARK}])\s*\)\s+(?=\w)", r"\1. ", text)
-        # "B) it asks" and "(B) It asks" begin with a choice and go on with a reason.
-        return re.sub(rf"\A\W*([{FIRST_MARK}-{LAST_MARK}])\s*\)\s+(?=[^\W{FIRST_MARK}-{LAST_MARK}])", r"\1. ", text)
+        # "B) it asks" and "(C) both are equally good" begin with a choice and go on with a reason.
+        after = rf"(?=[^\W{FIRST_MARK}-{LAST_MARK}]|{TIE_MARK})"
+        return re.sub(rf"\A\W*([{FIRST_MARK}-{LAST_MARK}])\s*\)\s+{after}", r"\1. ", text)
 
     def _numbered(self, hit: re.Match) -> str:
         return f"{hit[1]} {self.sign(int(hit[2]) - 1)}"
