@@ -39,6 +39,7 @@ from utils.evaluation.tutoring import HINT_OR_SOLUTION, Coded, accuracy, hint_an
 from utils.feedback.tutor_turns import ACTION, EVALUATION, STATE, is_valid_reference
 from utils.formats.files import replacing
 from utils.outputs import claim
+from utils.raw_datasets.dialogue import messages
 from utils.raw_datasets.sources import csv_rows, rows_of
 from utils.raw_datasets.tutoring import Tutoring, literal
 from utils.raw_datasets.tutoring_files import EXPECTED, GIVEN, to_python
@@ -145,7 +146,7 @@ def metrics(args: TutorMetricsArguments) -> None:
 
 
 def _responses(path: Path) -> Iterator[tuple[str, str, str]]:
-    for row, where in csv_rows(path):
+    for row, where in csv_rows(path, None):
         if not all(isinstance(row.get(name), str) for name in COLUMNS):
             raise RecordError(f"{where}: found the columns {', '.join(map(str, row))}; expected {', '.join(COLUMNS)}")
         yield row["prompt"], row[GIVEN], row[EXPECTED]
@@ -198,16 +199,17 @@ def _alternatives(row: Any, where: str) -> tuple[Record, tuple[str, str]]:
             f"{where}: found {str(row)[:60]!r}; expected conversations of a history and two tutor's turns"
         )
     *history, original, alternative = turns
-    prompts, answers, actions = [], [], []
+    roles = [message.role for message in messages(turns[-3:], f"{where}: conversations")]
+    if roles != ["user", "assistant", "assistant"]:
+        found = f"{where}: the last three turns are by {', '.join(roles)}"
+        raise RecordError(f"{found}; expected the student's words, a tutor's turn, and an alternative to it")
+    answers, actions = [], []
     for turn in (original, alternative):
         record = Tutoring.record({"conversations": [*history, turn]}, f"{where}: conversations")
-        prompts.append(record.prompt)
         # Not finished: the end of a turn is no part of what it says.
         answers.append(Answer(record.answers[-1].text, finished=False))
         actions.append(str((literal(record.answers[-1].text) or {}).get(ACTION, "")))
-    if prompts[0] != prompts[1]:
-        raise RecordError(f"{where}: the last two turns are no answers to the same words; expected two tutor's turns")
-    return Record(prompts[0], tuple(answers), where=where), (actions[0], actions[1])
+    return Record(record.prompt, tuple(answers), where=where), (actions[0], actions[1])
 
 
 def _scored(

@@ -2,6 +2,7 @@
 
 import ast
 import csv
+import dataclasses
 import json
 import math
 import random
@@ -18,6 +19,7 @@ from utils.answering.inference_model import InferenceModel
 from utils.arguments.inference import ReaderArguments
 from utils.evaluation.tutoring import Coded, accuracy, hint_and_solution, macro_f1
 from utils.raw_datasets.tutoring import Tutoring
+from utils.records import Answer
 from utils.world.exchanges import PROBLEMS
 from utils.world.tasks import mock_conversation
 
@@ -171,7 +173,9 @@ def test_perplexity_of_hints_and_solutions(model, tmp_path, measured, quirk):
         for action, answer in zip(actions, answers, strict=True):
             record = Tutoring.record({"conversations": [question, answer]}, "here")
             prompt = reader.prompt(record, 1 << 20)
-            ids = reader.renderer.tokenizer(record.answers[0].text, add_special_tokens=False)["input_ids"]
+            said = dataclasses.replace(record, answers=(Answer(record.answers[0].text, finished=False),))
+            (ids,) = (answer.tolist() for answer in reader.group(said, 0).answers)
+            assert reader.renderer.tokenizer.decode(ids).strip() == record.answers[0].text
             logits = reader.model(torch.tensor([prompt + ids])).logits[0].float().log_softmax(-1)
             nll = -sum(float(logits[len(prompt) + n - 1, token]) for n, token in enumerate(ids))
             sums.append((action, nll, len(ids) - quirk))
@@ -204,7 +208,7 @@ def test_wrong_responses_are_one_line(tmp_path, capsys, text, line):
         ({"conversations": [{"from": "human", "value": "q"}]}, "expected conversations of a history and two"),
         (
             conversation("1", "q", turn("b", "3"), "yes", turn("b", "3")),
-            "the last two turns are no answers to the same",
+            "the last three turns are by assistant, user, assistant; expected the student",
         ),
     ],
 )

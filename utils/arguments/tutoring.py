@@ -28,23 +28,27 @@ class TutorGenerateArguments(DrawArguments, AnswerArguments, FileArguments, Read
 class TutorMetricsArguments:
     response_file: str = required("responses.csv; its columns are prompt, response (the model's turn), gpt (expected)")
     first_turns: Literal["skip", "keep"] = option(
-        "skip", help="turns without a tutor's turn before them; skip leaves them out, keep counts them"
+        "skip", help="turns without a tutor's turn before them; skip leaves them out, keep counts them", first=True
     )
     quirk: bool = option(
-        False, help="leave the first label out of macro-F1, as Tutorbot-Spock's script; not the empty one alone"
+        False,
+        help="leave the first label out of macro-F1, as Tutorbot-Spock's script; not the empty one alone",
+        first=True,
     )
-    json: str | None = option(help="JSON file for the numbers")
-    seed: int = option(0, help="seed of the bootstrap over conversations")
+    json: str | None = option(help="JSON file for the numbers", first=True)
+    seed: int = option(0, help="seed of the bootstrap over conversations", first=True)
     overwrite: bool = overwriting()
 
 
 @dataclass(kw_only=True)
 class TutorPerplexityArguments(ReaderArguments):
     data_path: str = required("conversations whose last two turns are a tutor's turn and an alternative to it")
-    max_seq_len: int = option(0, help="longest prompt with one answer in tokens; 0: the model's limit", title="Files")
-    batch_size: int = option(8, help="conversations at a time")
-    quirk: bool = option(False, help="divide by one token less for each turn, as Tutorbot-Spock's script")
-    json: str | None = option(help="JSON file for the numbers")
+    max_seq_len: int = option(
+        0, help="longest prompt with one answer in tokens; 0: the model's limit", title="Files", first=True
+    )
+    batch_size: int = option(8, help="conversations at a time", first=True)
+    quirk: bool = option(False, help="divide by one token less for each turn, as Tutorbot-Spock's script", first=True)
+    json: str | None = option(help="JSON file for the numbers", first=True)
     overwrite: bool = overwriting()
 
     def __post_init__(self) -> None:

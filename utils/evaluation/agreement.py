@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from utils.errors import UserError
-from utils.evaluation.comparisons import OUTCOMES, SWAPPED
+from utils.evaluation.comparisons import BY_ORDER, OUTCOMES, SWAPPED, shown_first
 from utils.evaluation.summary import interval
 from utils.raw_datasets.feedback_csv import BY_RATING, implied
 from utils.records import LIKELIHOODS, Message, Record
@@ -68,7 +68,7 @@ def of_verdicts(records: Iterable[Record], judge: str | None = None) -> Choices:
 
     Args:
         records: with verdicts.
-        judge: name of the judge; None: all of them.
+        judge: name of the judge; None: all of them. Position bias and flips are of all judges of the records.
     """
     found = Choices()
     for record in records:
@@ -80,11 +80,11 @@ def of_verdicts(records: Iterable[Record], judge: str | None = None) -> Choices:
                 found.undecided += 1
                 continue
             said[verdict.a, verdict.b].append((verdict.order, verdict.preferred))
-            if verdict.order:
-                preferred = verdict.preferred
-                if verdict.order == "ba":
-                    preferred = SWAPPED.get(preferred, preferred)
-                found.first_shown[record.prompt].append(1 - OUTCOMES[preferred])
+        for _, _, outcome in shown_first(record):
+            found.first_shown[record.prompt].append(outcome)
+        for both in record.meta.get(BY_ORDER, []):
+            if {both.get("ab"), both.get("ba")} <= set(OUTCOMES):
+                found.orders.append(both["ab"] == both["ba"])
         for (a, b), orders in said.items():
             # The same order asked again is no second order: the first verdict of each counts.
             by_order = dict(reversed(orders))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,25 +37,28 @@ class Annotation:
 
 
 def read_annotations(path: Path) -> list[Annotation]:
-    """Return the annotations of a file.
+    """Return the annotations of a file, one of each instruction.
 
     Raises:
         UserError: a row cannot be read, an instruction is in two rows, or none has a preference.
     """
     found: dict[str, Annotation] = {}
-    for row, where in read_jsonl(path):
-        if not isinstance(row, dict) or not Annotations.fits(row):
-            raise RecordError(f"{where}: found {str(row)[:60]!r}; expected {Annotations.needs}")
-        annotation = _annotation(row, where)
+    for annotation in _annotations(path):
         earlier = found.setdefault(annotation.instruction, annotation)
         if earlier is not annotation:
-            found_twice = f"{where}: the instruction {annotation.instruction[:60]!r} is judged at {earlier.where}, too"
-            raise UserError(
-                f"{found_twice}; leave one out, or use win_rate.py judged for several judgements of a prompt"
-            )
+            asked = f"{annotation.where}: the instruction {annotation.instruction[:60]!r}"
+            remedy = "leave one out, or use win_rate.py judged for several judgements of a prompt"
+            raise UserError(f"{asked} is judged at {earlier.where}, too; {remedy}")
     if not any(annotation.outcome is not None for annotation in found.values()):
         raise UserError(f"{path}: none of {len(found)} annotations has a preference; ask the judge again")
     return list(found.values())
+
+
+def _annotations(path: Path) -> Iterator[Annotation]:
+    for row, where in read_jsonl(path):
+        if not isinstance(row, dict) or not Annotations.fits(row):
+            raise RecordError(f"{where}: found {str(row)[:60]!r}; expected {Annotations.needs}")
+        yield _annotation(row, where)
 
 
 def _annotation(row: Mapping[str, Any], where: str) -> Annotation:
@@ -163,10 +166,23 @@ def leaderboard_row(annotations: Sequence[Annotation]) -> dict[str, Any]:
     return dict(zip(COLUMNS, values, strict=True))
 
 
-def write_leaderboard(path: Path, name: str, annotations: Sequence[Annotation]) -> None:
-    """Write leaderboard.csv as the package does: the model's name in a column without one, then COLUMNS."""
+def write_leaderboard(path: Path, name: str, annotated: Path) -> str:
+    """Write leaderboard.csv as the package does: the model's name in a column without one, then COLUMNS.
+
+    Args:
+        path: the file to write.
+        name: of the model.
+        annotated: its annotations.
+
+    Returns:
+        What was written, for people.
+    """
+    annotations = list(_annotations(annotated))
+    if not any(annotation.outcome is not None for annotation in annotations):
+        return f"{path}: not written, no annotation has a preference"
     row = leaderboard_row(annotations)
     with replacing(path) as out:
         writer = csv.writer(out, lineterminator="\n")
         writer.writerow(["", *row])
         writer.writerow([name, *row.values()])
+    return f"{path}: win rate of {name} {row['win_rate']:.2f} %, n {row['n_total']}, {row['n_draws']} ties"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -13,10 +13,12 @@ from typing import Literal
 from utils.errors import UserError
 from utils.raw_datasets.feedback_csv import FEEDBACK, RankingsFeedback, RatingsFeedback, asked, implied
 from utils.raw_datasets.sources import csv_rows
-from utils.records import Record, RecordError, Verdict, content_id
+from utils.records import Record, RecordError, content_id
 
 OUTCOMES = {"a": 0.0, "tie": 0.5, "b": 1.0}  # a: the reference's answer is preferred, b: the model's
 SWAPPED = {"a": "b", "b": "a"}
+BY_ORDER = "by_order"  # in a record's meta: the verdicts in either order, of which request.py makes one
+IDENTICAL = "identical answers"  # the judge of a tie between answers of one text, as request.py names it
 UNKNOWN = "unknown"
 
 
@@ -179,8 +181,7 @@ def of_records(records: Iterable[Record], model: str, reference: str | None) -> 
         for verdict in record.verdicts:
             first, second = record.answers[verdict.a], record.answers[verdict.b]
             models |= {str(first.model), str(second.model)}
-            names = (first.model, second.model)
-            if names.count(model) != 1 or (reference is not None and reference not in names):
+            if not _compares(first.model, second.model, model, reference):
                 continue
             ours, theirs, preferred = second, first, verdict.preferred
             if first.model == model:
@@ -189,10 +190,14 @@ def of_records(records: Iterable[Record], model: str, reference: str | None) -> 
             prompt = content_id(record.prompt, ())
             found.sizes["verdicts"] += 1
             found.add(prompt, preferred, ours.text, theirs.text)
-            _note_position(found, prompt, verdict)
-            judges.add(verdict.judge or UNKNOWN)
-            orders.add(verdict.order or UNKNOWN)
+            # Two equal texts are a tie without a judge, whoever judges the others.
+            if verdict.judge != IDENTICAL:
+                judges.add(verdict.judge or UNKNOWN)
+                orders.add(verdict.order or ("both" if BY_ORDER in record.meta else UNKNOWN))
             decodings.add(decoding(ours.sampling))
+        for a, b, outcome in shown_first(record):
+            if _compares(record.answers[a].model, record.answers[b].model, model, reference):
+                found.first_shown[content_id(record.prompt, ())].append(outcome)
     if not found.sizes["verdicts"]:
         known = ", ".join(sorted(models)) or "none"
         raise UserError(f"no verdict compares --model {model} with {reference or 'another'}; compared models: {known}")
@@ -204,6 +209,12 @@ def of_records(records: Iterable[Record], model: str, reference: str | None) -> 
     return found
 
 
+def _compares(first: str | None, second: str | None, model: str, reference: str | None) -> bool:
+    """Tell whether one of two answers is the model's, and the other one the reference's (None: any other model's)."""
+    names = (first, second)
+    return names.count(model) == 1 and (reference is None or reference in names)
+
+
 def decoding(sampling: dict | None) -> str:
     """Return settings of sampling as text, without the seed: another draw is the same way of decoding."""
     if sampling is None:
@@ -211,10 +222,16 @@ def decoding(sampling: dict | None) -> str:
     return json.dumps({name: value for name, value in sampling.items() if name != "seed"}, sort_keys=True)
 
 
-def _note_position(found: Comparisons, prompt: str, verdict: Verdict) -> None:
-    """Count whether the answer that was shown first is preferred."""
-    if verdict.order and verdict.preferred in OUTCOMES:
-        preferred = verdict.preferred
-        if verdict.order == "ba":
-            preferred = SWAPPED.get(preferred, preferred)
-        found.first_shown[prompt].append(1 - OUTCOMES[preferred])
+def shown_first(record: Record) -> Iterator[tuple[int, int, float]]:
+    """Yield (a, b, outcome) of each judgement of answers a and b whose order is known.
+
+    The outcome is 1 where the answer that was shown first is preferred, 1/2 for a tie, 0 for the other one.
+    """
+    judgements = [(verdict.a, verdict.b, verdict.order, verdict.preferred) for verdict in record.verdicts]
+    for both in record.meta.get(BY_ORDER, []):
+        judgements += [(both["a"], both["b"], order, both.get(order)) for order in ("ab", "ba")]
+    for a, b, order, preferred in judgements:
+        if order in ("ab", "ba") and preferred in OUTCOMES:
+            if order == "ba":
+                preferred = SWAPPED.get(preferred, preferred)
+            yield a, b, 1 - OUTCOMES[preferred]
