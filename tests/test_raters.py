@@ -93,7 +93,7 @@ def test_disjoint_prompts_and_other_files_are_one_line(tmp_path, capsys, evaluat
 
 def test_position_is_reported(evaluated, tmp_path):
     """Shown first and preferred in three of four; both orders of q0, and those that request.py made one verdict of."""
-    by_order = Record((Message("user", "q2"),), record(2).answers, (Verdict(0, 1, "a", "j"),),
+    by_order = Record((Message("user", "q2"),), record(2, "a").answers, (Verdict(0, 1, "a", "j"),),
                       meta={"by_order": [{"a": 0, "b": 1, "ab": "a", "ba": "a"}]})  # fmt: skip
     found = json.loads(evaluated("x", [record(0, "a", "b", orders=("ab", "ba")), by_order]).read_text())
     assert found["first_shown"]["value"] == 0.75 and found["first_shown"]["n"] == 2
@@ -164,7 +164,8 @@ def test_a_reward_models_agreement_with_people(tmp_path, capsys):
     found = agreement_of(of_numbers(perfect, "scores"), judged, seed=0)
     assert found["agreement"]["value"] == found["kappa"]["value"] == 1 and found["pairs"] > 4000
     found = agreement_of(of_numbers(by_length, "scores"), judged, seed=0)
-    assert found["without_ties"] == pytest.approx(found["second"]["longer"]) and found["decided"] > 3000
+    liked = found["second"]["longer"]["value"]
+    assert found["without_ties"]["value"] == pytest.approx(liked) and found["decided"] > 3000
     assert 0.5 < found["without_ties"]["low"] < found["without_ties"]["high"] < 0.8
     for name, records in (("people", people), ("scored", by_length)):
         write_jsonl(tmp_path / f"{name}.jsonl", records)

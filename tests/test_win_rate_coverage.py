@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from utils.evaluation.length_control import length_controlled
+from utils.evaluation.tutoring import Coded, macro_f1
 from utils.evaluation.win_rate import Z80, prompts_needed, sign_test, simple_win_rate, win_rate
 from utils.statistics import Z95, best_of_n, cluster_bootstrap, cohens_kappa, mean_interval
 
@@ -186,3 +187,25 @@ def test_the_sign_test_is_wrong_in_at_most_5_percent_of_the_experiments_without_
         outcomes_P = judgements(rng, 0.5)[:, 0]
         found += sign_test(int((outcomes_P == 1).sum()), int((outcomes_P == 0).sum())) < 0.05
     assert 0.025 <= found / EXPERIMENTS <= 0.06
+
+
+@pytest.mark.full
+def test_macro_f1():
+    """Three turns of each conversation: 70 % of the predictions are copied, the others drawn from other shares."""
+    rng = np.random.default_rng(9)
+    actual_3, other_3 = np.array([0.2, 0.5, 0.3]), np.array([0.4, 0.3, 0.3])
+    joint_33 = 0.7 * np.diag(actual_3) + 0.3 * np.outer(actual_3, other_3)
+    truth = float((2 * np.diag(joint_33) / (joint_33.sum(0) + joint_33.sum(1))).mean())
+
+    def interval(number):
+        actual_PJ = rng.choice(3, p=actual_3, size=(PROMPTS, 3))
+        copied_PJ = rng.random((PROMPTS, 3)) < 0.7
+        predicted_PJ = np.where(copied_PJ, actual_PJ, rng.choice(3, p=other_3, size=(PROMPTS, 3)))
+        codes = []
+        for row, (actual, predicted) in enumerate(zip(actual_PJ.tolist(), predicted_PJ.tolist(), strict=True)):
+            for pair in zip(actual, predicted, strict=True):
+                codes.append(Coded(f"{row}", *(("abc"[code]) for code in pair)))
+        found = macro_f1(codes, seed=number)
+        return found.low, truth, found.high
+
+    assert is_right(covers(interval))
