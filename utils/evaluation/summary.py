@@ -15,7 +15,6 @@ from utils.evaluation.comparisons import Comparisons
 from utils.evaluation.length_control import length_controlled
 from utils.evaluation.manifest import refuse_mismatch, unknown_facts
 from utils.evaluation.win_rate import (
-    bootstrap_mean,
     difference_seen,
     prompts_needed,
     sign_test,
@@ -125,7 +124,7 @@ def compare(first: tuple[Path, dict], second: tuple[Path, dict], seed: int) -> d
     refuse_mismatch((path, one["manifest"]), (other_path, other["manifest"]))
     differences_P = np.array([other["outcomes"][prompt] - one["outcomes"][prompt] for prompt in common])
     better, worse = int((differences_P > 0).sum()), int((differences_P < 0).sum())
-    estimate, needed = bootstrap_mean(differences_P, seed), None
+    estimate, needed = cluster_bootstrap(differences_P[:, None], seed), None
     if len(common) > 1 and estimate.value:
         needed = prompts_needed(float(differences_P.std(ddof=1)), abs(estimate.value))
     points = {name: value if name == "n" else _percent(value) for name, value in estimate._asdict().items()}
