@@ -14,13 +14,7 @@ from utils.errors import UserError
 from utils.evaluation.comparisons import Comparisons
 from utils.evaluation.length_control import length_controlled
 from utils.evaluation.manifest import refuse_mismatch, unknown_facts
-from utils.evaluation.win_rate import (
-    difference_seen,
-    prompts_needed,
-    sign_test,
-    simple_win_rate,
-    win_rate,
-)
+from utils.evaluation.win_rate import difference_seen, prompts_needed, sign_test, simple_win_rate, win_rate
 from utils.statistics import cluster_bootstrap
 
 
