@@ -21,6 +21,7 @@ except ImportError:
 
 from utils.arguments import parse
 from utils.errors import UserError
+from utils.evaluation.alpaca import write_leaderboard
 from utils.feedback import KINDS, Asker, Case, Choice, PromptTemplates, follow, questions_of
 from utils.feedback.cases import expect_questions
 from utils.feedback.forms import MATERIAL, scale_of
@@ -56,7 +57,9 @@ def main(argv: list[str] | None = None) -> int:
     if args.kind == "label":
         for generator in generators_of(label.names, args.input_files, label.base_dir):
             reads += generator.files
-    claim("request.py", {"--output_file": output}, reads=reads, overwrite=args.overwrite)
+    # As AlpacaEval leaves it beside annotations.json.
+    leaderboard = [output.with_name("leaderboard.csv")] * (args.kind == "label" and output.suffix == ".json")
+    claim("request.py", {"--output_file": [output, *leaderboard]}, reads=reads, overwrite=args.overwrite)
     check_output(output, cases)
     prompts, scale = PromptTemplates(map(Path, args.prompt_file), MATERIAL), scale_of(args.scale or "1,7")
     settings = {name: getattr(args, name) for name in ("orders", "listwise", "structured", "temperature", "max_tokens")}
@@ -92,6 +95,8 @@ def main(argv: list[str] | None = None) -> int:
                 say(line)
     others = "".join(f"; {count} {what}" for what, count in tally.items() if what != "rows" and count)
     say(f"{output}: {tally['rows']} rows{others}")
+    for path in leaderboard:
+        say(write_leaderboard(path, label.names[0], output))
     return exit_code(stopped, summary)
 
 

@@ -12,7 +12,7 @@ import sys
 import in_process
 import pytest
 import toy_folders
-from in_process import DPO, PPO, REWARD, SFT, STAGES
+from in_process import DPO, REWARD, SFT, STAGES
 from processes import environment
 from safetensors.torch import load_file, save_file
 from stages import demonstrations, toy_data, toy_model
@@ -331,37 +331,6 @@ def test_deepspeed_json(refuse, tmp_path, config, words):
         path.write_text(config)
     line = refuse(SFT, "--deepspeed", str(path))
     assert words in line and str(path) in line
-
-
-PROGRAMS = {f"training/{stage}/main.py": "data_path" for stage in (*STAGES, PPO)} | {
-    "training/step1_sft/eval_sft.py": "data_path", "training/step1_sft/prompt_eval.py": "output_path",
-    "training/step2_reward/rw_eval.py": "data_path", "inference/chatbot.py --mode ppl": "data_path",
-    "inference/win_rate.py ratings": "reference", "inference/win_rate.py judged": "model",
-    "inference/bandit.py": "samples", "inference/rerank.py": "data_path",
-    "inference/evaluate_world.py": "results", "inference/report.py": "num_prompts",
-    "data_collect/make_world.py": "output_dir", "data_collect/train_tokenizer.py": "data_path",
-    "data_collect/oracle_server.py": "noise_temperature", "data_collect/request.py": "output_file",
-    "data_collect/ledger.py report": "ledger", "data_collect/ledger.py list": "state",
-    "data_collect/ledger.py reparse": "ledger", "data_collect/convert.py": "output",
-    "data_collect/consistency.py": "ratings_csv", "data_collect/gather_prompts.py": "output_path",
-    "data_collect/group.py": "answers", "data_collect/pairs.py": "critique_path",
-    "data_collect/tutor.py split": "data_dir", "data_collect/tutor.py pairs": "response_file",
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("program, flag", PROGRAMS.items())
-def test_unknown_abbreviated_and_repeated_flags(refuse_program, program, flag):
-    name, *mode = program.split()
-    given = lambda *words: refuse_program(ROOT / name, *mode, *words)  # noqa: E731
-    assert "unknown option --no_such_flag" in given("--no_such_flag", "3")
-    assert f"unknown option --{flag[:-2]}; did you mean --{flag}?" in given(f"--{flag[:-2]}", "x")
-    assert f"--{flag} is given twice; give it once" in given(f"--{flag}", "x", f"--{flag.replace('_', '-')}=y")
-
-
-def test_every_program_is_among_these():
-    folders = ("training/step*", "inference", "data_collect")
-    found = {str(file.relative_to(ROOT)) for folder in folders for file in ROOT.glob(f"{folder}/*.py")}
-    assert found == {program.split()[0] for program in PROGRAMS}
 
 
 # ----------------------------------------------------------------------------------------- folders that hold something

@@ -19,7 +19,7 @@ from test_tutor_data import data_sets
 from toy_folders import write_rows
 from toys import ROOT
 
-from utils.records import Answer, Message, Record
+from utils.records import Answer, Message, Record, Verdict
 from utils.records.files import read_records, write_jsonl
 from utils.world.exchanges import PROBLEMS, read_prompt
 from utils.world.teachers import strong, weak
@@ -147,6 +147,31 @@ def table(*columns, header: tuple[str, ...] = ()):
     return make
 
 
+def verdicts(preferred: str):
+    """Verdicts on three models' answers, each against sft's."""
+
+    def make(path: Path, home: Path) -> None:
+        said = tuple(Answer(f"{name}: {name * 3}.", name) for name in ("sft", "dpo", "ppo"))
+        found = tuple(Verdict(0, number, preferred, "people", "ab") for number in (1, 2))
+        write_jsonl(path, [Record((Message("user", question),), said, found) for question in QUESTIONS])
+
+    return make
+
+
+def annotated(path: Path, home: Path) -> None:
+    one = {"output_1": "It is 4.", "output_2": "Count on.", "preference": 2}
+    path.write_text(json.dumps([{"instruction": question, **one} for question in QUESTIONS]))
+
+
+def alternatives(path: Path, home: Path) -> None:
+    data_sets(home, 2)
+    found = json.loads((home / "bio-dataset-1.json").read_text())
+    for row in found:
+        hint = row["conversations"][1]
+        row["conversations"][2:] = [{**hint, "value": hint["value"].replace("'1'", "'2'")}]
+    path.write_text(json.dumps(found))
+
+
 def both_ratings(path: Path, home: Path) -> None:
     with path.open("w", newline="") as out:
         for question in QUESTIONS:
@@ -195,6 +220,8 @@ INPUTS = {
     "group.txt": judged, "runs/mistral7b/epoch-9": generators,
     "sft_answers.jsonl": answers(1), "dpo_answers.jsonl": answers(1),
     "sampled.jsonl": sampled, "feedback.csv": table("", "Count on.", "It is 4.", "(a)"),
+    "judged.jsonl": verdicts("b"), "people.jsonl": verdicts("a"), "annotations.json": annotated,
+    "ppl.json": alternatives,
     "reference.json": generations("reference"), "model.json": generations("model"),
     "reference.csv": table("", "It is 4.", 2), "model.csv": table("", "Count on.", 6),
     "ratings.csv": both_ratings, "rankings.csv": table("", "Count on.", "It is 4.", "(a)"),

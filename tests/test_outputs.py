@@ -90,6 +90,14 @@ PROGRAMS = {
     "bandit": Program("inference/bandit.py --seeds 2 --samples 10", "--output_path", "out.json"),
     "bandit: a figure": Program("inference/bandit.py --seeds 2 --samples 10 --output_path {o}/b.json",
                                 "", "b-policies.png"),
+    "eval_alpaca": Program("inference/eval_alpaca.py --annotations {w}/annotations.json", "--json", "out.json",
+                           input="annotations.json"),
+    "eval_alpaca: outputs": Program("inference/eval_alpaca.py --model_outputs {w}/outputs.json --generator m",
+                                    "--output_dir", "results", "model_outputs.json"),
+    "tutoring generate": Program("inference/tutoring.py generate --model_name_or_path {w}/lm --max_new_tokens 2 "
+                                 "--data_path {w}/turns.json --template human_assistant", "--output_path", "out.csv"),
+    "tutoring metrics": Program("inference/tutoring.py metrics --response_file {w}/coded.csv --first_turns keep",
+                                "--json", "out.json", input="coded.csv"),
     "report": Program("inference/report.py", "--folder", "pipeline", "report.html", takes="pipeline"),
 }  # fmt: skip
 NOT_HERE = {"oracle_server.py", "main.py"}  # below
@@ -126,7 +134,12 @@ def world(tmp_path_factory):
     (w / "tutor/bio-dataset-1.json").write_text(json.dumps(rows))
     coded = str(turn()).replace('"', '""')
     (w / "responses.csv").write_text(f'prompt,response,gpt\np,no object,"{coded}"\n')
+    (w / "coded.csv").write_text(f'prompt,response,gpt\nStudent: p,no object,"{coded}"\n')
+    turns = {"prompt": ["System: Teach. Student: p\n\nTutorbot:"], "chosen": [str(turn())]}
+    (w / "turns.json").write_text(json.dumps(turns))
     (w / "rankings.csv").write_text("q,,a pear,an apple,(b)\n")
+    (w / "outputs.json").write_text('[{"instruction": "q", "output": "a", "generator": "m"}]')
+    (w / "annotations.json").write_text('[{"instruction": "q", "output_1": "b", "output_2": "a", "preference": 2}]')
     Ledger(w / "ledger").close()
     (w / "text.txt").write_text("the cat sat on the mat and the dog sat on the log\n" * 50)
     lm_folder(w / "lm")

@@ -2,59 +2,90 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from utils.errors import UserError
-from utils.raw_datasets.feedback_csv import RankingsFeedback, RatingsFeedback, asked, implied
+from utils.raw_datasets.feedback_csv import FEEDBACK, RankingsFeedback, RatingsFeedback, asked, implied
 from utils.raw_datasets.sources.tables import csv_rows
-from utils.records import Record, RecordError
+from utils.records import Record, RecordError, content_id
 
 OUTCOMES = {"a": 0.0, "tie": 0.5, "b": 1.0}  # a: the reference's answer is preferred, b: the model's
+SWAPPED = {"a": "b", "b": "a"}
+BY_ORDER = "by_order"  # in a record's meta: the verdicts in either order, of which request.py makes one
+IDENTICAL = "identical answers"  # the judge of a tie between answers of one text, as request.py names it
+UNKNOWN = "unknown"
 
 
 @dataclass
 class Comparisons:
-    """Judged comparisons.
+    """Judged comparisons of a model's answers with a reference's.
 
     Args:
         sizes: how many rows each input has, by its name.
         outcomes: for each prompt what its judgements say: 1 the model's answer is better, 1/2 a tie, 0 worse.
-        lengths: for each prompt (the model's, the reference's) answer length in characters.
+        differences: for each judgement the length of the model's answer - that of the reference's, in characters.
+        first_shown: for each prompt 1 where a judge preferred the answer that it saw first, 1/2 for a tie, 0 the other;
+            judgements whose order is known.
         refused: judgements that the judge declined.
         failed: judgements without a readable verdict.
+        manifest: what must be equal in two evaluations that are compared, by name (utils/evaluation/manifest.py).
+        references: the reference's answers to each prompt.
     """
 
     sizes: dict[str, int]
-    outcomes: list[list[float]] = field(default_factory=list)
-    lengths: list[tuple[int, int]] = field(default_factory=list)
+    outcomes: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    differences: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
+    first_shown: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     refused: int = 0
     failed: int = 0
+    manifest: dict[str, object] = field(default_factory=dict)
+    references: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
 
-    def __post_init__(self) -> None:
-        self._row_of: dict[object, int] = {}
-
-    def add(self, prompt: object, verdict: str, model: str, reference: str) -> None:
+    def add(self, prompt: str, verdict: str, model: str, reference: str) -> None:
         """Count one judgement.
 
         Args:
             prompt: key of the prompt; judgements of one prompt belong together.
-            verdict: a | b | tie | refused | failed, as in utils/records; b is the model's answer.
-            model: the model's answer; its length is kept for the prompt's first judgement.
+            verdict: a | b | tie | refused | failed, as in utils/records.py; b is the model's answer.
+            model: the model's answer.
             reference: the reference's answer.
         """
+        self.references[prompt].add(reference)
         if verdict == "refused":
             self.refused += 1
         elif verdict == "failed":
             self.failed += 1
         else:
-            row = self._row_of.setdefault(prompt, len(self.outcomes))
-            if row == len(self.outcomes):
-                self.outcomes.append([])
-                self.lengths.append((len(model), len(reference)))
-            self.outcomes[row].append(OUTCOMES[verdict])
+            self.add_outcome(prompt, OUTCOMES[verdict], model, reference)
+
+    def add_outcome(self, prompt: str, outcome: float, model: str, reference: str) -> None:
+        """Count one judgement that is a number.
+
+        Args:
+            prompt: key of the prompt.
+            outcome: 1 the model's answer is better, 1/2 a tie, 0 worse, or in between.
+            model: the model's answer.
+            reference: the reference's answer.
+        """
+        self.references[prompt].add(reference)
+        self.outcomes[prompt].append(outcome)
+        self.differences[prompt].append(len(model) - len(reference))
+
+    def describe(self, protocol: str, **facts: object) -> None:
+        """Set the manifest: the protocol, its facts, and a digest of the prompts and the reference's answers."""
+        answers = json.dumps([[prompt, sorted(texts)] for prompt, texts in sorted(self.references.items())])
+        self.manifest = {"protocol": protocol, **facts, "reference_answers": key(answers)}
+
+
+def key(*texts: str) -> str:
+    """Return a digest of texts, 16 hexadecimal digits."""
+    return hashlib.blake2b(json.dumps(texts).encode(), digest_size=8).hexdigest()
 
 
 def of_rating_files(reference: Path, model: Path, join: Literal["prompt", "instruction"]) -> Comparisons:
@@ -76,7 +107,8 @@ def of_rating_files(reference: Path, model: Path, join: Literal["prompt", "instr
     for prompt, (answer, score) in ours.items():
         if prompt in theirs:
             other, other_score = theirs[prompt]
-            found.add(prompt, implied(other_score, score), answer, other)
+            found.add(key(*prompt), implied(other_score, score), answer, other)
+    found.describe("ratings", join=join)
     if not found.outcomes:
         raise UserError(f"no prompt of {model} is in {reference}; expected ratings of answers to the same prompts")
     return found
@@ -120,15 +152,15 @@ def of_ranking_files(path: Path) -> Comparisons:
         UserError: a row cannot be read, or none has a verdict.
     """
     found = Comparisons({str(path): 0})
-    verdicts = {"(a)": "a", "(b)": "b", "equal": "tie"}
-    for number, (row, where) in enumerate(csv_rows(path, None, RankingsFeedback.columns)):
+    for row, where in csv_rows(path, None, RankingsFeedback.columns):
         if tuple(row.values()) == RankingsFeedback.columns:
             raise UserError(f"{where}: the file has a header; expected none")
         found.sizes[str(path)] += 1
-        # rows of one prompt count one by one, as in the source's script: the row number is part of the key
-        found.add(number, verdicts.get(row["feedback"], "failed"), row["output2"], row["output1"])
+        prompt = key(row["instruction"], row["input"])
+        found.add(prompt, FEEDBACK.get(row["feedback"], "failed"), row["output2"], row["output1"])
     if not found.outcomes:
         raise UserError(f"{path}: no verdicts; expected instruction,input,output1,output2,feedback without a header")
+    found.describe("rankings")
     return found
 
 
@@ -141,24 +173,65 @@ def of_records(records: Iterable[Record], model: str, reference: str | None) -> 
         reference: name of the reference; None: every other model.
 
     Raises:
-        UserError: no verdict compares the two.
+        UserError: no verdict compares the two, or none that does could be read.
     """
     found = Comparisons({"verdicts": 0})
-    models: set[str] = set()
+    models, judges, orders, decodings = set(), set(), set(), set()
     for record in records:
         for verdict in record.verdicts:
             first, second = record.answers[verdict.a], record.answers[verdict.b]
             models |= {str(first.model), str(second.model)}
-            names = (first.model, second.model)
-            if names.count(model) != 1 or (reference is not None and reference not in names):
+            if not _compares(first.model, second.model, model, reference):
                 continue
             ours, theirs, preferred = second, first, verdict.preferred
             if first.model == model:
                 ours, theirs = first, second
-                preferred = {"a": "b", "b": "a"}.get(preferred, preferred)
+                preferred = SWAPPED.get(preferred, preferred)
+            prompt = content_id(record.prompt, ())
             found.sizes["verdicts"] += 1
-            found.add(record.prompt, preferred, ours.text, theirs.text)
+            found.add(prompt, preferred, ours.text, theirs.text)
+            # Two equal texts are a tie without a judge, whoever judges the others.
+            if verdict.judge != IDENTICAL:
+                judges.add(verdict.judge or UNKNOWN)
+                orders.add(verdict.order or ("both" if BY_ORDER in record.meta else UNKNOWN))
+            decodings.add(decoding(ours.sampling))
+        for a, b, outcome in shown_first(record):
+            if _compares(record.answers[a].model, record.answers[b].model, model, reference):
+                found.first_shown[content_id(record.prompt, ())].append(outcome)
     if not found.sizes["verdicts"]:
         known = ", ".join(sorted(models)) or "none"
         raise UserError(f"no verdict compares --model {model} with {reference or 'another'}; compared models: {known}")
+    if not found.outcomes:
+        counts = f"{found.refused} were refused, {found.failed} could not be read"
+        raise UserError(f"none of {found.sizes['verdicts']} verdicts on {model} decides: {counts}; ask the judge again")
+    found.describe("judged", reference=reference, judge=sorted(judges), orders=sorted(orders),
+                   decoding=sorted(decodings))  # fmt: skip
     return found
+
+
+def _compares(first: str | None, second: str | None, model: str, reference: str | None) -> bool:
+    """Tell whether one of two answers is the model's, and the other one the reference's (None: any other model's)."""
+    names = (first, second)
+    return names.count(model) == 1 and (reference is None or reference in names)
+
+
+def decoding(sampling: dict | None) -> str:
+    """Return settings of sampling as text, without the seed: another draw is the same way of decoding."""
+    if sampling is None:
+        return UNKNOWN
+    return json.dumps({name: value for name, value in sampling.items() if name != "seed"}, sort_keys=True)
+
+
+def shown_first(record: Record) -> Iterator[tuple[int, int, float]]:
+    """Yield (a, b, outcome) of each judgement of answers a and b whose order is known.
+
+    The outcome is 1 where the answer that was shown first is preferred, 1/2 for a tie, 0 for the other one.
+    """
+    judgements = [(verdict.a, verdict.b, verdict.order, verdict.preferred) for verdict in record.verdicts]
+    for both in record.meta.get(BY_ORDER, []):
+        judgements += [(both["a"], both["b"], order, both.get(order)) for order in ("ab", "ba")]
+    for a, b, order, preferred in judgements:
+        if order in ("ab", "ba") and preferred in OUTCOMES:
+            if order == "ba":
+                preferred = SWAPPED.get(preferred, preferred)
+            yield a, b, 1 - OUTCOMES[preferred]

@@ -1,4 +1,4 @@
-"""Win rates of a model against a reference: an estimate with its interval, a test, and what answer lengths explain.
+"""Win rates of a model against a reference: an estimate with its interval, a test, and how many prompts are needed.
 
 An *outcome* is what one judgement of one prompt says: 1 when the model's answer is better, 0 when the reference's is,
 1/2 for a tie. A prompt may have several outcomes (both orders, several judges); they depend on one another, so the
@@ -40,11 +40,11 @@ class WinRate:
 
 @dataclass(frozen=True)
 class SimpleWinRate:
-    """A win rate in per cent over judgements that are taken to be independent.
+    """A win rate in per cent over judgements, each of the same weight.
 
     Args:
         percent: 100 x the mean outcome.
-        half_width: of the 95 % interval in percentage points: 196 x the standard error (sd with n - 1); None of one.
+        half_width: of the 95 % interval in percentage points: 196 x the standard error; None where it is unknown.
     """
 
     percent: float
@@ -55,19 +55,31 @@ class SimpleWinRate:
     losses: int
 
 
-def simple_win_rate(outcomes: Sequence[float]) -> SimpleWinRate:
-    """Return the mean outcome and 1.96 standard errors, as Bansal et al. 2023 (arXiv:2308.15812) report it."""
-    values = np.asarray(outcomes, np.float64)
-    half_width = None
-    if len(values) > 1:
-        half_width = 196 * float(values.std(ddof=1)) / math.sqrt(len(values))
+def simple_win_rate(outcomes: Sequence[Sequence[float]], independent: bool) -> SimpleWinRate:
+    """Return the mean over judgements and 1.96 standard errors, as Bansal et al. 2023 (arXiv:2308.15812) report it.
+
+    Args:
+        outcomes: for each prompt its outcomes.
+        independent: whether all judgements are taken to be independent, as in that paper: sd (with n - 1) / sqrt(n).
+            Otherwise the prompts are: the standard error is then sqrt(C / (C - 1) sum_c (sum_j (x_cj - mean))^2) / n
+            over C prompts (Liang & Zeger 1986), the same number where every prompt has one judgement.
+    """
+    filled = [each for each in outcomes if len(each)]
+    values = np.concatenate(list(map(np.asarray, filled))).astype(np.float64)
+    clusters, half_width = filled, None
+    if independent:
+        clusters = values[:, None]
+    if len(clusters) > 1:
+        sums_C = np.array([np.sum(np.asarray(each) - values.mean()) for each in clusters])
+        spread = math.sqrt(len(clusters) / (len(clusters) - 1) * float(sums_C @ sums_C))
+        half_width = 196 * spread / len(values)
     return SimpleWinRate(
         percent=100 * float(values.mean()),
         half_width=half_width,
         n=len(values),
-        wins=int((values == 1).sum()),
+        wins=int((values > 0.5).sum()),
         ties=int((values == 0.5).sum()),
-        losses=int((values == 0).sum()),
+        losses=int((values < 0.5).sum()),
     )
 
 
@@ -120,80 +132,11 @@ def prompts_needed(spread: float, difference: float) -> int:
 
     Args:
         spread: standard deviation of the prompts' mean outcomes, as WinRate.spread.
-        difference: of the win rate from 1/2, as 0.05.
+        difference: of the win rate from 1/2, as 0.05, or of two win rates on the same prompts.
     """
     return math.ceil(((Z95 + Z80) * spread / difference) ** 2)
 
 
-@dataclass(frozen=True)
-class LengthControl:
-    """What a logistic regression on the answers' length difference says.
-
-    Args:
-        rate: the win rate at equal lengths, with its 95 % interval.
-        slope: change of the log-odds of a win for one standard deviation of length difference.
-        longer: share of prompts on which the model's answer is the longer one.
-    """
-
-    rate: Estimate
-    slope: float
-    longer: float
-
-    def to_json(self) -> dict[str, float | int | None]:
-        """Return the rate's fields, slope and longer as one object."""
-        return {**self.rate.to_json(), "slope": self.slope, "longer": self.longer}
-
-
-def length_controlled(
-    outcomes: Sequence[Sequence[float]], lengths: Sequence[tuple[int, int]], seed: int = 0
-) -> LengthControl:
-    """Return the win rate that would be seen if both answers were equally long.
-
-    Fits P(win) = sigmoid(a + b * tanh(d / sd(d))), d = length of the model's answer - length of the reference's, to
-    these very outcomes, and reports sigmoid(a): the length term of Dubois et al. 2024 (arXiv:2404.04475, equation 2)
-    without their model and instruction terms, which need many models' annotations. It is a correction for a judge that
-    likes length, not a proof: where the better answers are the longer ones for good reasons, it takes too much away.
-
-    Args:
-        outcomes: for each prompt its outcomes, at least one.
-        lengths: for each prompt (the model's, the reference's) answer length, in characters or tokens.
-        seed: of the bootstrap over prompts.
-    """
-    means_P = np.array([np.mean(each) for each in outcomes], np.float64)
-    differences_P = np.array([ours - theirs for ours, theirs in lengths], np.float64)
-    longer = float((differences_P > 0).mean())
-    scale = float(differences_P.std())
-    feature_P = np.tanh(differences_P / scale) if scale else np.zeros_like(differences_P)
-    intercept, slope = _logistic(feature_P, means_P)
-    rng = np.random.default_rng(seed)
-    rates = []
-    # a quarter of the resamples of a mean: each is a fit of its own, and the interval needs no third digit
-    for _ in range(RESAMPLES // 4):
-        drawn = rng.integers(len(means_P), size=len(means_P))
-        rates.append(_sigmoid(_logistic(feature_P[drawn], means_P[drawn])[0]))
-    low, high = np.percentile(rates, [2.5, 97.5])
-    return LengthControl(Estimate(_sigmoid(intercept), float(low), float(high), len(means_P)), slope, longer)
-
-
-def _sigmoid(x: float) -> float:
-    return 1 / (1 + math.exp(-x))
-
-
-def _logistic(feature_P: np.ndarray, outcomes_P: np.ndarray) -> tuple[float, float]:
-    """Return (intercept, slope) of a logistic regression, by Newton's method.
-
-    A ridge of one pseudo-observation on the slope keeps it finite where length alone decides every outcome; the
-    intercept gets a thousandth of one, for outcomes that are all equal.
-    """
-    design_PF = np.stack([np.ones_like(feature_P), feature_P], axis=1)
-    ridge_F = np.array([1e-3, 1.0])
-    weights_F = np.zeros(2)
-    for _ in range(50):
-        expected_P = 1 / (1 + np.exp(-design_PF @ weights_F))
-        gradient_F = design_PF.T @ (outcomes_P - expected_P) - ridge_F * weights_F
-        curvature_FF = (design_PF.T * (expected_P * (1 - expected_P))) @ design_PF + np.diag(ridge_F)
-        change_F = np.linalg.solve(curvature_FF, gradient_F)
-        weights_F = weights_F + change_F
-        if np.abs(change_F).max() < 1e-10:
-            break
-    return float(weights_F[0]), float(weights_F[1])
+def difference_seen(spread: float, prompts: int) -> float:
+    """Return the smallest difference that `prompts` show in 80 % of the experiments: prompts_needed() turned round."""
+    return (Z95 + Z80) * spread / math.sqrt(prompts)
