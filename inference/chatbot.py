@@ -73,6 +73,8 @@ def generate(args: GenerateArguments) -> None:
         return generation_job(model, rows, samplings, max_prompt_seq_len=longest, finish=finish)
 
     facts = {"what": "generating", **settings(samplings, args.max_prompt_seq_len), **model_facts(args)}
+    if args.generator:
+        facts["generator"] = args.generator
     run_job(rows, args, output, facts=facts, load=load)
 
 

@@ -22,13 +22,14 @@ try:
 except ImportError:
     ArgumentParser().exit(2, "error: no environment is active; at the project's root: source training/environment.sh\n")
 
+from utils.answering.best_of_n import curve, scores_of
 from utils.arguments import parse
 from utils.arguments.options import option, overwriting, required
 from utils.errors import UserError
 from utils.outputs import claim
 from utils.records import LIKELIHOODS, Record, read_records
 from utils.reporting import progress, run_program, say, write_json
-from utils.statistics import best_of_n, cluster_bootstrap, doublings, wilson_interval
+from utils.statistics import cluster_bootstrap, wilson_interval
 from utils.world.exchanges import read_prompt
 from utils.world.language import STATES
 from utils.world.truth import utilities
@@ -130,15 +131,11 @@ def best_of(records: Sequence[Record], worth: Sequence[Sequence[float]], seed: i
     scorers -= set(LIKELIHOODS)
     if len(scorers) != 1 or most < 2:
         return {}
-    scorer, rewards = scorers.pop(), {}
-    for n in doublings(most):
-        expected = []
-        for record, utilities_of_record in zip(records, worth, strict=True):
-            scores = [answer.scores[scorer] for answer in record.answers[:most]]
-            # A cluster of one value: the interval is over prompts.
-            expected.append([best_of_n(scores, utilities_of_record[:most], n)])
-        rewards[n] = cluster_bootstrap(expected, seed).to_json()
-    return {"best_of": {"scorer": scorer, "reward": rewards}}
+    scorer = scorers.pop()
+    scores = [scores_of(record, scorer) for record in records]
+    # A cluster of one value: the interval is over prompts.
+    rewards = curve(scores, worth, most, lambda means: cluster_bootstrap([[mean] for mean in means], seed))
+    return {"best_of": {"scorer": scorer, "reward": {n: reward.to_json() for n, reward in rewards.items()}}}
 
 
 def _read_results(path: Path) -> dict:

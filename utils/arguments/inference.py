@@ -112,11 +112,20 @@ class LengthArguments:
     )
 
 
+@dataclass
+class GeneratorArguments:
+    """The name that answers are signed with."""
+
+    generator: str | None = option(
+        help="name of the model in what is written; None: the last two parts of its folder's path", title="Files"
+    )
+
+
 MODE = "generate answers, their ppl (perplexity), their scores by an rm (reward model), or chat"
 
 
 @dataclass
-class GenerateArguments(DrawArguments, AnswerArguments, FileArguments, ReaderArguments):
+class GenerateArguments(GeneratorArguments, DrawArguments, AnswerArguments, FileArguments, ReaderArguments):
     """Options of --mode generate."""
 
     mode: Mode = option("generate", help=MODE, title="Mode", first=True)
