@@ -29,7 +29,8 @@ from utils.answering.files import open_files
 from utils.answering.inference_model import InferenceModel, signature
 from utils.answering.jobs import RowJob, generation_job, model_facts, run_job, sampling_of, score_rows
 from utils.answering.output import MADE_BY, Shards, join_ranks
-from utils.answering.rows import AnswerRow, answer_row, numbers_in
+from utils.answering.plain import SAMPLED, numbers_in
+from utils.answering.rows import AnswerRow, answer_row
 from utils.arguments import parse_mode
 from utils.arguments.inference import (
     MODES,
@@ -43,9 +44,9 @@ from utils.engine import ranks
 from utils.errors import UserError
 from utils.generation.sampling import Sampling
 from utils.model.loading import load_tokenizer
-from utils.records import Answer
+from utils.records import Answer, record_from_json
 from utils.reporting import run_program, say, warn
-from utils.statistics import mean_interval
+from utils.statistics import cluster_bootstrap, mean_interval
 from utils.training.run import ROOT
 
 PROGRAM = "chatbot.py"
@@ -125,7 +126,19 @@ def rm(args: RmArguments) -> None:
             warn(f"{args.data_path[0]} is not beside {args.model_name_or_path}: is this what it should score?")
     rows, output = open_files(args, args.mode, PROGRAM)
     shards = score_rows(rows, args, output)
-    summarise(shards, "score", scorer=signature(args.model_name_or_path), title="score")
+    scorer = signature(args.model_name_or_path)
+    summarise(shards, "score", scorer=scorer, title="score")
+    right = []
+    for row in shards.read():
+        if row.get("verdicts"):
+            record = record_from_json(row, "")
+            scores = [answer.scores[scorer] for answer in record.answers]
+            # A tie counts as half.
+            right.append([(scores[a] > scores[b]) + 0.5 * (scores[a] == scores[b]) for a, b in record.pairs()])
+    if any(right):
+        # The pairs of one prompt share answers, so the interval is over prompts.
+        found, pairs = cluster_bootstrap(right), sum(map(len, right))
+        say(f"accuracy on comparisons: {found} over {found.n:,} prompts ({pairs:,} pairs)", style="bold")
 
 
 def chat(args: ChatArguments) -> None:
@@ -153,7 +166,8 @@ def settings(samplings: list[Sampling], max_prompt_seq_len: int) -> dict[str, An
 
 
 def summarise(shards: Shards, column: str, scorer: str, title: str) -> float:
-    """Print the mean over prompts of the mean over a prompt's answers, and its 95 % interval.
+    """Print the mean over prompts of the mean over a prompt's answers, and its 95 % interval. Where some answers were
+    sampled, the others are references and do not count.
 
     Args:
         shards: the output.
@@ -167,9 +181,10 @@ def summarise(shards: Shards, column: str, scorer: str, title: str) -> float:
     means, answers = [], 0
     for row in shards.read():
         if column in row:
-            numbers = list(numbers_in(row[column]))
+            numbers = list(numbers_in(_of_candidates(row[column])))
         else:
-            numbers = [answer["scores"][scorer] for answer in row["answers"]]
+            sampled = [answer for answer in row["answers"] if "sampling" in answer]
+            numbers = [answer["scores"][scorer] for answer in sampled or row["answers"]]
         # By prompt first, so that a prompt with many answers does not count more.
         means.append(sum(numbers) / len(numbers))
         answers += len(numbers)
@@ -177,6 +192,13 @@ def summarise(shards: Shards, column: str, scorer: str, title: str) -> float:
     say(f"{title}: mean {found.value:.4f}, 95 % interval [{found.low:.4f}, {found.high:.4f}] over {found.n:,} prompts "
         f"({answers:,} answers)", style="bold")  # fmt: skip
     return found.value
+
+
+def _of_candidates(numbers: Any) -> Any:
+    """Return the numbers of the columns with sampled answers, where a plain row has numbers for several columns."""
+    if isinstance(numbers, dict):
+        return {name: numbers[name] for name in SAMPLED if name in numbers} or numbers
+    return numbers
 
 
 def newest_reward_model() -> Path:

@@ -61,9 +61,8 @@ def main(argv: list[str] | None = None) -> None:
         return [*best_files(output, args, as_generations).values(), *curve_files(output)]
 
     rows, output = open_files(args, "best", PROGRAM, written=written)
-    rows = [row for row in rows if not args.leave_out or row.record.meta.get("dataset") not in args.leave_out]
-    if not rows:
-        raise UserError(f"--leave_out {' '.join(args.leave_out)} leaves out every row")
+    if args.policy_name_or_path:
+        rows = without(args.leave_out, rows)
     if as_generations:
         for row in rows:
             only_message(row.record)
@@ -172,10 +171,18 @@ SCORINGS = {
 }
 
 
+def without(left_out: Sequence[str], rows: Sequence[AnswerRow]) -> list[AnswerRow]:
+    """Return the rows of other data sets than these. Raises UserError when none is left."""
+    kept = [row for row in rows if row.record.meta.get("dataset") not in left_out]
+    if not kept:
+        raise UserError(f"--leave_out {' '.join(left_out)} leaves out every row")
+    return kept
+
+
 def chosen_from(rows: Sequence[AnswerRow], args: RerankArguments) -> list[Record]:
     """Return the records with the answers to choose from, which sign as --generator where they name no model."""
     records = []
-    for row in rows:
+    for row in without(args.leave_out, rows):
         record = row.record if args.with_references else row.candidates()
         if args.generator:
             answers = [dataclasses.replace(a, model=a.model or args.generator) for a in record.answers]
