@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 from argparse import ArgumentParser
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,13 +22,13 @@ try:
 except ImportError:
     ArgumentParser().exit(2, "error: no environment is active; at the project's root: source training/environment.sh\n")
 
-from utils.answering.best_of_n import curve, scores_of
+from utils.answering.best_of_n import curve, repeated, scores_of
 from utils.arguments import parse
 from utils.arguments.options import option, overwriting, required
 from utils.errors import UserError
 from utils.outputs import claim
 from utils.records import LIKELIHOODS, Record, read_records
-from utils.reporting import progress, run_program, say, write_json
+from utils.reporting import progress, run_program, say, warn, write_json
 from utils.statistics import cluster_bootstrap, wilson_interval
 from utils.world.exchanges import read_prompt
 from utils.world.language import STATES
@@ -49,6 +49,7 @@ def main(argv: list[str] | None = None) -> None:
     if len(files) < len(args.answers):
         raise UserError("--answers gives a name twice; expected NAME=FILE with different names")
     claim("evaluate_world.py", {"--results": args.results}, reads=files.values(), overwrite=args.overwrite)
+    expect_same_prompts(files)
     rows = {name: evaluate(name, file, args.seed) for name, file in files.items()}
     path = Path(args.results)
     known = _read_results(path)
@@ -65,6 +66,24 @@ def _name_and_file(text: str) -> tuple[str, Path]:
     if not (name and separator and file):
         raise UserError(f"--answers {text!r}: expected NAME=FILE, as in sft=output/tutor/sft.jsonl")
     return name, Path(file)
+
+
+def expect_same_prompts(files: Mapping[str, Path]) -> None:
+    """Refuse names that have no prompt in common, and warn of prompts that a file repeats."""
+    known: dict[str, set] = {}
+    for name, file in files.items():
+        records = list(read_records(file))
+        warning = repeated(records)
+        if warning:
+            warn(warning)
+        known[name] = {record.prompt for record in records}
+    (first, prompts), *others = known.items()
+    for name, theirs in others:
+        if prompts.isdisjoint(theirs):
+            found = f"--answers: {files[name]} has none of the prompts of {files[first]}"
+            raise UserError(
+                f"{found}; expected answers to the same prompts, or a command for each of {first} and {name}"
+            )
 
 
 def evaluate(name: str, file: Path, seed: int) -> dict:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import hashlib
 from argparse import ArgumentParser
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,7 +24,7 @@ except ImportError:
     ArgumentParser().exit(2, "error: no environment is active; at the project's root: source training/environment.sh\n")
 
 from utils import formats
-from utils.answering.best_of_n import curve, kl_bound, only_scorer, repeated, scores_of, write_best
+from utils.answering.best_of_n import curve, expect_answers, kl_bound, only_scorer, repeated, scores_of, write_best
 from utils.answering.files import claim_outputs, claim_shards, input_files, open_files, output_file
 from utils.answering.jobs import Scoring, reward_scoring, sample_rows, sampling_of, score_rows
 from utils.answering.output import join_ranks
@@ -63,14 +64,20 @@ def main(argv: list[str] | None = None) -> None:
     rows, output = open_files(args, "best", PROGRAM, written=written)
     if args.policy_name_or_path:
         rows = without(args.leave_out, rows)
+    else:
+        for record in chosen_from(rows, args):
+            expect_answers(record, max(args.counts, default=1))
     if as_generations:
         for row in rows:
             only_message(row.record)
-    data = args.data_path
+    data, scoring = args.data_path, None
+    if args.score_by in SCORINGS:
+        # Before the answers are sampled, which may take hours: a name may be wrong.
+        scoring = SCORINGS[args.score_by](args)
     if args.policy_name_or_path:
         samples = output.with_name(f"{output.stem}-samples.jsonl")
         rows, data = sample(rows, args, samples, as_generations), [str(samples)]
-    records, scorer = scored(rows, args, limits, data)
+    records, scorer = scored(rows, args, scoring or limits, data)
     if records is not None and ranks.rank() == 0:
         write(records, scorer, args, best_files(output, args, as_generations), curve_files(output))
 
@@ -104,10 +111,10 @@ def sample(rows: list[AnswerRow], args: RerankArguments, samples: Path, as_gener
     policy.model_name_or_path = args.policy_name_or_path
     # Those options are of the model that scores.
     policy.tokenizer_name_or_path = policy.config_name_or_path = None
-    claim_shards(policy, PROGRAM, output=samples, sources=input_files(args.data_path, samples))
+    claim_shards(args, PROGRAM, output=samples, sources=input_files(args.data_path, samples))
     listed = samples.with_suffix(".json")
     if as_generations:
-        claim_outputs(policy, PROGRAM, outputs=[listed], sources=[])
+        claim_outputs(args, PROGRAM, outputs=[listed], sources=[])
     sampling = sampling_of(args, args.temperature, args.counts[-1], draw=args)
     sample_rows(rows, policy, sampling, samples, with_given=args.with_references)
     found = read_rows([Spec(str(samples))])
@@ -117,14 +124,14 @@ def sample(rows: list[AnswerRow], args: RerankArguments, samples: Path, as_gener
 
 
 def scored(
-    rows: list[AnswerRow], args: RerankArguments, limits: RequestLimits, data: Sequence[str]
+    rows: list[AnswerRow], args: RerankArguments, how: Scoring | RequestLimits, data: Sequence[str]
 ) -> tuple[list[Record] | None, str]:
     """Score the answers, and write all scores beside them. A collective.
 
     Args:
         rows: prompts with answers.
         args: the options.
-        limits: of asking a judge.
+        how: the scores, or the limits of asking a judge.
         data: the files that the rows are from.
 
     Returns:
@@ -138,29 +145,32 @@ def scored(
     ending, owner = (way, PROGRAM) if way != "reward" else ("rm", "chatbot.py")
     kept = output_file("", data, ending)
     claim_shards(args, owner, output=kept, sources=input_files(data, kept))
-    if way == "judge":
+    if isinstance(how, RequestLimits):
         if ranks.world_size() > 1:
             raise UserError(f"--judge asks from one process; {ranks.world_size()} were started")
         candidates = chosen_from(rows, args)
-        records = rated(candidates, args, limits, Path(args.ledger or f"{kept}.ledger"))
+        records = rated(candidates, args, how, Path(args.ledger or f"{kept}.ledger"))
         if records:
             write_jsonl(kept, records)
         return records, args.judge
-    scoring = SCORINGS[way](args)
-    score_rows(rows, args, kept, scoring=scoring)
+    score_rows(rows, args, kept, scoring=how)
     found = read_rows([Spec(str(kept))], verbatim=args.template == "plain")
-    return chosen_from(found, args), scoring.name if found[0].plain is None else "score"
+    return chosen_from(found, args), how.name if found[0].plain is None else "score"
 
 
 def function_scoring(args: RerankArguments) -> Scoring:
     """Return the scores of --reward_fn."""
-    function = of_function(args.reward_fn)
+    function, facts = of_function(args.reward_fn), {"function": args.reward_fn}
+    file = Path(args.reward_fn.rpartition(":")[0])
+    if file.suffix == ".py":
+        # A function that was changed scores anew.
+        facts["source"] = hashlib.blake2b(file.read_bytes(), digest_size=16).hexdigest()
 
     def scores(records: Sequence[Record]) -> list[list[float]]:
         judged = [Judged(group([0], [[0]] * len(record.answers)), record) for record in records]
         return function(judged)
 
-    return Scoring(args.reward_fn, {"function": args.reward_fn}, lambda: scores)
+    return Scoring(args.reward_fn, facts, lambda: scores)
 
 
 SCORINGS = {

@@ -56,10 +56,17 @@ def scores_of(record: Record, scorer: str) -> list[float]:
     return found
 
 
-def best(record: Record, n: int, scorer: str) -> Answer:
-    """Return the answer with the highest score among the first n, the earlier of two equals. Raises UserError."""
+def expect_answers(record: Record, n: int) -> None:
+    """Raise UserError where there are fewer than n answers to choose from, or none."""
+    if not record.answers:
+        raise UserError(f"{record.where}: no answers to choose from; give --policy_name_or_path, which samples them")
     if len(record.answers) < n:
         raise UserError(f"{record.where}: {len(record.answers)} answers, too few for --n {n}; lower it or sample more")
+
+
+def best(record: Record, n: int, scorer: str) -> Answer:
+    """Return the answer with the highest score among the first n, the earlier of two equals. Raises UserError."""
+    expect_answers(record, n)
     scores = scores_of(record, scorer)[:n]
     return record.answers[scores.index(max(scores))]
 

@@ -163,6 +163,7 @@ def reward_scoring(args: Any) -> Scoring:
         return lambda records: model.scores(records, args.max_seq_len, budget=args.tokens_per_batch)
 
     facts = model_facts(args)
+    loading.require_reward_model(args.model_name_or_path)
     return Scoring(signature(args.model_name_or_path), {"max_seq_len": args.max_seq_len, **facts}, load)
 
 

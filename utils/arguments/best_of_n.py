@@ -115,6 +115,10 @@ class RerankArguments(PolicyArguments, LengthArguments, FileArguments, ReaderArg
         for name, its_way in (("beta", "implicit"), ("provider", "judge"), ("base_url", "judge"), ("ledger", "judge")):
             if way != its_way and getattr(self, name) not in (None, 1.0):
                 raise UserError(f"--{name} is for --score_by {its_way}; leave it out")
+        if self.policy_name_or_path and not way:
+            raise UserError(
+                "nothing scores the sampled answers; give --reward_model_name_or_path or another --score_by"
+            )
         if way and self.scorer:
             raise UserError("--scorer names scores that the answers have; leave it out where they are scored anew")
         self.score_by = way
