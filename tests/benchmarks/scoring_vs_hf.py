@@ -60,8 +60,8 @@ def main(argv: list[str] | None = None) -> None:
 
 def report(name: str, model, whole: Group, repeats: int) -> None:
     """Compare the numbers, then time both sides in turn."""
-    # A model of its own for the peer: packed rows switch the attention of theirs.
-    theirs, mine = copy.deepcopy(model), scorer_of(model)
+    # A model of its own for each side: packed rows switch the attention of theirs.
+    theirs, mine = model, scorer_of(copy.deepcopy(model))
     sides: dict[str, Callable[[], Tensor]] = {"shared": lambda: shared(mine, whole)}
     for size in BATCHES:
         sides[f"padded, {size} at a time"] = lambda size=size: padded(theirs, whole, size)

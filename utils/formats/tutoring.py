@@ -91,7 +91,9 @@ def tutor_prompt(record: Record) -> str:
         # The instruction is followed by the question on the same line: "System: … Student: …".
         text += " " if number == 0 and message.role == "system" else "\n"
     text = text.removesuffix("\n") + "\n\nTutorbot:"
-    if Tutoring.record({"prompt": text, "chosen": ""}, record.where).prompt != _stripped(record.prompt):
+    read = Tutoring.record({"prompt": text, "chosen": ""}, record.where).prompt
+    # Both in one spelling: the tutor's earlier turns may be objects in Python's.
+    if _stripped(read) != _stripped(record.prompt):
         raise RecordError(f"{record.where}: the prompt would be read with other turns: {text[-60:]!r}")
     return text
 
