@@ -49,7 +49,7 @@ class FileArguments:
     )
     # Answers of different prompts do not see each other: the size changes memory and speed alone.
     batch_size: int = option(
-        8, help="prompts at a time, each with all its answers; it does not change what is written", first=True
+        8, help="prompts at a time; each with all its answers; it does not change what is written", first=True
     )
     data_fraction: float = option(1.0, help="share of the rows to read, from --offset on", first=True)
     offset: int = option(0, help="rows to leave out at the front")
@@ -117,7 +117,7 @@ class GeneratorArguments:
     """The name that answers are signed with."""
 
     generator: str | None = option(
-        help="name of the model in what is written; None: the last two parts of its folder's path", title="Files"
+        help="name of the model; what answers are signed with; None: end of its path", title="Files"
     )
 
 
