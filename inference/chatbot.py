@@ -12,7 +12,6 @@ input; the same command continues a run that was stopped. `--mode NAME --help` l
 
 from __future__ import annotations
 
-import json
 import math
 from argparse import ArgumentParser
 from collections.abc import Sequence
@@ -31,8 +30,10 @@ from utils.answering.chat.lines import open_lines
 from utils.answering.files import named_files, open_files
 from utils.answering.inference_model import InferenceModel, signature
 from utils.answering.jobs import RowJob, generation_job, model_facts, run_job, sampling_of, score_rows
-from utils.answering.output import MADE_BY, Shards, join_ranks
-from utils.answering.rows import AnswerRow, answer_row, numbers_in
+from utils.answering.newest import newest_answers, newest_reward_model
+from utils.answering.output import Shards, join_ranks
+from utils.answering.plain import SAMPLED, numbers_in
+from utils.answering.rows import AnswerRow, answer_row
 from utils.arguments.inference import (
     MODES,
     ArenaArguments,
@@ -49,9 +50,9 @@ from utils.generation.sampling import Sampling
 from utils.model.loading import load_tokenizer
 from utils.outputs import claim
 from utils.records import Answer
-from utils.records.files import read_records
+from utils.records.files import read_records, record_from_json
 from utils.reporting import run_program, say, warn
-from utils.statistics import mean_interval
+from utils.statistics import cluster_bootstrap, mean_interval
 from utils.training.run import ROOT
 
 PROGRAM = "chatbot.py"
@@ -79,6 +80,8 @@ def generate(args: GenerateArguments) -> None:
         return generation_job(model, rows, samplings, max_prompt_seq_len=longest, finish=finish)
 
     facts = {"what": "generating", **settings(samplings, args.max_prompt_seq_len), **model_facts(args)}
+    if args.generator:
+        facts["generator"] = args.generator
     run_job(rows, args, output, facts=facts, load=load)
 
 
@@ -121,15 +124,27 @@ def ppl(args: PplArguments) -> None:
 def rm(args: RmArguments) -> None:
     """Score every answer by a reward model."""
     if not args.model_name_or_path:
-        args.model_name_or_path = str(ranks.from_rank_0(newest_reward_model))
+        args.model_name_or_path = str(ranks.from_rank_0(lambda: newest_reward_model(ROOT / "output")))
     if not args.data_path:
-        args.data_path = [str(ranks.from_rank_0(newest_answers))]
+        args.data_path = [str(ranks.from_rank_0(lambda: newest_answers(ROOT / "output")))]
         # The folder of a pipeline holds both: output/tutor/reward, output/tutor/answers/sft.jsonl.
         if Path(args.model_name_or_path).resolve().parent not in Path(args.data_path[0]).resolve().parents:
             warn(f"{args.data_path[0]} is not beside {args.model_name_or_path}: is this what it should score?")
     rows, output = open_files(args, args.mode, PROGRAM)
     shards = score_rows(rows, args, output)
-    summarise(shards, "score", scorer=signature(args.model_name_or_path), title="score")
+    scorer = signature(args.model_name_or_path)
+    summarise(shards, "score", scorer=scorer, title="score")
+    right = []
+    for row in shards.read():
+        if row.get("verdicts"):
+            record = record_from_json(row, "")
+            scores = [answer.scores[scorer] for answer in record.answers]
+            # A tie counts as half.
+            right.append([(scores[a] > scores[b]) + 0.5 * (scores[a] == scores[b]) for a, b in record.pairs()])
+    if any(right):
+        # The pairs of one prompt share answers, so the interval is over prompts.
+        found, pairs = cluster_bootstrap(right), sum(map(len, right))
+        say(f"accuracy on comparisons: {found} over {found.n:,} prompts ({pairs:,} pairs)", style="bold")
 
 
 def chat(args: ChatArguments) -> None:
@@ -174,7 +189,8 @@ def settings(samplings: list[Sampling], max_prompt_seq_len: int) -> dict[str, An
 
 
 def summarise(shards: Shards, column: str, scorer: str, title: str) -> float:
-    """Print the mean over prompts of the mean over a prompt's answers, and its 95 % interval.
+    """Print the mean over prompts of the mean over a prompt's answers, and its 95 % interval. Where some answers were
+    sampled, the others are references and do not count.
 
     Args:
         shards: the output.
@@ -188,9 +204,10 @@ def summarise(shards: Shards, column: str, scorer: str, title: str) -> float:
     means, answers = [], 0
     for row in shards.read():
         if column in row:
-            numbers = list(numbers_in(row[column]))
+            numbers = list(numbers_in(_of_candidates(row[column])))
         else:
-            numbers = [answer["scores"][scorer] for answer in row["answers"]]
+            sampled = [answer for answer in row["answers"] if "sampling" in answer]
+            numbers = [answer["scores"][scorer] for answer in sampled or row["answers"]]
         # By prompt first, so that a prompt with many answers does not count more.
         means.append(sum(numbers) / len(numbers))
         answers += len(numbers)
@@ -200,49 +217,11 @@ def summarise(shards: Shards, column: str, scorer: str, title: str) -> float:
     return found.value
 
 
-def newest_reward_model() -> Path:
-    """Return the newest folder of a reward model under output/."""
-    configs = []
-    for file in _under_output("config.json"):
-        config = _json(file)
-        # PPO's critic, in critic/ of its run, has the architecture of a reward model, but predicts values.
-        critic = config.get("is_critic") or file.parent.name == "critic"
-        if "SequenceClassification" in str(config.get("architectures")) and not critic:
-            configs.append(file)
-    return _newest(configs, "reward model", flag="--model_name_or_path", example="output/tutor/reward").parent
-
-
-def newest_answers() -> Path:
-    """Return the newest file that --mode generate finished under output/."""
-    files = []
-    for made in _under_output(f"*{MADE_BY}"):
-        answers = made.with_name(made.name.removesuffix(MADE_BY))
-        if _json(made).get("what") == "generating" and answers.is_file():
-            files.append(answers)
-    return _newest(files, "generated answers", flag="--data_path", example="output/tutor/answers.jsonl")
-
-
-def _under_output(pattern: str) -> list[Path]:
-    # Models in checkpoints and copies in caches are no results.
-    return [file for file in (ROOT / "output").rglob(pattern) if not {"cache", "checkpoints"} & set(file.parts)]
-
-
-def _json(file: Path) -> dict[str, Any]:
-    """Return the object in a file, or {} if it cannot be read."""
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError):
-        return {}
-
-
-def _newest(found: list[Path], what: str, flag: str, example: str) -> Path:
-    """Return the newest file, and print its name. Raises UserError that asks for `flag` when there is none."""
-    if not found:
-        raise UserError(f"no {what} under {ROOT / 'output'}; name one with {flag}, as in "
-                        f"python inference/chatbot.py --mode rm {flag} {example}")  # fmt: skip
-    newest = max(found, key=lambda path: path.stat().st_mtime)
-    say(f"newest {what}: {newest.parent if newest.name == 'config.json' else newest}")
-    return newest
+def _of_candidates(numbers: Any) -> Any:
+    """Return the numbers of the columns with sampled answers, where a plain row has numbers for several columns."""
+    if isinstance(numbers, dict):
+        return {name: numbers[name] for name in SAMPLED if name in numbers} or numbers
+    return numbers
 
 
 if __name__ == "__main__":

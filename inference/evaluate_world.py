@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 from argparse import ArgumentParser
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +22,7 @@ try:
 except ImportError:
     ArgumentParser().exit(2, "error: no environment is active; at the project's root: source training/environment.sh\n")
 
+from utils.answering.best_of_n import curve, repeated, scores_of
 from utils.answering.files import named_files
 from utils.arguments import parse
 from utils.arguments.options import option, overwriting, required
@@ -29,8 +30,8 @@ from utils.errors import UserError
 from utils.outputs import claim
 from utils.records import LIKELIHOODS, Record
 from utils.records.files import read_records
-from utils.reporting import progress, run_program, say, write_json
-from utils.statistics import best_of_n, cluster_bootstrap, doublings, wilson_interval
+from utils.reporting import progress, run_program, say, warn, write_json
+from utils.statistics import cluster_bootstrap, wilson_interval
 from utils.world.exchanges import read_prompt
 from utils.world.language import STATES
 from utils.world.truth import utilities
@@ -48,6 +49,7 @@ def main(argv: list[str] | None = None) -> None:
     (args,) = parse([EvaluationArguments], argv, description=__doc__)
     files = named_files(args.answers)
     claim("evaluate_world.py", {"--results": args.results}, reads=files.values(), overwrite=args.overwrite)
+    expect_same_prompts(files)
     rows = {name: evaluate(name, file, args.seed) for name, file in files.items()}
     path = Path(args.results)
     known = _read_results(path)
@@ -56,6 +58,24 @@ def main(argv: list[str] | None = None) -> None:
     for line in table(rows):
         say(line)
     say(f"written to {path}")
+
+
+def expect_same_prompts(files: Mapping[str, Path]) -> None:
+    """Refuse names that have no prompt in common, and warn of prompts that a file repeats."""
+    known: dict[str, set] = {}
+    for name, file in files.items():
+        records = list(read_records(file))
+        warning = repeated(records)
+        if warning:
+            warn(warning)
+        known[name] = {record.prompt for record in records}
+    (first, prompts), *others = known.items()
+    for name, theirs in others:
+        if prompts.isdisjoint(theirs):
+            found = f"--answers: {files[name]} has none of the prompts of {files[first]}"
+            raise UserError(
+                f"{found}; expected answers to the same prompts, or a command for each of {first} and {name}"
+            )
 
 
 def evaluate(name: str, file: Path, seed: int) -> dict:
@@ -122,15 +142,11 @@ def best_of(records: Sequence[Record], worth: Sequence[Sequence[float]], seed: i
     scorers -= set(LIKELIHOODS)
     if len(scorers) != 1 or most < 2:
         return {}
-    scorer, rewards = scorers.pop(), {}
-    for n in doublings(most):
-        expected = []
-        for record, utilities_of_record in zip(records, worth, strict=True):
-            scores = [answer.scores[scorer] for answer in record.answers[:most]]
-            # A cluster of one value: the interval is over prompts.
-            expected.append([best_of_n(scores, utilities_of_record[:most], n)])
-        rewards[n] = cluster_bootstrap(expected, seed).to_json()
-    return {"best_of": {"scorer": scorer, "reward": rewards}}
+    scorer = scorers.pop()
+    scores = [scores_of(record, scorer) for record in records]
+    # A cluster of one value: the interval is over prompts.
+    rewards = curve(scores, worth, most, lambda means: cluster_bootstrap([[mean] for mean in means], seed))
+    return {"best_of": {"scorer": scorer, "reward": {n: reward.to_json() for n, reward in rewards.items()}}}
 
 
 def _read_results(path: Path) -> dict:

@@ -134,6 +134,14 @@ def generations(name: str):
     return make
 
 
+def first_of_split(path: Path, home: Path) -> None:
+    """Three prompts of `tutor.py split` with the teacher's turns."""
+    data_sets(home, 1)
+    said = json.loads((home / "bio-dataset-1.json").read_text())[0]["conversations"][1]["value"]
+    prompts = [f"System: Guide the student. Student: {question}\n\nTutorbot:" for question in QUESTIONS[:3]]
+    path.write_text(json.dumps({"prompt": prompts, "chosen": [said] * 3}))
+
+
 def sampled(path: Path, home: Path) -> None:
     two = (Answer("It is 4."), Answer("Count on."))
     write_jsonl(path, [Record((Message("user", question),), two) for question in QUESTIONS])
@@ -216,6 +224,7 @@ INPUTS = {
     "data_collect/vicuna-7b": model, "data_collect/vicuna-13b": model,
     "data_collect/hh.jsonl.gz": rows(dialogue), "data_collect/tldr.jsonl": rows(post),
     "data_collect/webgpt.jsonl": rows(lambda question: {"question": question}),
+    "davinci003.json": generations("davinci003"), "datasets/bio-dpo_formatted.json": first_of_split,
     "datasets": conversations, "responses.csv": own_turns,
     "group.txt": judged, "runs/mistral7b/epoch-9": generators,
     "sft_answers.jsonl": answers(1), "dpo_answers.jsonl": answers(1),

@@ -75,6 +75,10 @@ PROGRAMS = {
     "rerank": Program("inference/rerank.py --data_path {w}/rated.jsonl --n 2", "--output_path", input="rated.jsonl"),
     "rerank: its curve": Program("inference/rerank.py --data_path {w}/rated.jsonl --n 1,2 --output_path {o}/b",
                                  "", "b-curve.json"),
+    "rerank: its page": Program("inference/rerank.py --data_path {w}/rated.jsonl --n 2 --output_path {o}/b",
+                                "", "b-curve.html"),
+    "rerank: its samples": Program("inference/rerank.py --policy_name_or_path {w}/lm --model_name_or_path {w}/rm --n 2 "
+                                   f"--output_path {{o}}/b {PROMPTS}", "", "b-samples.jsonl"),
     "eval_sft": Program(f"training/step1_sft/eval_sft.py --model_name_or_path {{w}}/lm {PROMPTS}", "--output_path",
                         input="plain.jsonl"),
     "prompt_eval": Program("training/step1_sft/prompt_eval.py --model_name_or_path_baseline {w}/lm --max_new_tokens 2 "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -61,7 +61,7 @@ class InferenceModel:
     """A model that is not trained, with its tokenizer and prompt template. `tally` counts what was cut to length.
 
     Args:
-        args: names the model, its tokenizer and template.
+        args: names the model, its tokenizer and template, perhaps the `generator` that it signs as.
         reward: whether it is a reward model; else it is a causal language model.
     """
 
@@ -78,7 +78,7 @@ class InferenceModel:
             model = load(options, tokenizer, args.bf16)
         self.model = model.eval().requires_grad_(False).to(ranks.device())
         self.scorer = scorer(self.model)
-        self.name, self.tally = signature(name), Tally()
+        self.name, self.tally = getattr(args, "generator", None) or signature(name), Tally()
         # Programs that only score have no --generation_backend.
         self.backend = getattr(args, "generation_backend", "shared")
 
@@ -128,14 +128,26 @@ class InferenceModel:
             For each record a number for each answer.
         """
         groups = [self.group(record, max_seq_len, max_prompt_seq_len) for record in records]
+        return self._of_groups(groups, budget, self._scores_of)
+
+    def logprobs(self, records: Sequence[Record], max_seq_len: int, budget: int = 0) -> list[list[float]]:
+        """Return for each record the log-prob in nats of every answer by this language model, summed over its tokens;
+        the parameters are those of scores()."""
+        groups = [self.group(record, max_seq_len) for record in records]
+        return self._of_groups(groups, budget, lambda batch: batch.sum_per_answer(self.scorer(batch)))
+
+    def _of_groups(
+        self, groups: Sequence[Group], budget: int, of_batch: Callable[[Batch], Tensor]
+    ) -> list[list[float]]:
+        """Return for each group the numbers that `of_batch` gives for its answers."""
         values: list[float] = []
         with torch.no_grad():
             for batch in Passes(groups, len(groups), budget, packed=self.scorer.packed):
-                values += self._scores_of(batch).tolist()
+                values += of_batch(batch).tolist()
         found, start = [], 0
-        for record in records:
-            found.append(values[start : start + len(record.answers)])
-            start += len(record.answers)
+        for whole in groups:
+            found.append(values[start : start + len(whole.answers)])
+            start += len(whole.answers)
         return found
 
     def _scores_of(self, batch: Batch) -> Tensor:

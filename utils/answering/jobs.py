@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from utils.answering.inference_model import InferenceModel, require_model_name
+from utils.answering.inference_model import InferenceModel, require_model_name, signature
 from utils.answering.output import Shards
 from utils.answering.rows import AnswerRow, content_hash
 from utils.arguments.inference import AnswerArguments, DrawArguments, FileArguments, ReaderArguments
@@ -16,7 +18,7 @@ from utils.errors import UserError
 from utils.generation.generate import check_positions
 from utils.generation.sampling import Sampling
 from utils.model import loading
-from utils.records import Answer
+from utils.records import Answer, Record
 from utils.reporting import say
 
 HUMAN = "\n\nHuman:"
@@ -138,25 +140,54 @@ def generation_job(
     return RowJob(work, sizes)
 
 
+@dataclass(frozen=True)
+class Scoring:
+    """A way to score answers.
+
+    Args:
+        name: of the scores, among those of an answer.
+        facts: what decides them, by name.
+        load: loads the models that it takes, and returns a function from records to the scores of each one's answers.
+    """
+
+    name: str
+    facts: dict[str, Any]
+    load: Callable[[], Callable[[Sequence[Record]], list[list[float]]]]
+
+
+def reward_scoring(args: Any) -> Scoring:
+    """Return the scores of the reward model that the options name; a collective. `args` as of score_rows()."""
+
+    def load():
+        model = InferenceModel(args, reward=True)
+        return lambda records: model.scores(records, args.max_seq_len, budget=args.tokens_per_batch)
+
+    facts = model_facts(args)
+    loading.require_reward_model(args.model_name_or_path)
+    return Scoring(signature(args.model_name_or_path), {"max_seq_len": args.max_seq_len, **facts}, load)
+
+
 def score_rows(
     rows: Sequence[AnswerRow],
     args: Any,
     output: Path,
     finish: Callable[[AnswerRow, list[float], str], Any] = AnswerRow.with_scores,
+    scoring: Scoring | None = None,
 ) -> Shards:
-    """Score every answer of every row by a reward model, and write them. A collective.
+    """Score every answer of every row, and write them. A collective.
 
     Args:
         rows: prompts with answers.
         args: the options of the program, a ReaderArguments that names the reward model, LengthArguments, FileArguments.
         output: the file to write.
-        finish: makes an output row of a row, the scores of its answers and the model's signature.
+        finish: makes an output row of a row, the scores of its answers and the name that signs them.
+        scoring: where the scores come from; None: the reward model.
 
     Returns:
         The output.
 
     Raises:
-        UserError: a row has no answer, or the model is no reward model.
+        UserError: a row has no answer, a score is no finite number, or the model is no reward model.
     """
     for row in rows:
         if not row.record.answers:
@@ -164,17 +195,46 @@ def score_rows(
                 f"{row.record.where}: no answer to score; expected what chatbot.py --mode generate writes, or records: "
                 "data_collect/convert.py --to records makes them of pairs and other data"
             )
+    scoring = scoring or reward_scoring(args)
 
     def load() -> RowJob:
-        model = InferenceModel(args, reward=True)
+        scores_of = scoring.load()
 
         def work(batch: Sequence[int]) -> list[Any]:
-            records = [rows[number].record for number in batch]
-            found = model.scores(records, args.max_seq_len, budget=args.tokens_per_batch)
-            return [finish(rows[number], scores, model.name) for number, scores in zip(batch, found, strict=True)]
+            records, finished = [rows[number].record for number in batch], []
+            for number, scores in zip(batch, scores_of(records), strict=True):
+                for place, score in enumerate(scores, start=1):
+                    if not math.isfinite(score):
+                        at = f"{rows[number].record.where}: answer {place}"
+                        raise UserError(f"{at} gets the score {score} of {scoring.name}; expected a finite number")
+                finished.append(finish(rows[number], scores, scoring.name))
+            return finished
 
         # In the order of the file, because the tokens of a row are known only when it is scored.
         return RowJob(work, [0] * len(rows))
 
-    facts = {"what": "scoring", "max_seq_len": args.max_seq_len, **model_facts(args)}
-    return run_job(rows, args, output, facts=facts, load=load)
+    return run_job(rows, args, output, facts={"what": "scoring", **scoring.facts}, load=load)
+
+
+def sample_rows(rows: Sequence[AnswerRow], args: Any, sampling: Sampling, output: Path, with_given: bool) -> None:
+    """Write every prompt with new answers as a record. A collective.
+
+    Args:
+        rows: the prompts.
+        args: the options of the program, a ReaderArguments that names the policy, AnswerArguments, FileArguments.
+        sampling: the settings of drawing.
+        output: the file to write.
+        with_given: whether the answers that a row has are kept before the new ones.
+    """
+
+    def finish(row: AnswerRow, answers: list[Answer]) -> dict[str, Any]:
+        given = row.record.answers if with_given else ()
+        return dataclasses.replace(row.record, answers=(*given, *answers), verdicts=()).to_json()
+
+    def load() -> RowJob:
+        longest = args.max_prompt_seq_len
+        return generation_job(InferenceModel(args), rows, [sampling], max_prompt_seq_len=longest, finish=finish)
+
+    facts = {"what": "sampling", **dataclasses.asdict(sampling), "max_prompt_seq_len": args.max_prompt_seq_len}
+    facts |= {"with_given": with_given, "generator": args.generator, **model_facts(args)}
+    run_job(rows, args, output, facts=facts, load=load)

@@ -12,19 +12,21 @@ import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from utils.answering.plain import ANSWER_COLUMNS, GENERATOR, SAMPLED, answers_of, numbers_in, shaped_like
 from utils.errors import UserError
 from utils.raw_datasets.base import RAW_DATASETS, LeftOut, RawDataset, detect
 from utils.raw_datasets.dialogue import prompt_of
 from utils.raw_datasets.ids import Ids
 from utils.raw_datasets.spec import Spec
+from utils.raw_datasets.tutoring import Tutoring
 from utils.raw_datasets.whole import rows_of
 from utils.records import LIKELIHOODS, Answer, Message, Record, RecordError
 
-ANSWER_COLUMNS = ("greedy", "sample", "output", "response")  # of plain rows
+META = ("dataset", "task", "source", "id")  # columns of a plain row that best-of-n keeps
 
 
 @dataclass(frozen=True)
@@ -49,18 +51,37 @@ class AnswerRow:
             return self.record.prompt[0].content
         return "\n\n".join(f"{message.role.title()}: {message.content}" for message in self.record.prompt)
 
+    def candidates(self) -> Record:
+        """Return the record without references, the answers that the data came with.
+
+        Where answers were sampled by chatbot.py, all others are references; else, where some name their model, those
+        that name none. A record whose answers cannot be told apart so keeps all.
+        """
+        answers = self.record.answers
+        sampled = {name: self.plain[name] for name in SAMPLED if self.plain and name in self.plain}
+        if sampled:
+            # Those of SAMPLED come first.
+            kept = answers[: len(list(answers_of(sampled, self.record.where)))]
+        else:
+            kept = [answer for answer in answers if answer.sampling is not None]
+            kept = kept or [answer for answer in answers if answer.model] or answers
+        # Verdicts name answers by their number, which others now have.
+        return dataclasses.replace(self.record, answers=tuple(kept), verdicts=())
+
     def with_answers(self, answers: Sequence[Answer], greedy: bool) -> dict[str, Any]:
         """Return the row as JSON with new answers after those it has. A plain row holds the new ones alone."""
         if self.plain is None:
             return dataclasses.replace(self.record, answers=(*self.record.answers, *answers)).to_json()
+        name = answers[0].model if answers else None
         if greedy:
-            return {**self.plain, "greedy": answers[0].text, "greedy_finished": answers[0].finished}
+            found = {"greedy": answers[0].text, "greedy_finished": answers[0].finished}
+            return {**self.plain, **found, f"greedy_{GENERATOR}": name}
         texts, finished, temperatures = [], [], []
         for answer in answers:
             texts.append(answer.text)
             finished.append(answer.finished)
             temperatures.append(answer.sampling["temperature"])
-        row = {**self.plain, "sample": texts, "sample_finished": finished}
+        row = {**self.plain, "sample": texts, "sample_finished": finished, f"sample_{GENERATOR}": name}
         if len(set(temperatures)) > 1:
             row["sample_temperature"] = temperatures
         return row
@@ -93,20 +114,11 @@ class AnswerRow:
         rest, shaped = iter(numbers), {}
         for column in ANSWER_COLUMNS:
             if column in self.plain:
-                shaped[column] = _like(self.plain[column], rest)
+                shaped[column] = shaped_like(self.plain[column], rest)
         if len(shaped) == 1:
             (only,) = shaped.values()
             return only
         return shaped
-
-
-def _like(value: Any, numbers: Iterable[float]) -> Any:
-    """Return the next numbers in the shape of `value`."""
-    if isinstance(value, list):
-        return [next(numbers) for _ in value]
-    if isinstance(value, dict):
-        return {name: next(numbers) for name in value}
-    return next(numbers)
 
 
 def read_rows(sources: Sequence[Spec], verbatim: bool = False) -> list[AnswerRow]:
@@ -142,6 +154,9 @@ def answer_row(row: Any, where: str, verbatim: bool = False, cls: type[RawDatase
         raise RecordError(f"{where}: found {type(row).__name__}; expected an object of columns")
     if cls is None and RAW_DATASETS["records"].fits(row):
         cls = RAW_DATASETS["records"]
+    if cls is None and "prompt" in row and not set(SAMPLED) & set(row) and Tutoring.fits(row):
+        # A record holds the teacher's turn beside the model's own, as responses-csv wants them.
+        cls = Tutoring
     as_it_stands = verbatim and isinstance(row.get("prompt"), str)
     if cls is not None:
         record = _record(cls, row, where)
@@ -152,13 +167,16 @@ def answer_row(row: Any, where: str, verbatim: bool = False, cls: type[RawDatase
         prompt = _record(_detected(row, where), row, where).prompt
     elif as_it_stands:
         prompt = (Message("user", row["prompt"]),)
+    elif str(row["prompt"]).rstrip().endswith("Tutorbot:"):
+        prompt = Tutoring.record({"prompt": row["prompt"], "chosen": ""}, where).prompt
     else:
         prompt, _ = prompt_of(row["prompt"], where)
-    answers, scores = list(_plain_answers(row, where)), list(numbers_in(row.get("score", [])))
+    answers, scores = list(answers_of(row, where)), list(numbers_in(row.get("score", [])))
     if len(scores) == len(answers):
         pairs = zip(answers, scores, strict=True)
         answers = [dataclasses.replace(answer, scores={"score": score}) for answer, score in pairs]
-    return AnswerRow(Record(prompt, tuple(answers), where=where).check(), row)
+    meta = {name: row[name] for name in META if name in row}
+    return AnswerRow(Record(prompt, tuple(answers), where=where, meta=meta).check(), row)
 
 
 def _detected(row: dict[str, Any], where: str) -> type[RawDataset]:
@@ -177,37 +195,6 @@ def _record(cls: type[RawDataset], row: dict[str, Any], where: str) -> Record:
         return dataclasses.replace(cls.record(row, where), where=where).check()
     except LeftOut as left:
         raise RecordError(f"{where}: {left.reason}; leave the row out") from None
-
-
-def numbers_in(value: Any) -> Iterator[float]:
-    """Yield the numbers of a value that has the shape of answers: a number, a list, or an object of these."""
-    if isinstance(value, dict):
-        value = list(value.values())
-    if isinstance(value, list):
-        for item in value:
-            yield from numbers_in(item)
-    else:
-        yield value
-
-
-def _plain_answers(row: dict[str, Any], where: str) -> Iterator[Answer]:
-    """Yield the answers that a plain row holds."""
-    for column in ANSWER_COLUMNS:
-        if column not in row:
-            continue
-        value = texts = row[column]
-        if isinstance(value, dict):
-            texts = list(value.values())
-        elif not isinstance(value, list):
-            texts = [value]
-        if not all(isinstance(text, str) for text in texts):
-            raise RecordError(f"{where}: column {column!r} is {str(value)[:60]!r}; expected text, or a list of texts")
-        finished = row.get(f"{column}_finished", True)
-        if not isinstance(finished, list) or len(finished) != len(texts):
-            # An answer counts as finished unless the row says that it was cut.
-            finished = [finished is not False] * len(texts)
-        for text, end in zip(texts, finished, strict=True):
-            yield Answer(text, finished=bool(end))
 
 
 def content_hash(rows: Sequence[AnswerRow]) -> str:

@@ -50,7 +50,7 @@ class FileArguments:
     )
     # Answers of different prompts do not see each other: the size changes memory and speed alone.
     batch_size: int = option(
-        8, help="prompts at a time, each with all its answers; it does not change what is written", first=True
+        8, help="prompts at a time; each with all its answers; it does not change what is written", first=True
     )
     data_fraction: float = option(1.0, help="share of the rows to read, from --offset on", first=True)
     offset: int = option(0, help="rows to leave out at the front")
@@ -113,11 +113,20 @@ class LengthArguments:
     )
 
 
+@dataclass
+class GeneratorArguments:
+    """The name that answers are signed with."""
+
+    generator: str | None = option(
+        help="name of the model; what answers are signed with; None: end of its path", title="Files"
+    )
+
+
 MODE = "generate answers, their ppl (perplexity), their scores by an rm (reward model), chat, or compare in an arena"
 
 
 @dataclass
-class GenerateArguments(DrawArguments, AnswerArguments, FileArguments, ReaderArguments):
+class GenerateArguments(GeneratorArguments, DrawArguments, AnswerArguments, FileArguments, ReaderArguments):
     """Options of --mode generate."""
 
     mode: Mode = option("generate", help=MODE, title="Mode", first=True)

@@ -102,7 +102,10 @@ def rankings_feedback_csv(record: Record):
 def rm_json(record: Record):
     pairs = decided(record)
     if pairs:
-        yield alpaca_prompt(*instruction_of(record)), [list(pair) for pair in pairs]
+        instruction, given = instruction_of(record)
+        if given == "nan":
+            raise RecordError(f"{record.where}: the input is 'nan', which rm-json reads as an empty one")
+        yield alpaca_prompt(instruction, given), [list(pair) for pair in pairs]
 
 
 @writes(

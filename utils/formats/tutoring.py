@@ -72,10 +72,12 @@ def formatted(record: Record):
 )
 def responses_csv(record: Record):
     models = [answer.model for answer in record.answers]
-    if len(models) != 2 or models.count(EXPECTED) != 1:
+    # The data's own answer names no model where a model's was sampled beside it.
+    name = EXPECTED if EXPECTED in models else None
+    if len(models) != 2 or models.count(name) != 1:
         found = f"{record.where}: found answers of {', '.join(map(str, models))}"
-        raise RecordError(f"{found}; expected two, one of them of the model {EXPECTED!r}")
-    expected = models.index(EXPECTED)
+        raise RecordError(f"{found}; expected two, one of them of the model {EXPECTED!r}, or of none")
+    expected = models.index(name)
     given_text, expected_text = (to_python(record.answers[place].text) for place in (1 - expected, expected))
     yield tutor_prompt(record), given_text, expected_text
 
@@ -89,7 +91,9 @@ def tutor_prompt(record: Record) -> str:
         # The instruction is followed by the question on the same line: "System: … Student: …".
         text += " " if number == 0 and message.role == "system" else "\n"
     text = text.removesuffix("\n") + "\n\nTutorbot:"
-    if Tutoring.record({"prompt": text, "chosen": ""}, record.where).prompt != _stripped(record.prompt):
+    read = Tutoring.record({"prompt": text, "chosen": ""}, record.where).prompt
+    # Both in one spelling: the tutor's earlier turns may be objects in Python's.
+    if _stripped(read) != _stripped(record.prompt):
         raise RecordError(f"{record.where}: the prompt would be read with other turns: {text[-60:]!r}")
     return text
 

@@ -3,17 +3,18 @@
 from typing import Any
 
 from utils.raw_datasets.base import RawDataset, detect, raw_dataset, rest, text
-from utils.raw_datasets.instructions import texts
+from utils.raw_datasets.instructions import optional, texts
 from utils.records import Answer, Record, RecordError
 
-ANSWERS = ("greedy", "greedy_finished", "sample", "sample_finished")
+ANSWERS = ("greedy", "greedy_finished", "greedy_generator", "sample", "sample_finished", "sample_generator")
 
 
 @raw_dataset("chatbot")
 class Chatbot(RawDataset):
     needs = "the columns of any class, and greedy: a text, or sample: a list of texts"
     columns = ANSWERS
-    instead_of = ("prompt_answer", "alpaca", "pairs", "sharegpt", "messages", "hh_rlhf", "tutoring", "responses")
+    instead_of = ("prompt_answer", "alpaca", "pairs", "sharegpt", "messages", "hh_rlhf", "tutoring", "responses",
+                  "generations", "generations-n")  # fmt: skip
 
     @staticmethod
     def fits(row):
@@ -42,4 +43,5 @@ def _marked(row: dict[str, Any], column: str, outputs: list[str], where: str) ->
         marks = [marks]
     if len(marks) != len(outputs):
         raise RecordError(f"{where}: {len(outputs)} answers and {len(marks)} marks in {column}_finished")
-    return [Answer(output, finished=mark is not False) for output, mark in zip(outputs, marks, strict=True)]
+    model = optional(row, f"{column}_generator", where) or None
+    return [Answer(output, model, finished=mark is not False) for output, mark in zip(outputs, marks, strict=True)]
