@@ -29,7 +29,7 @@ def reference(tmp_path):
     return path
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_a_checkpoint_gets_its_win_rate(tmp_path, reference):
     model = lm_folder(tmp_path / "lm")
     with oracle_program(tmp_path, "--any_model") as (_, url):
