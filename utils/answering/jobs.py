@@ -18,6 +18,7 @@ from utils.errors import UserError
 from utils.generation.generate import check_positions
 from utils.generation.sampling import Sampling
 from utils.model import loading
+from utils.model.reward_model import require_reward_model
 from utils.records import Answer, Record
 from utils.reporting import say
 
@@ -163,7 +164,7 @@ def reward_scoring(args: Any) -> Scoring:
         return lambda records: model.scores(records, args.max_seq_len, budget=args.tokens_per_batch)
 
     facts = model_facts(args)
-    loading.require_reward_model(args.model_name_or_path)
+    require_reward_model(args.model_name_or_path)
     return Scoring(signature(args.model_name_or_path), {"max_seq_len": args.max_seq_len, **facts}, load)
 
 
