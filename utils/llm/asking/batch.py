@@ -67,10 +67,12 @@ class BatchSender(Sender):
             fit = await self._do(
                 batches.begin, self.ledger.process, nonce, most_usd=most_usd, max_usd=self.limits.max_usd
             )
-            if not fit:
-                await self._do(batches.end, nonce)
+            if fit:
+                await self._send(server, nonce, [claimed[key] for key in claimed if key in fit])
+                continue
+            await self._do(batches.end, nonce)
+            if self.limits.max_usd is not None:
                 return "--max_usd"
-            await self._send(server, nonce, [claimed[key] for key in claimed if key in fit])
         return None
 
     async def _send(self, server: BatchSession, nonce: str, requests: list[Request]) -> None:
