@@ -86,7 +86,7 @@ class Record:
             raise RecordError(f"{at}the prompt's last message is the {self.prompt[-1].role}'s; expected the user's")
         if not any(message.content.strip() for message in self.prompt):
             raise RecordError(f"{at}prompt is empty; expected text")
-        for verdict in self.verdicts:
+        for verdict in self.verdicts if isinstance(self.verdicts, tuple) else ():  # RatingVerdicts are right, and many
             if verdict.preferred not in PREFERENCES:
                 raise RecordError(f"{at}verdict is {verdict.preferred!r}; expected one of {', '.join(PREFERENCES)}")
             if len({verdict.a, verdict.b} & set(range(len(self.answers)))) < 2:

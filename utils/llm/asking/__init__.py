@@ -112,13 +112,17 @@ def ask(
         KeyboardInterrupt: after Ctrl-C, when everything that was answered is stored.
     """
     if limits.dry_run:
-        return _dry_run(ledger.unanswered(_checked(questions, provider, parsers)), provider, limits)
+        return _dry_run(
+            ledger.unanswered(_checked(questions, provider, parsers), limits.retry_unparsed), provider, limits
+        )
     process = ledger.process
     ledger.do([steps.take_over, lambda db: steps.free(db, [process])])
     ledger.plan(_checked(questions, provider, parsers))
     changed = ledger.parse_new(parsers)["changed"]
     if changed:
         say(f"{changed} stored answers have another value under newer parsers")
+    if limits.retry_unparsed:
+        ledger.do([lambda db: planning.retry_unparsed(db, process)])
     ((known, wanted),) = ledger.do([planning.known])
     total = wanted - known
     if known:
