@@ -52,7 +52,7 @@ def main(argv: list[str] | None = None) -> int:
     if limits.max_usd is not None and args.max_tokens is None:
         # A reply without a limit may cost anything.
         args.max_tokens = LONGEST_REPLY
-    output = output_of(args, label)
+    cases, output = cases_of(args, label), output_of(args, label)
     kept_in = args.ledger or f"{output}.ledger"
     reads = [
         *(Spec.of(path).path for path in args.input_files),
@@ -65,7 +65,6 @@ def main(argv: list[str] | None = None) -> int:
         for generator in generators_of(label.names, args.input_files, label.base_dir):
             reads += generator.files
     claim("request.py", {"--output_file": output}, reads=reads, overwrite=args.overwrite)
-    cases = cases_of(args, label)
     prompts, scale = PromptTemplates(map(Path, args.prompt_file), MATERIAL), scale_of(args.scale or "1,7")
     settings = {name: getattr(args, name) for name in ("orders", "listwise", "structured", "temperature", "max_tokens")}
     asker = Asker(args.provider, args.model, prompts, scale=scale, **settings)

@@ -13,6 +13,8 @@ from in_process import run
 from toy_rows import DATA, HELLO, real_data, user
 from toys import ROOT
 
+from utils import records
+from utils.feedback.conversions import together
 from utils.formats import FORMATS
 from utils.outputs import is_own
 from utils.raw_datasets import records_of
@@ -333,3 +335,16 @@ def test_the_list_names_every_format_and_what_directions_lose(capsys):
     assert capsys.readouterr().out.endswith(
         "annotations -> rm-json: drops models, ties, failures, judges, further columns\n"
     )
+
+
+def test_the_rows_of_one_instruction_are_joined_once(monkeypatch):
+    """Ids are hashes of all answers: one for every row, and one for the record of them all."""
+    hashed, content_id = [], records.content_id
+    monkeypatch.setattr(
+        records, "content_id", lambda prompt, answers: hashed.append(len(answers)) or content_id(prompt, answers)
+    )
+    rows = [Record(user("q"), (Answer(f"a{number % 300}"),)) for number in range(500)]
+    (joined,) = together(rows)
+    (distinct,) = together(rows, distinct=True)
+    assert len(joined.answers) == 500 and len(distinct.answers) == 300
+    assert sum(hashed) == 500 + 500 + 300

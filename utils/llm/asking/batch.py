@@ -35,6 +35,7 @@ class BatchSender(Sender):
 
     def _start(self, session: BatchSession, total: int) -> list[asyncio.Task]:
         self._tries: Counter = Counter()
+        self._total, self._submitted = total, 0
         return [asyncio.create_task(self._drive(session))]
 
     async def _drive(self, server: BatchSession) -> None:
@@ -86,7 +87,8 @@ class BatchSender(Sender):
             # Whether it arrived is found out by listing the batches, now or by the next run.
             return
         await self._do(batches.submitted, nonce, number)
-        say(f"batch {number}: {len(requests):,} requests")
+        self._submitted += len(requests)
+        say(f"batch {number}: {len(requests):,} requests; {self._submitted:,} of {self._total:,} are sent")
 
     async def _wait_for(self, server: BatchSession, running: list[tuple[str, str | None, float]]) -> None:
         """Look at each batch until one has ended."""
