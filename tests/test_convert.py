@@ -13,13 +13,12 @@ from in_process import run
 from toy_rows import DATA, HELLO, real_data, user
 from toys import ROOT
 
-from utils import records
 from utils.feedback.conversions import together
 from utils.formats import FORMATS
 from utils.outputs import is_own
 from utils.raw_datasets import records_of
 from utils.raw_datasets.instructions import MISSING
-from utils.records import Answer, Record, write_jsonl
+from utils.records import Answer, Record, content_id, write_jsonl
 
 PROGRAM = ROOT / "data_collect" / "convert.py"
 NASTY = ['say "hi"', "a,b", "two\nlines", "dos\r\nlines", " space ", "é 漢 🙂", "'single'", "tab\t", "#", "\\n", "0"]
@@ -339,10 +338,13 @@ def test_the_list_names_every_format_and_what_directions_lose(capsys):
 
 def test_the_rows_of_one_instruction_are_joined_once(monkeypatch):
     """Ids are hashes of all answers: one for every row, and one for the record of them all."""
-    hashed, content_id = [], records.content_id
-    monkeypatch.setattr(
-        records, "content_id", lambda prompt, answers: hashed.append(len(answers)) or content_id(prompt, answers)
-    )
+    hashed = []
+
+    def counted(prompt, answers):
+        hashed.append(len(answers))
+        return content_id(prompt, answers)
+
+    monkeypatch.setattr("utils.records.content_id", counted)
     rows = [Record(user("q"), (Answer(f"a{number % 300}"),)) for number in range(500)]
     (joined,) = together(rows)
     (distinct,) = together(rows, distinct=True)

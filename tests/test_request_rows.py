@@ -38,7 +38,9 @@ def ask(tmp_path, monkeypatch):
 
     def run(server, *words, kind="rating"):
         output = tmp_path / "out.jsonl"
-        given = ("--kind", kind, "--output_file", output, "--base_url", server.url, "--api_type", "m", *words)
+        given = ("--kind", kind, "--base_url", server.url, "--api_type", "m", *words)
+        if "--output_file" not in words:
+            given += ("--output_file", output)
         code = in_process.run(PROGRAM, *given)
         return code, lines(output) if output.exists() else []
 
@@ -102,6 +104,7 @@ def test_a_class_and_a_number_of_rows(some, ask, tmp_path):
         (("{0}=0.5",), "every row is asked about once; expected =Nrows"),
         (("nothing:{0}",), "unknown data-set class 'nothing'"),
         (("{0}=0rows",), "expected a whole number of rows"),
+        (("{0}", "--output_file", "."), "--output_file . is a folder; expected the name of a file"),
     ],
 )
 def test_files_that_cannot_be_asked_about(some, ask, capsys, files, words):
@@ -148,7 +151,7 @@ def test_samples_are_rows_of_their_own(some, ask):
 
 def test_what_could_not_be_read_is_asked_again_on_request(some, ask, capsys):
     def answer(asked, number):
-        return ok("Hm." if number < 10 and "answer 3" in asked.content else "Rating: 5")
+        return ok("Hm." if number == 1 and "answer 3" in asked.content else "Rating: 5")
 
     with model_server(answer) as server:
         _, written = ask(server, "--input_files", some)
@@ -173,7 +176,7 @@ def test_what_cannot_be_read_again_is_asked_once_by_a_command(some, ask):
 def test_what_is_known_is_counted(some, ask, capsys):
     with model_server() as server:
         ask(server, "--input_files", some, "--nums", "4")
-        assert "known" not in capsys.readouterr().out
+        assert "are known" not in capsys.readouterr().out
         ask(server, "--input_files", some)
         assert "4 of 10 requests are known" in capsys.readouterr().out
 
