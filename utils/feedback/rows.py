@@ -79,7 +79,9 @@ def _record(row: dict[str, Any], where: str, choice: Choice, cls: type[base.RawD
         record = (cls or base.detect(row, where)).record(row, where)
     except base.LeftOut as left:
         raise RecordError(f"{where}: {left.reason}; leave the row out") from None
-    return dataclasses.replace(record, where=where).check()
+    if record.where != where:
+        record = dataclasses.replace(record, where=where)
+    return record.check()
 
 
 def _own_kind(name: Any, where: str) -> str:

@@ -37,7 +37,7 @@ def plan(db: sqlite3.Connection, process: int, questions: Iterable[Question]) ->
     requests, asked, keys = [], [], []
     for question in questions:
         request, key = question.request, question.request.key
-        requests.append((key, request.provider, request.model, canonical(request.body), request.sample))
+        requests.append((key, request.provider, request.model, request.body_text, request.sample))
         asked.append((key, question.parser, canonical(question.parser_args)))
         keys.append((key,))
     db.executemany(
