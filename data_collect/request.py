@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from argparse import ArgumentParser
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 try:
@@ -22,19 +23,20 @@ except ImportError:
 from utils.arguments import parse
 from utils.errors import UserError
 from utils.evaluation.alpaca import write_leaderboard
-from utils.feedback import KINDS, Asker, Case, Choice, PromptTemplates, follow, questions_of
+from utils.feedback import KINDS, Asker, Case, PromptTemplates, follow, questions_of
 from utils.feedback.cases import expect_questions
+from utils.feedback.chosen import Cases, completions_wanted
 from utils.feedback.forms import MATERIAL, scale_of
 from utils.feedback.generators import generators_of, matched
 from utils.feedback.options import LabelArguments, RequestArguments, RequestLimits
 from utils.feedback.results import check_output, write_results
-from utils.feedback.rows import completions_wanted, read_cases, read_objectives, slice_of
+from utils.feedback.rows import Choice, read_objectives, slice_of
 from utils.feedback.summary import ResultsSummary
 from utils.llm.asking import Outcome, Question, ask
-from utils.llm.ledger import Ledger
+from utils.llm.ledger import IN_MEMORY, Ledger
 from utils.llm.providers import open_provider
 from utils.outputs import claim
-from utils.raw_datasets.spec import renaming
+from utils.raw_datasets.spec import Spec, renaming
 from utils.reporting import progress, run_program, say, warn
 
 # Tokens of the longest reply where money is limited: what the oldest listed models can write at most.
@@ -53,26 +55,33 @@ def main(argv: list[str] | None = None) -> int:
         args.max_tokens = LONGEST_REPLY
     cases, output = cases_of(args, label), output_of(args, label)
     kept_in = args.ledger or f"{output}.ledger"
-    reads = [*args.input_files, *args.prompt_file, args.objectives or "", args.base_url or "", kept_in]
+    reads = [
+        *(Spec.of(path).path for path in args.input_files),
+        *args.prompt_file,
+        args.objectives or "",
+        args.base_url or "",
+        kept_in,
+    ]
     if args.kind == "label":
         for generator in generators_of(label.names, args.input_files, label.base_dir):
             reads += generator.files
-    # As AlpacaEval leaves it beside annotations.json.
-    leaderboard = [output.with_name("leaderboard.csv")] * (args.kind == "label" and output.suffix == ".json")
+    leaderboard = []
+    if args.kind == "label" and output.suffix == ".json":
+        # As AlpacaEval leaves it beside annotations.json.
+        leaderboard = [output.with_name("leaderboard.csv")]
     claim("request.py", {"--output_file": [output, *leaderboard]}, reads=reads, overwrite=args.overwrite)
-    check_output(output, cases)
     prompts, scale = PromptTemplates(map(Path, args.prompt_file), MATERIAL), scale_of(args.scale or "1,7")
     settings = {name: getattr(args, name) for name in ("orders", "listwise", "structured", "temperature", "max_tokens")}
     asker = Asker(args.provider, args.model, prompts, scale=scale, **settings)
-    expect_questions(cases, asker)
+    kinds = expect_questions(check_output(output, shown("rows", cases)), asker)
     provider = open_provider(args.provider, args.base_url, asks=not limits.dry_run)
-    with Ledger(kept_in) as ledger:
+    with open_ledger(kept_in, limits) as ledger:
 
         def outcome_of(question: Question) -> Outcome:
             return ledger.outcome(question.request.key, question.parser, question.parser_args)
 
         # Questions that build on answers are asked in a further round.
-        steps, stopped = max(KINDS[case.kind].steps for case in cases), None
+        steps, stopped = max(KINDS[kind].steps for kind in kinds), None
         for _ in range(steps):
             asked = ask(questions_of(shown("questions", cases), asker, outcome_of), ledger, provider, limits)
             if limits.dry_run:
@@ -83,7 +92,7 @@ def main(argv: list[str] | None = None) -> int:
         results = (follow(case, asker, outcome_of) for case in shown("results", cases))
         summary = ResultsSummary()
         try:
-            tally = write_results(output, cases[0].kind, summary.watch(results))
+            tally = write_results(output, kinds[0], summary.watch(results))
         except UserError as error:
             if summary.states["parsed"] or not exit_code(stopped, summary):
                 raise
@@ -109,30 +118,40 @@ def exit_code(stopped: str | None, summary: ResultsSummary) -> int:
     return 0
 
 
-def shown(title: str, cases: list[Case]) -> Iterator[Case]:
-    with progress(title, len(cases)) as advance:
+def open_ledger(path: str, limits: RequestLimits) -> Ledger:
+    """Return the ledger, or for a dry run without one an empty one that leaves no file."""
+    if limits.dry_run and not Path(path).exists():
+        return Ledger(IN_MEMORY)
+    return Ledger(path)
+
+
+def shown(title: str, cases: list[Case] | Cases) -> Iterator[Case]:
+    total = cases.total if isinstance(cases, Cases) else len(cases)
+    with progress(title, total) as advance:
         for case in cases:
             yield case
             advance()
 
 
-def cases_of(args: RequestArguments, label: LabelArguments) -> list[Case]:
+def cases_of(args: RequestArguments, label: LabelArguments) -> list[Case] | Cases:
     """Read the rows to be asked about, and print a line on those left out."""
     if args.kind == "label":
         return label_cases(args, label)
     for name, value in vars(label).items():
         if value is not None:
             raise UserError(f"--{name} is for --kind label; leave it out")
+    if args.samples > 1 and args.temperature == 0:
+        warn("--samples at temperature 0: a model may give the same answer every time")
     if args.objectives:
         return read_objectives(Path(args.objectives))
     models = tuple(name.strip() for name in (args.base_models or "").split(",") if name.strip())
     first, last = slice_of(args.nums, args.start_index)
     choice = Choice(args.kind, base_models=models, first=first, last=last, renamed=renaming(args.columns))
-    cases = read_cases(args.input_files, choice)
+    cases = Cases(args.input_files, replace(choice, draw=args.draw, seed=args.seed, samples=args.samples))
     if args.kind != "completion":
         return cases
     wanted, long = completions_wanted(cases, args.data_fraction or 1.0, args.ff or 0)
-    say(f"{len(cases)} rows, {len(wanted)} prompts to answer; {long} are too long")
+    say(f"{cases.total} rows, {len(wanted)} prompts to answer; {long} are too long")
     if not wanted:
         raise UserError(f"{', '.join(args.input_files)}: no prompts left to answer")
     return wanted

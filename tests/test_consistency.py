@@ -1,8 +1,10 @@
 """Ratings against rankings, on tables worked by hand."""
 
 import csv
+import itertools
 import json
 import random
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -10,6 +12,8 @@ from in_process import run
 from toy_rows import user
 from toys import ROOT
 
+from utils.feedback.agreement import Ranking, cycles, first_ratings, flips
+from utils.raw_datasets.whole import records_of
 from utils.records import Answer, Message, Record, Verdict
 from utils.records.files import write_jsonl
 from utils.statistics import cohens_kappa
@@ -167,3 +171,35 @@ def test_cohens_kappa():
     rng = np.random.default_rng(0)
     wide = cohens_kappa([rng.multinomial(4, [0.4, 0.1, 0.1, 0.4]).reshape(2, 2) for _ in range(200)])
     assert wide.low < 0.6 < wide.high and wide.high - wide.low < 0.2  # true kappa: (0.8 - 0.5) / 0.5
+
+
+def circles_by_hand(decisions):
+    """(triples whose pairs are all decided, those of them that go round), by trying every three."""
+    triples = circular = 0
+    beats = {(a, b) if says == "a" else (b, a) for a, b, says in decisions}
+    for three in itertools.combinations(sorted(set(itertools.chain(*beats))), 3):
+        inside = [pair for pair in itertools.permutations(three, 2) if pair in beats]
+        triples += len(inside) == 3
+        circular += len(inside) == 3 and len({winner for winner, _ in inside}) == 3
+    return triples, circular
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_circles_are_those_of_every_three_answers(seed):
+    rng = random.Random(seed)
+    pairs = [pair for pair in itertools.combinations("stuvwxyz", 2) if rng.random() < 0.7]
+    decisions = [(a, b, rng.choice("ab")) for a, b in pairs]
+    found = cycles(Ranking(user("q"), a, b, says=says) for a, b, says in decisions)
+    assert (found["triples"], found["circular_triples"]) == circles_by_hand(decisions) and found["triples"]
+
+
+def test_many_ratings_of_one_instruction_take_little_memory(tmp_path):
+    """500 ratings imply 124,750 verdicts, some 15 MB: they are made when they are read."""
+    path = written(tmp_path / "ratings", [("q", "", f"answer {number}", number % 7) for number in range(500)])
+    tracemalloc.start()
+    (record,) = records_of(f"ratings-feedback-csv:{path}")
+    assert len(first_ratings([record])) == 500 and flips([record])["pairs_in_both_orders"] == 0
+    assert tracemalloc.get_traced_memory()[1] < 4e6
+    tracemalloc.stop()
+    assert len(record.verdicts) == 500 * 499 / 2
+    assert record.verdicts[:2] == (Verdict(0, 1, "b", judge="ratings"), Verdict(0, 2, "b", judge="ratings"))

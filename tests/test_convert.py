@@ -13,11 +13,12 @@ from in_process import run
 from toy_rows import DATA, HELLO, real_data, user
 from toys import ROOT
 
+from utils.feedback.conversions import together
 from utils.formats import FORMATS
 from utils.outputs import is_own
 from utils.raw_datasets.instructions import MISSING
 from utils.raw_datasets.whole import records_of
-from utils.records import Answer, Record
+from utils.records import Answer, Record, content_id
 from utils.records.files import write_jsonl
 
 PROGRAM = ROOT / "data_collect" / "convert.py"
@@ -334,3 +335,19 @@ def test_the_list_names_every_format_and_what_directions_lose(capsys):
     assert capsys.readouterr().out.endswith(
         "annotations -> rm-json: drops models, ties, failures, judges, further columns\n"
     )
+
+
+def test_the_rows_of_one_instruction_are_joined_once(monkeypatch):
+    """Ids are hashes of all answers: one for every row, and one for the record of them all."""
+    hashed = []
+
+    def counted(prompt, answers):
+        hashed.append(len(answers))
+        return content_id(prompt, answers)
+
+    monkeypatch.setattr("utils.records.content_id", counted)
+    rows = [Record(user("q"), (Answer(f"a{number % 300}"),)) for number in range(500)]
+    (joined,) = together(rows)
+    (distinct,) = together(rows, distinct=True)
+    assert len(joined.answers) == 500 and len(distinct.answers) == 300
+    assert sum(hashed) == 500 + 500 + 300

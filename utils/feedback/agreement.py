@@ -11,8 +11,8 @@ import numpy as np
 
 from utils.feedback.comparisons import BY_ORDER
 from utils.feedback.pairs.measures import has_cycle
-from utils.raw_datasets.feedback_csv import BY_RATING, implied
-from utils.records import Message, Record, Verdict
+from utils.raw_datasets.feedback_csv import asked_verdicts, implied
+from utils.records import Message, Record
 from utils.statistics import Estimate, cluster_bootstrap, cohens_kappa
 
 SAYS = ("tie", "a", "b")  # the rows and columns of the table: equal, A, B
@@ -60,7 +60,7 @@ def all_rankings(ranked: Iterable[Record]) -> Iterator[Ranking]:
     differ."""
     for record in ranked:
         orders: dict[tuple, set[str]] = defaultdict(set)
-        for number, verdict in enumerate(asked(record)):
+        for number, verdict in enumerate(asked_verdicts(record)):
             # A verdict of unknown order is not paired with another: its number keeps it apart.
             once = number
             if verdict.order:
@@ -74,11 +74,6 @@ def all_rankings(ranked: Iterable[Record]) -> Iterator[Ranking]:
             else:
                 says = "failed"
             yield Ranking(record.prompt, record.answers[a].text, record.answers[b].text, says=says, judge=judge)
-
-
-def asked(record: Record) -> list[Verdict]:
-    """Return the verdicts of judges, without those that follow from ratings."""
-    return [verdict for verdict in record.verdicts if verdict.judge != BY_RATING]
 
 
 def measure(ratings: dict[tuple[Prompt, str], float], rankings: Iterable[Ranking], seed: int) -> dict:
@@ -142,7 +137,7 @@ def flips(ranked: Iterable[Record]) -> dict:
             ab, ba = said.get("ab"), said.get("ba")
             # These name the answers themselves, whichever was shown first: the verdict is the winner.
             twice.append([(ab, ab), (ba, ba)])
-        for verdict in asked(record):
+        for verdict in asked_verdicts(record):
             a, b = record.answers[verdict.a].text, record.answers[verdict.b].text
             if a != b:
                 first = b if verdict.order == "ba" else a
@@ -173,10 +168,21 @@ def cycles(rankings: Iterable[Ranking]) -> dict:
             won[prompt, judge][winner_first] += 1
     triples = circular = 0
     for wins in won.values():
-        beats = {pair for pair, times in wins.items() if times > wins[pair[::-1]]}
-        for three in itertools.combinations(sorted(set(itertools.chain(*beats))), 3):
-            inside = [pair for pair in itertools.permutations(three, 2) if pair in beats]
-            triples += len(inside) == 3
-            circular += len(inside) == 3 and len({winner for winner, _ in inside}) == 3
+        beats = [pair for pair, times in wins.items() if times > wins[pair[::-1]]]
+        # The answers as bits of whole numbers: those that an answer beats, and those that beat it.
+        bit: dict[str, int] = {}
+        for text in itertools.chain.from_iterable(beats):
+            bit.setdefault(text, 1 << len(bit))
+        beaten, beating = Counter(), Counter()
+        for winner, loser in beats:
+            beaten[winner] |= bit[loser]
+            beating[loser] |= bit[winner]
+        # Each triple is met by each of its three pairs.
+        found = around = 0
+        for winner, loser in beats:
+            found += ((beaten[winner] | beating[winner]) & (beaten[loser] | beating[loser])).bit_count()
+            around += (beaten[loser] & beating[winner]).bit_count()
+        triples += found // 3
+        circular += around // 3
     cyclic = sum(map(has_cycle, won.values()))
     return {"prompts": len(won), "prompts_with_a_cycle": cyclic, "triples": triples, "circular_triples": circular}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -83,6 +83,7 @@ class Case:
         task: dialogue, question or summary.
         numbers: the numbers of the answers that are asked about.
         source: the row as read, where its own fields are kept; else None.
+        sample: the number of the sample, from 0, where a row is asked about several times.
     """
 
     record: Record
@@ -90,6 +91,7 @@ class Case:
     task: str
     numbers: tuple[int, ...]
     source: dict[str, Any] | None = None
+    sample: int = 0
 
     @property
     def texts(self) -> list[str]:
@@ -161,16 +163,18 @@ class Asker:
             **{key: material(value) for key, value in more.items()},
             **words,
         )
-        return self._ask(messages, form.parser, arguments=arguments, schema=schema)
+        return self._ask(messages, form.parser, arguments=arguments, schema=schema, sample=case.sample)
 
     def next_turn(self, case: Case) -> Question:
         """Return the dialogue itself, to be continued."""
         messages = [{"role": message.role, "content": message.content} for message in case.record.prompt]
-        return self._ask(messages, "completion", arguments={}, schema=None)
+        return self._ask(messages, "completion", arguments={}, schema=None, sample=case.sample)
 
-    def _ask(self, messages: list[dict[str, str]], parser: str, arguments: dict, schema: dict | None) -> Question:
+    def _ask(
+        self, messages: list[dict[str, str]], parser: str, arguments: dict, schema: dict | None, sample: int
+    ) -> Question:
         sampling = {"temperature": self.temperature, "max_tokens": self.max_tokens}
-        request = request_of(self.provider, self.model, messages, schema=schema, **sampling)
+        request = request_of(self.provider, self.model, messages, schema=schema, sample=sample, **sampling)
         return Question(request, parser, arguments)
 
 
@@ -217,16 +221,17 @@ def questions_of(cases: Iterator[Case], asker: Asker, outcome_of: Callable[[Ques
         yield from follow(case, asker, outcome_of).questions
 
 
-def expect_questions(cases: list[Case], asker: Asker) -> None:
-    """Raise UserError where no row of a kind has what the kind asks about."""
+def expect_questions(cases: Iterable[Case], asker: Asker) -> list[str]:
+    """Return the kinds of the cases. Raises UserError where no row of a kind has what the kind asks about."""
     has_questions: dict[str, bool] = {}
     for case in cases:
         found = KINDS[case.kind]
-        if found.needs and not has_questions.get(case.kind):
-            has_questions[case.kind] = bool(next(found.run(case, asker)))
+        if not has_questions.get(case.kind):
+            has_questions[case.kind] = not found.needs or bool(next(found.run(case, asker)))
     for name, found in has_questions.items():
         if not found:
             raise UserError(f"no row has {KINDS[name].needs}: there is nothing to ask for --kind {name}")
+    return list(has_questions)
 
 
 def hashed(text: str, among: int) -> int:
@@ -242,8 +247,3 @@ def refusal_or_failure(outcome: Outcome) -> str | None:
     if outcome.state == "refused" or (outcome.state == "unparsed" and outcome.reason == "refusal"):
         return "refused"
     return "failed"
-
-
-def unknown_kind(name: str) -> UserError:
-    """Return the error for a --kind that does not exist."""
-    return UserError(f"--kind {name} is unknown; known: {', '.join(KINDS)}")

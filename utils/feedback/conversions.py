@@ -30,13 +30,15 @@ def without_repeats(records: Iterable[Record]) -> Iterator[Record]:
 
 def together(records: Iterable[Record], distinct: bool = False) -> Iterator[Record]:
     """Return one record a prompt, with all its answers; `distinct` leaves out texts that it has."""
-    found: dict[tuple, Record] = {}
+    found: dict[tuple, tuple[Record, list[Answer]]] = {}
+    known: dict[tuple, set[str]] = {}
     for record in records:
-        first = found.setdefault(record.prompt, dataclasses.replace(record, answers=()))
-        known = {answer.text for answer in first.answers}
-        new = [answer for answer in record.answers if not distinct or answer.text not in known]
-        found[record.prompt] = dataclasses.replace(first, answers=(*first.answers, *new), id="")
-    return iter(found.values())
+        _, answers = found.setdefault(record.prompt, (record, []))
+        texts = known.setdefault(record.prompt, set())
+        answers += [answer for answer in record.answers if not distinct or answer.text not in texts]
+        texts.update(answer.text for answer in record.answers)
+    for first, answers in found.values():
+        yield dataclasses.replace(first, answers=tuple(answers), id="")
 
 
 # (class that reads, format to write) -> what is done in between

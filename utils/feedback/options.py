@@ -9,7 +9,6 @@ from utils.arguments.choices import refuse_other_choices
 from utils.arguments.declarations import BELOW_ONE, NOT_NEGATIVE, expect, option, overwriting
 from utils.errors import UserError
 from utils.feedback import KINDS
-from utils.feedback.cases import unknown_kind
 from utils.feedback.forms import STRUCTURED
 from utils.llm.asking import RateLimits
 
@@ -52,6 +51,11 @@ class RequestArguments:
     )
     nums: str | None = option(help="rows to take; n: the first n; a,b: row a up to b, from 0; None: all", first=True)
     start_index: int = option(0, help="rows to leave out at the start")
+    draw: int | None = option(help="rows to draw at random; of those of --nums; None: all")
+    seed: int = option(0, help="seed of --draw and of =Nrows")
+    samples: int = option(
+        1, help="answers to each request; each is a row of the output", only={"kind": (*(set(KINDS) - {"label"}), None)}
+    )
     columns: list[str] = option(
         [], help="names of columns, as prompt=question", title="Rows", only={"kind": (*(set(KINDS) - {"label"}), None)}
     )
@@ -90,9 +94,9 @@ class RequestArguments:
 
     def __post_init__(self) -> None:
         if self.kind is not None and self.kind not in KINDS:
-            raise unknown_kind(self.kind)
+            raise UserError(f"--kind {self.kind} is unknown; known: {', '.join(KINDS)}")
         expect(self, NOT_NEGATIVE, "temperature", "start_index", "ff")
-        expect(self, "1 or more", "max_tokens")
+        expect(self, "1 or more", "max_tokens", "draw", "samples")
         expect(self, "above 0 and at most 1", "data_fraction")
         self.model = ALIASES.get(self.api_type, self.api_type)
         self.provider = self.provider or ("anthropic" if self.model.startswith("claude") else "openai")

@@ -35,8 +35,8 @@ TYPE_OF = {kind: name for name, kind in FEEDBACK_TYPES.items()}
 DISAGREE = "Answer: C"
 
 
-def check_output(path: Path, cases: Iterable[Case]) -> None:
-    """Raise UserError, before anything is asked, for cases that could not be written."""
+def check_output(path: Path, cases: Iterable[Case]) -> Iterator[Case]:
+    """Pass the cases on. Raises UserError for one that could not be written, before anything is asked."""
     known = {".csv": CSV, ".json": JSON}.get(path.suffix)
     for case in cases:
         if known is not None and case.kind not in known:
@@ -44,6 +44,7 @@ def check_output(path: Path, cases: Iterable[Case]) -> None:
             raise UserError(f"--output_file {path}: {can}; give a name that ends in .jsonl for --kind {case.kind}")
         if path.suffix == ".csv" or (path.suffix == ".json" and case.kind == "completion"):
             instruction_of(case.record)
+        yield case
 
 
 def write_results(path: Path, kind: str, results: Iterable[CaseResult]) -> Counter[str]:

@@ -6,7 +6,6 @@ A row of named outputs or with a feedback_type keeps its own fields, to which th
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,15 +15,12 @@ from utils.feedback.cases import KINDS, Case
 from utils.feedback.lessons import objective
 from utils.feedback.prompts import TASKS
 from utils.raw_datasets import base
-from utils.raw_datasets.sources import open_source
 from utils.records import Record, RecordError
 
 FEEDBACK_TYPES = {"critic": "critique", "refine": "refinement", "prefer": "preference"}
 OF_LINES = ("feedback_type", "outputs", "task", "reject")  # fields that only a line of prompt, outputs, feedback has
 # A line has one field for these, which are then about its first model's answer.
 SINGLE = ("critique", "refinement", "improve")
-# A longer prompt is not sent to a teacher: its answer would be learned from a cut prompt.
-LONGEST_WORDS, LONGEST_CHARACTERS = 2000, 8000
 
 
 @dataclass(frozen=True)
@@ -37,6 +33,9 @@ class Choice:
         first: rows to leave out at the start.
         last: the row to stop before, or None.
         renamed: {their column: ours}.
+        draw: the rows to draw at random among those, or None for all.
+        seed: of the draw.
+        samples: how often to ask about each row.
     """
 
     kind: str | None = None
@@ -44,35 +43,18 @@ class Choice:
     first: int = 0
     last: int | None = None
     renamed: dict[str, str] = dataclasses.field(default_factory=dict)
+    draw: int | None = None
+    seed: int = 0
+    samples: int = 1
 
 
-def read_cases(paths: Iterable[str], choice: Choice) -> list[Case]:
-    """Read the chosen rows. Raises UserError for a row that cannot be asked about, an id that comes twice, and where
-    there are no rows."""
-    rows = []
-    for path in paths:
-        rows += open_source(path).rows(False)
-    if not rows:
-        raise UserError(f"{', '.join(paths)}: no rows; expected prompts, with answers where they are to be judged")
-    cases, ids = [], {}
-    for row, where in rows[choice.first : choice.last]:
-        case = read_case(row, where, choice)
-        name = row.get("id")
-        # The id keys the order in which answers are shown: two rows of one id could not be told apart.
-        if name is not None and ids.setdefault(name, where) != where:
-            raise UserError(f"{where}: the id {name!r} is that of {ids[name]}, too; expected every id once")
-        cases.append(case)
-    if not cases:
-        raise UserError(f"{', '.join(paths)}: {len(rows)} rows, none of them from {choice.first} to {choice.last}")
-    return cases
-
-
-def read_case(row: Any, where: str, choice: Choice) -> Case:
-    """Read one row. Raises RecordError for one that cannot be asked about."""
+def read_case(row: Any, where: str, choice: Choice, cls: type[base.RawDataset] | None = None) -> Case:
+    """Read one row, of the class `cls` or else of that which its columns fit. Raises RecordError for one that cannot be
+    asked about."""
     if not isinstance(row, dict):
         raise RecordError(f"{where}: found {str(row)[:60]!r}; expected an object of columns")
     row = {choice.renamed.get(name, name): value for name, value in row.items()}
-    record = _record(row, where, choice)
+    record = _record(row, where, choice, cls)
     of_line = isinstance(row.get("prompt"), str) and "answers" not in row and any(name in row for name in OF_LINES)
     of_line = of_line or isinstance(row.get("output"), dict)
     kind = choice.kind or _own_kind(row.get("feedback_type", record.meta.get("feedback_type")), where)
@@ -87,17 +69,19 @@ def read_case(row: Any, where: str, choice: Choice) -> Case:
     return Case(record, kind, task, numbers=numbers, source=source)
 
 
-def _record(row: dict[str, Any], where: str, choice: Choice) -> Record:
+def _record(row: dict[str, Any], where: str, choice: Choice, cls: type[base.RawDataset] | None) -> Record:
     if not isinstance(row.get("outputs", {}), dict | list):
         raise RecordError(f"{where}: outputs are {str(row['outputs'])[:60]!r}; expected an object of texts by model")
     # A single output is that of the one model that --base_models names.
     if isinstance(row.get("output"), str) and choice.base_models and "prompt" in row:
         row = {**row, "output": {choice.base_models[0]: row["output"]}}
     try:
-        record = base.detect(row, where).record(row, where)
+        record = (cls or base.detect(row, where)).record(row, where)
     except base.LeftOut as left:
         raise RecordError(f"{where}: {left.reason}; leave the row out") from None
-    return dataclasses.replace(record, where=where).check()
+    if record.where != where:
+        record = dataclasses.replace(record, where=where)
+    return record.check()
 
 
 def _own_kind(name: Any, where: str) -> str:
@@ -135,22 +119,6 @@ def _numbers(record: Record, kind: str, models: tuple[str, ...], of_line: bool) 
             raise RecordError(f"{record.where}: no answer of {model!r}; found answers of {known}")
         numbers += found
     return tuple(numbers)
-
-
-def completions_wanted(cases: list[Case], fraction: float, skipped: int) -> tuple[list[Case], int]:
-    """Return the cases to be completed and the number of those that are too long.
-
-    The first `fraction` of the cases counts, without the first `skipped` ones. A prompt that comes again is asked once.
-    """
-    wanted, long, seen = [], 0, set()
-    for case in cases[: int(len(cases) * fraction)][skipped:]:
-        text = "\n\n".join([message.content for message in case.record.prompt])
-        if len(text) >= LONGEST_CHARACTERS or len(text.split()) >= LONGEST_WORDS:
-            long += 1
-        elif case.record.prompt not in seen:
-            seen.add(case.record.prompt)
-            wanted.append(case)
-    return wanted, long
 
 
 def read_objectives(path: Path) -> list[Case]:

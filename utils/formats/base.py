@@ -11,7 +11,7 @@ from typing import Any
 
 from utils.errors import UserError
 from utils.formats.files import File, replacing
-from utils.raw_datasets.feedback_csv import BY_RATING
+from utils.raw_datasets.feedback_csv import RatingVerdicts, asked_verdicts
 from utils.records import Record, RecordError, content_id
 
 Rows = Callable[[Record], Iterable[Any]]
@@ -89,7 +89,7 @@ def facts(record: Record) -> Iterator[str]:
     if not all(answer.finished for answer in record.answers):
         yield "marks of cut answers"
     # Verdicts that ratings imply are left out: whoever reads the ratings again has them again.
-    asked = [verdict for verdict in record.verdicts if verdict.judge != BY_RATING]
+    asked = asked_verdicts(record)
     if any(verdict.judge for verdict in asked):
         yield "judges"
     if any(verdict.order for verdict in asked):
@@ -118,6 +118,9 @@ def _facts_of_some_answers(record: Record) -> Iterator[str]:
     rated = sum(answer.rating is not None for answer in record.answers)
     if 0 < rated < len(record.answers):
         yield UNRATED
+    if isinstance(record.verdicts, RatingVerdicts):
+        # All answers are rated, and so compared.
+        return
     compared = set()
     for verdict in record.verdicts:
         if verdict.preferred in ("a", "b", "tie"):

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from utils.raw_datasets.base import NamedOnly, RawDataset, raw_dataset, text
@@ -17,6 +17,36 @@ from utils.records import Answer, Record, RecordError, Verdict
 
 BY_RATING = "ratings"  # the judge of a preference that two ratings imply
 FEEDBACK = {"(a)": "a", "(b)": "b", "equal": "tie"}  # other feedback is no decision
+
+
+class RatingVerdicts(Sequence):
+    """The verdicts that the ratings of n answers imply of every two: n (n - 1) / 2, each made when it is read."""
+
+    def __init__(self, ratings: Iterable[float]) -> None:
+        self._ratings = tuple(ratings)
+
+    def __len__(self) -> int:
+        return math.comb(len(self._ratings), 2)
+
+    def __iter__(self) -> Iterator[Verdict]:
+        for (a, first), (b, second) in itertools.combinations(enumerate(self._ratings), 2):
+            yield Verdict(a, b, implied(first, second), judge=BY_RATING)
+
+    def __getitem__(self, which: int | slice) -> Verdict | tuple[Verdict, ...]:
+        return tuple(self)[which]
+
+    def __eq__(self, other: object) -> bool:
+        return tuple(self) == tuple(other)
+
+    def __hash__(self) -> int:
+        return hash(tuple(self))
+
+
+def asked_verdicts(record: Record) -> list[Verdict]:
+    """Return the verdicts of judges, without those that follow from ratings."""
+    if isinstance(record.verdicts, RatingVerdicts):
+        return []
+    return [verdict for verdict in record.verdicts if verdict.judge != BY_RATING]
 
 
 @raw_dataset("ratings-csv", "ratings-eval-csv")
@@ -66,11 +96,8 @@ class RatingsFeedback(NamedOnly):
     def record(row, where):
         """Return the rated answers, and what their ratings imply of every two of them."""
         answers = tuple(Answer(output, rating=score) for output, score in row["feedback"])
-        verdicts = []
-        for (a, first), (b, second) in itertools.combinations(enumerate(answers), 2):
-            verdicts.append(Verdict(a, b, implied(first.rating, second.rating), judge=BY_RATING))
-        fields = instruct(row["instruction"], row["input"])
-        return Record(**fields, answers=answers, verdicts=tuple(verdicts), where=where)
+        verdicts = RatingVerdicts(answer.rating for answer in answers)
+        return Record(**instruct(row["instruction"], row["input"]), answers=answers, verdicts=verdicts, where=where)
 
 
 @raw_dataset("rankings-feedback-csv")
@@ -92,21 +119,13 @@ class RankingsFeedback(NamedOnly):
 def compared(pairs: Iterable[tuple[str, str, str]]) -> tuple[tuple[Answer, ...], tuple[Verdict, ...]]:
     """Return the answers and verdicts of (a text, another, preferred). A text is one answer, unless it is compared with
     itself."""
-    texts: list[str] = []
+    places: dict[tuple[str, bool], int] = {}  # (text, whether it is the second copy) -> number of the answer
     verdicts = []
     for first, second, preferred in pairs:
-        a = _place(texts, first)
+        a = places.setdefault((first, False), len(places))
         # A text against itself takes a second copy: a verdict needs two answers.
-        after = a + 1 if second == first else 0
-        verdicts.append(Verdict(a, _place(texts, second, after), preferred))
-    return tuple(map(Answer, texts)), tuple(verdicts)
-
-
-def _place(texts: list[str], wanted: str, after: int = 0) -> int:
-    """Return the place of a text in `texts` from `after` on; it is added where it lacks."""
-    if wanted not in texts[after:]:
-        texts.append(wanted)
-    return texts.index(wanted, after)
+        verdicts.append(Verdict(a, places.setdefault((second, second == first), len(places)), preferred))
+    return tuple(Answer(text) for text, _ in places), tuple(verdicts)
 
 
 def implied(first: float, second: float) -> str:

@@ -82,7 +82,7 @@ class Record:
             raise RecordError(f"{at}the prompt's last message is the {self.prompt[-1].role}'s; expected the user's")
         if not any(message.content.strip() for message in self.prompt):
             raise RecordError(f"{at}prompt is empty; expected text")
-        for verdict in self.verdicts:
+        for verdict in self.verdicts if isinstance(self.verdicts, tuple) else ():  # RatingVerdicts are right, and many
             if verdict.preferred not in PREFERENCES:
                 raise RecordError(f"{at}verdict is {verdict.preferred!r}; expected one of {', '.join(PREFERENCES)}")
             if len({verdict.a, verdict.b} & set(range(len(self.answers)))) < 2:
@@ -93,7 +93,7 @@ class Record:
     def pairs(self) -> list[tuple[int, int]]:
         """Return (winner, loser) indices of every decided verdict whose texts differ."""
         found = []
-        for verdict in self.verdicts:
+        for verdict in self.verdicts if isinstance(self.verdicts, tuple) else ():  # RatingVerdicts are right, and many
             # Ties, refusals and failures decide nothing.
             ends = {"a": (verdict.a, verdict.b), "b": (verdict.b, verdict.a)}.get(verdict.preferred)
             if ends and self.answers[verdict.a].text != self.answers[verdict.b].text:

@@ -24,8 +24,8 @@ from utils.errors import UserError
 from utils.llm.asking.batch import BatchSender
 from utils.llm.asking.limits import RateLimits
 from utils.llm.asking.sender import Sender
-from utils.llm.ledger import Ledger, Outcome, Question, batches, report, steps
-from utils.llm.providers import Provider
+from utils.llm.ledger import Ledger, Outcome, Question, batches, planning, report, steps
+from utils.llm.providers import Provider, Request
 from utils.parsing import PARSERS, Parser
 from utils.reporting import say, warn
 
@@ -111,15 +111,22 @@ def ask(
             ledger that cannot be written.
         KeyboardInterrupt: after Ctrl-C, when everything that was answered is stored.
     """
+    if limits.dry_run:
+        return _dry_run(
+            ledger.unanswered(_checked(questions, provider, parsers), limits.retry_unparsed), provider, limits
+        )
     process = ledger.process
     ledger.do([steps.take_over, lambda db: steps.free(db, [process])])
     ledger.plan(_checked(questions, provider, parsers))
     changed = ledger.parse_new(parsers)["changed"]
     if changed:
         say(f"{changed} stored answers have another value under newer parsers")
-    ((_, total),) = ledger.do([steps.left])
-    if limits.dry_run:
-        return _dry_run(ledger, provider, limits, total)
+    if limits.retry_unparsed:
+        ledger.do([lambda db: planning.retry_unparsed(db, process)])
+    ((known, wanted),) = ledger.do([planning.known])
+    total = wanted - known
+    if known:
+        say(f"{known:,} of {wanted:,} requests are known")
     if not total:
         return AskingSummary(0)
     _set_prices(ledger, provider, limits)
@@ -188,16 +195,18 @@ def _summary(ledger: Ledger, sender: Sender, total: int, first: int) -> AskingSu
 
 def _set_prices(ledger: Ledger, provider: Provider, limits: RateLimits) -> None:
     """Price what was spent so far at the prices now known. Raises UserError where --max_usd could not be kept."""
-    models, wanted = ledger.do([report.models, report.wanted_models])
-    priced = []
-    for model in models:
-        price = limits.given_price(model)
-        if price:
-            priced.append(partial(steps.set_price, model=model, price=price))
-    ledger.do(priced)
-    (unknown,) = ledger.do([steps.count_budget])
+    if limits.price:
+        priced = []
+        for model in ledger.do([report.unpriced_models])[0]:
+            price = limits.given_price(model)
+            if price:
+                priced.append(partial(steps.set_price, model=model, price=price))
+        # All attempts are added up only where some have a price that they had not: a ledger may hold millions.
+        if any(ledger.do(priced)):
+            ledger.do([steps.count_budget])
     if limits.max_usd is None:
         return
+    wanted, unknown = ledger.do([report.wanted_models, report.unbounded])
     for model in wanted:
         if limits.price_of(model, provider) is None:
             raise UserError(f"--max_usd: the price of {model} at {provider.where} is not known; give --price IN,OUT")
@@ -208,11 +217,11 @@ def _set_prices(ledger: Ledger, provider: Provider, limits: RateLimits) -> None:
         )
 
 
-def _dry_run(ledger: Ledger, provider: Provider, limits: RateLimits, total: int) -> AskingSummary:
-    """Count and price the queue with upper bounds, and take back its plan."""
-    tokens, most, usd = 0, 0, 0.0
+def _dry_run(requests: Iterable[Request], provider: Provider, limits: RateLimits) -> AskingSummary:
+    """Count and price requests with upper bounds."""
+    total, tokens, most, usd = 0, 0, 0, 0.0
     bounded = priced = True
-    for request in ledger.queued():
+    for total, request in enumerate(requests, start=1):  # noqa: B007 (it is used below)
         price, longest = limits.price_of(request.model, provider), request.most_output_tokens
         tokens += request.most_input_tokens
         most += longest or 0
@@ -221,7 +230,6 @@ def _dry_run(ledger: Ledger, provider: Provider, limits: RateLimits, total: int)
             priced = False
         else:
             usd += price.of(request.most_input_tokens, longest or 0)
-    ledger.do([steps.forget_plan])
     out, cost = f"at most {most:,}", f"at most {dollars(usd)}"
     if not bounded:
         out = "an unlimited number of"

@@ -35,6 +35,7 @@ class BatchSender(Sender):
 
     def _start(self, session: BatchSession, total: int) -> list[asyncio.Task]:
         self._tries: Counter = Counter()
+        self._total, self._submitted = total, 0
         return [asyncio.create_task(self._drive(session))]
 
     async def _drive(self, server: BatchSession) -> None:
@@ -67,10 +68,12 @@ class BatchSender(Sender):
             fit = await self._do(
                 batches.begin, self.ledger.process, nonce, most_usd=most_usd, max_usd=self.limits.max_usd
             )
-            if not fit:
-                await self._do(batches.end, nonce)
+            if fit:
+                await self._send(server, nonce, [claimed[key] for key in claimed if key in fit])
+                continue
+            await self._do(batches.end, nonce)
+            if self.limits.max_usd is not None:
                 return "--max_usd"
-            await self._send(server, nonce, [claimed[key] for key in claimed if key in fit])
         return None
 
     async def _send(self, server: BatchSession, nonce: str, requests: list[Request]) -> None:
@@ -84,7 +87,8 @@ class BatchSender(Sender):
             # Whether it arrived is found out by listing the batches, now or by the next run.
             return
         await self._do(batches.submitted, nonce, number)
-        say(f"batch {number}: {len(requests):,} requests")
+        self._submitted += len(requests)
+        say(f"batch {number}: {len(requests):,} requests; {self._submitted:,} of {self._total:,} are sent")
 
     async def _wait_for(self, server: BatchSession, running: list[tuple[str, str | None, float]]) -> None:
         """Look at each batch until one has ended."""

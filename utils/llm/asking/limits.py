@@ -36,6 +36,7 @@ class RateLimits:
     batch: bool = option(
         False, help="ask through OpenAI's batch API; half the list price, answers within a day", first=True
     )
+    retry_unparsed: bool = option(False, help="ask again where an answer in the ledger could not be read")
     dry_run: bool = option(False, help="count and price, ask nothing; what would be asked", first=True)
 
     def __post_init__(self) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 from utils.errors import UserError
 from utils.llm.asking.limits import Pace, RateLimits
 from utils.llm.asking.writer import Writer
-from utils.llm.ledger import Ledger, processes, steps
+from utils.llm.ledger import Ledger, steps
 from utils.llm.providers import Provider
 from utils.parsing import Parser
 from utils.reporting import progress
@@ -59,11 +59,9 @@ class AskingRun(ABC):
         self._pace, self._began = Pace(self.limits, self._pause), time.monotonic()
         with progress(f"asking {self.provider.name}", total) as self._advance:
             async with Writer(self.ledger) as self._writer, self._connect() as session:
-                beat = asyncio.create_task(self._beat())
                 try:
                     await self._finish(self._start(session, total))
                 finally:
-                    beat.cancel()
                     # A ledger that cannot be written has been reported, or is about to be by the same error.
                     with suppress(UserError):
                         await self._do(steps.free, [self.ledger.process])
@@ -108,8 +106,3 @@ class AskingRun(ABC):
     async def _do(self, step: Any, *values: Any, **named: Any) -> Any:
         """Run a step of the ledger, which is durable when this returns."""
         return await self._writer.do(lambda db: step(db, *values, **named))
-
-    async def _beat(self) -> None:
-        while True:
-            await asyncio.sleep(processes.BEAT)
-            await self._do(processes.beat, self.ledger.process)

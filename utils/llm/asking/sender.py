@@ -99,7 +99,8 @@ class Sender(AskingRun):
             await self._back_off(request, failure, tries)
 
     async def _mark_sent(self, request: Request) -> int | None:
-        """Return the attempt's number, or None when the run stops, perhaps because a limit is reached."""
+        """Return the attempt's number; None when the run stops, perhaps because a limit is reached, and for a request
+        that another process has taken over."""
         most_usd = self._most_usd(request)
         while not self._stop.is_set():
             if self.limits.max_requests is not None and self._sent >= self.limits.max_requests:
@@ -109,10 +110,12 @@ class Sender(AskingRun):
             attempt = await self._do(
                 steps.send, self.ledger.process, request.key, most_usd=most_usd, max_usd=self.limits.max_usd
             )
-            if attempt is not None:
+            if attempt:
                 self._in_flight += 1
                 return attempt
             self._sent -= 1
+            if attempt == steps.NOT_MINE:
+                break
             if not self._in_flight:
                 self._end("--max_usd")
             else:

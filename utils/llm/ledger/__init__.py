@@ -8,7 +8,9 @@ A request is known by a hash of itself and of nothing else, so that it is never 
 in another run, not by another process on the same file. Raw answers are durable before they are parsed.
 
 store       the file, its tables, its errors
+place       the file system that it lies on
 processes   the processes that work on it, and which of them are dead
+planning    the questions of a run, and the queue of its requests
 steps       planned -> sent -> answered | refused | failed
 batches     requests sent together
 parsing     answers -> values
@@ -17,7 +19,9 @@ report      counts and lists
 
 from __future__ import annotations
 
+import contextlib
 import json
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -25,14 +29,17 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from utils.llm.ledger import parsing, processes, report, steps
+from utils.errors import UserError
+from utils.llm.ledger import parsing, planning, processes, report, steps
+from utils.llm.ledger.place import network_type
+from utils.llm.ledger.planning import Question
 from utils.llm.ledger.report import ROW_STATES
-from utils.llm.ledger.steps import Question
-from utils.llm.ledger.store import Store
+from utils.llm.ledger.store import IN_MEMORY, Store
 from utils.llm.providers import Request, canonical
 from utils.parsing import Parser
+from utils.reporting import warn
 
-__all__ = ["ROW_STATES", "Ledger", "Outcome", "Question"]
+__all__ = ["IN_MEMORY", "ROW_STATES", "Ledger", "Outcome", "Question"]
 CHUNK = 500  # questions in memory while a run is planned
 
 
@@ -62,6 +69,7 @@ class Ledger:
         self.path = Path(path)
         self.store = Store(self.path, create)
         self._process: int | None = None
+        self._closing = threading.Event()
 
     def __enter__(self) -> Ledger:
         return self
@@ -71,8 +79,10 @@ class Ledger:
 
     def close(self) -> None:
         """Sign this process out and close the file."""
+        self._closing.set()
         try:
             if self._process is not None:
+                self._living.join()
                 self.do([lambda db: processes.leave(db, self._process)])
                 self._process = None
         finally:
@@ -80,10 +90,32 @@ class Ledger:
 
     @property
     def process(self) -> int:
-        """This process's number in the ledger, entered at its first use."""
+        """This process's number in the ledger, entered at its first use. Raises UserError on a network file system
+        where a process of another machine works on the ledger."""
         if self._process is None:
+            self._check_place()
+            self.store.add_indexes()
             (self._process,) = self.do([processes.enter])
+            # A thread of its own: planning, parsing and writing the results take longer than a lease, too.
+            self._living = threading.Thread(target=self._give_signs, name="signs of life", daemon=True)
+            self._living.start()
         return self._process
+
+    def _check_place(self) -> None:
+        kind = network_type(self.path)
+        if kind is None:
+            return
+        place = f"{self.path} is on a network file system ({kind}), where SQLite's log serves one machine at a time"
+        others = self.do([processes.elsewhere])[0]
+        if others:
+            raise UserError(f"{place}, and {', '.join(others)} works on it: wait, or give another file (--ledger FILE)")
+        warn(f"{place}: never use it from two; a local disk is safe (--ledger FILE)")
+
+    def _give_signs(self) -> None:
+        while not self._closing.wait(processes.BEAT):
+            # What the file has against being written is told by the next step of the run.
+            with contextlib.suppress(UserError):
+                self.do([lambda db: processes.beat(db, self._process)])
 
     def do(self, statements: Iterable[Callable[[Any], Any]]) -> list[Any]:
         """Run functions of the connection in one durable transaction, and return what each returned."""
@@ -93,21 +125,17 @@ class Ledger:
     def plan(self, questions: Iterable[Question]) -> None:
         """Note the questions of this run. They are read a chunk at a time, and may be computed from the ledger."""
         process = self.process
-        self.do([steps.forget_run])
+        self.do([planning.forget_run])
         rows = iter(questions)
         while chunk := list(islice(rows, CHUNK)):
-            self.do([lambda db, chunk=chunk: steps.plan(db, process, chunk)])
+            self.do([lambda db, chunk=chunk: planning.plan(db, process, chunk)])
 
-    def queued(self) -> Iterator[Request]:
-        """Yield this run's requests that have no answer."""
-        position = 0
-        while True:
-            with self.store.reading() as db:
-                page = report.page_of_queue(db, position, CHUNK)
-            if not page:
-                return
-            position, _ = page[-1]
-            yield from (request for _, request in page)
+    def unanswered(self, questions: Iterable[Question], retry: bool = False) -> Iterator[Request]:
+        """Yield the requests that a run would send, each once, and write nothing. `retry`: also those whose answers
+        have no value."""
+        with self.store.reading() as db:
+            planning.forget_run(db)
+            yield from planning.unanswered(db, questions, retry)
 
     def outcome(self, key: str, parser: str, parser_args: Mapping[str, Any]) -> Outcome:
         """Return what is known of a question: a request's key, a parser's name and its arguments."""

@@ -17,7 +17,8 @@ from utils.llm.providers import Request
 def begin(
     db: sqlite3.Connection, process: int, nonce: str, most_usd: dict[str, float | None], max_usd: float | None
 ) -> set[str]:
-    """Mark requests as sent in one batch, before it is sent; those that do not fit go back into the queue.
+    """Mark requests as sent in one batch, before it is sent; those that do not fit, or that are no longer this
+    process's own, go back into the queue.
 
     Args:
         db: the connection, in a transaction.
@@ -27,7 +28,7 @@ def begin(
         max_usd: USD that all runs on the ledger may spend, or None.
 
     Returns:
-        The keys of the requests that fit what is left of `max_usd`.
+        The keys of the requests that are sent.
     """
     db.execute("INSERT INTO batches(nonce, owner, began) VALUES (?, ?, ?)", (nonce, process, time.time()))
     fit = set()
@@ -35,7 +36,7 @@ def begin(
         attempt = steps.send(db, process, key, most_usd=most, max_usd=max_usd)
         if attempt is None:
             requeue(db, key)
-        else:
+        elif attempt != steps.NOT_MINE:
             db.execute("UPDATE attempts SET batch = ? WHERE id = ?", (nonce, attempt))
             db.execute("UPDATE requests SET owner = NULL WHERE key = ?", (key,))
             fit.add(key)
@@ -85,5 +86,6 @@ def end(db: sqlite3.Connection, nonce: str) -> None:
 
 def waiting(db: sqlite3.Connection) -> int:
     """Count this run's requests that are in batches."""
-    sent = "SELECT key FROM attempts WHERE batch IS NOT NULL AND ended IS NULL"
+    # The plus keeps SQLite from reading every batch that there ever was: those in flight are few.
+    sent = "SELECT key FROM attempts WHERE ended IS NULL AND +batch IS NOT NULL"
     return db.execute(f"SELECT count(*) FROM queue WHERE key IN ({sent})").fetchone()[0]

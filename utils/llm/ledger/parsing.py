@@ -28,13 +28,14 @@ def parse_again(store: Store, parsers: Mapping[str, Parser], only_new: bool) -> 
     counts: Counter = Counter()
     versions = json.dumps({name: parser.version for name, parser in parsers.items()})
     # Either condition has one place for `versions`, so that one list of values serves both queries.
-    new, which = "", "AND ? IS NOT NULL"
+    read, which = "questions", "AND ? IS NOT NULL"
     if only_new:
-        new = "JOIN temp.wanted USING (key, parser, args)"
+        # CROSS JOIN keeps this order: from the questions of the run to their rows, not through the whole ledger.
+        read = "temp.wanted CROSS JOIN questions USING (key, parser, args)"
         which = """AND version IS NOT json_extract(?, '$."' || parser || '"')"""
     page = (
         "SELECT key, parser, args, version, value, questions.reason, text"
-        f" FROM questions {new} JOIN requests USING (key)"
+        f" FROM {read} CROSS JOIN requests USING (key)"
         f" WHERE state = 'answered' {which} AND (key, parser, args) > (?, ?, ?) ORDER BY key, parser, args LIMIT ?"
     )
     last = ("", "", "")

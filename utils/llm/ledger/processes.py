@@ -22,13 +22,23 @@ def enter(db: sqlite3.Connection) -> int:
 
 
 def beat(db: sqlite3.Connection, process: int) -> None:
-    """Note that the process lives."""
-    db.execute("UPDATE processes SET beat = ? WHERE id = ? AND beat IS NOT NULL", (time.time(), process))
+    """Note that the process lives; one that was taken for dead lives again. What it held then is no longer its own."""
+    db.execute("UPDATE processes SET beat = ? WHERE id = ?", (time.time(), process))
 
 
 def leave(db: sqlite3.Connection, process: int) -> None:
     """Mark the process as gone."""
     db.execute("UPDATE processes SET beat = NULL WHERE id = ?", (process,))
+
+
+def elsewhere(db: sqlite3.Connection) -> list[str]:
+    """Return the names of the other machines whose processes live."""
+    alive = "SELECT DISTINCT machine FROM processes WHERE machine <> ? AND beat > ?"
+    names = []
+    for (machine,) in db.execute(alive, (_machine(), time.time() - LEASE)):
+        name, *_ = machine.split()
+        names.append(name)
+    return names
 
 
 def mark_dead(db: sqlite3.Connection) -> list[int]:

@@ -7,7 +7,6 @@ import sqlite3
 from typing import Any
 
 from utils.llm.ledger.steps import SETTLED
-from utils.llm.providers import Request
 
 STATES = ("planned", "sent", "answered", "refused", "failed")
 ROW_STATES = ("planned", "sent", "refused", "failed", "unread", "parsed", "unparsed")
@@ -123,30 +122,26 @@ def page_of(db: sqlite3.Connection, state: str, after: tuple[str, str, str], lim
     return page
 
 
-def page_of_queue(db: sqlite3.Connection, after: int, count: int) -> list[tuple[int, Request]]:
-    """Return (position, request) of the next `count` requests in the queue."""
-    rows = db.execute(
-        "SELECT position, provider, body, sample FROM queue JOIN requests USING (key)"
-        " WHERE position > ? ORDER BY position LIMIT ?",
-        (after, count),
-    )
-    return [(position, Request(provider, json.loads(body), sample)) for position, provider, body, sample in rows]
-
-
 def unsettled(db: sqlite3.Connection) -> int:
     """Count the requests of this run that are neither answered nor refused nor failed."""
-    which = f"SELECT key FROM requests WHERE state NOT IN {SETTLED}"
-    return db.execute(f"SELECT count(DISTINCT key) FROM wanted WHERE key IN ({which})").fetchone()[0]
+    wanted = "(SELECT DISTINCT key FROM wanted) CROSS JOIN requests USING (key)"
+    return db.execute(f"SELECT count(*) FROM {wanted} WHERE state NOT IN {SETTLED}").fetchone()[0]
 
 
-def models(db: sqlite3.Connection) -> list[str]:
-    """Return the models of all requests."""
-    return [model for (model,) in db.execute("SELECT DISTINCT model FROM requests")]
+def unpriced_models(db: sqlite3.Connection) -> list[str]:
+    """Return the models of the answers whose cost is not known."""
+    unpriced = "attempts CROSS JOIN requests USING (key) WHERE usd IS NULL AND billed"
+    return [model for (model,) in db.execute(f"SELECT DISTINCT model FROM {unpriced}")]
+
+
+def unbounded(db: sqlite3.Connection) -> int:
+    """Count the attempts of which neither the cost nor its limit is known."""
+    return db.execute("SELECT count(*) FROM attempts WHERE usd IS NULL AND most_usd IS NULL").fetchone()[0]
 
 
 def wanted_models(db: sqlite3.Connection) -> list[str]:
     """Return the models of the requests in the queue."""
-    return [model for (model,) in db.execute("SELECT DISTINCT model FROM queue JOIN requests USING (key)")]
+    return [model for (model,) in db.execute("SELECT DISTINCT model FROM queue CROSS JOIN requests USING (key)")]
 
 
 def last_attempt(db: sqlite3.Connection) -> int:

@@ -5,23 +5,14 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from utils.llm.ledger import processes
 from utils.llm.providers import Price, Reply, Request, canonical
 
-SETTLED = "('answered', 'refused', 'failed')"
-
-
-@dataclass(frozen=True)
-class Question:
-    """A request and how its answer is read: `parser` names one of utils.parsing, called with `parser_args`."""
-
-    request: Request
-    parser: str
-    parser_args: dict[str, Any] = field(default_factory=dict)
+SETTLED = ("answered", "refused", "failed")  # its repr is a list in SQL, too
+NOT_MINE = 0  # instead of the number of an attempt, which is 1 or more: another process took the request over
 
 
 @dataclass(frozen=True)
@@ -40,33 +31,6 @@ class Reading:
         return None, self.reason
 
 
-def forget_run(db: sqlite3.Connection) -> None:
-    """Empty the lists of the run before."""
-    db.execute("DELETE FROM temp.wanted")
-    db.execute("DELETE FROM temp.queue")
-
-
-def plan(db: sqlite3.Connection, process: int, questions: Iterable[Question]) -> None:
-    """Add the questions that are new, and put into this run's queue the requests that have no answer."""
-    # A request that failed in an earlier run is asked again: the reason may be gone, and a failure costs nothing.
-    for question in questions:
-        request, key = question.request, question.request.key
-        asked = (key, question.parser, canonical(question.parser_args))
-        row = (key, request.provider, request.model, canonical(request.body), request.sample)
-        db.execute("INSERT OR IGNORE INTO requests(key, provider, model, body, sample) VALUES (?, ?, ?, ?, ?)", row)
-        db.execute("INSERT OR IGNORE INTO questions(key, parser, args) VALUES (?, ?, ?)", asked)
-        db.execute("INSERT OR IGNORE INTO wanted VALUES (?, ?, ?)", asked)
-        db.execute(
-            "UPDATE requests SET state = 'planned', reason = NULL WHERE key = ?1 AND state = 'failed'"
-            " AND NOT EXISTS (SELECT 1 FROM attempts WHERE key = ?1 AND owner = ?2)",
-            (key, process),
-        )
-        db.execute(
-            f"INSERT OR IGNORE INTO queue(key) SELECT key FROM requests WHERE key = ? AND state NOT IN {SETTLED}",
-            (key,),
-        )
-
-
 def take_over(db: sqlite3.Connection) -> None:
     """Free the requests that dead processes held."""
     free(db, processes.mark_dead(db))
@@ -82,44 +46,53 @@ def free(db: sqlite3.Connection, owners: list[int]) -> None:
 
 
 def claim(db: sqlite3.Connection, process: int, count: int) -> list[Request]:
-    """Give up to `count` queued requests to this process, and return them."""
-    found = db.execute(
-        "SELECT key, provider, body, sample FROM queue JOIN requests USING (key)"
-        " WHERE state = 'planned' AND owner IS NULL ORDER BY position LIMIT ?",
-        (count,),
-    ).fetchall()
-    for key, *_ in found:
-        db.execute("UPDATE requests SET owner = ? WHERE key = ?", (process, key))
-        db.execute("DELETE FROM queue WHERE key = ?", (key,))
-    return [Request(provider, json.loads(body), sample) for _, provider, body, sample in found]
+    """Give up to `count` queued requests to this process, and return them. What other processes have settled leaves the
+    queue on the way; what they hold goes to its end, where it is not met again by the next claim."""
+    # One that was taken for dead must live again before it holds anything.
+    processes.beat(db, process)
+    (last,) = db.execute("SELECT max(position) FROM queue").fetchone()
+    claimed = []
+    while len(claimed) < count:
+        page = db.execute(
+            "SELECT position, key, provider, body, sample, state, owner FROM queue CROSS JOIN requests USING (key)"
+            " WHERE position <= ? ORDER BY position LIMIT ?",
+            (last, count - len(claimed)),
+        ).fetchall()
+        if not page:
+            break
+        for position, key, provider, body, sample, state, owner in page:
+            if state == "planned" and owner is None:
+                db.execute("UPDATE requests SET owner = ? WHERE key = ?", (process, key))
+                claimed.append(Request(provider, json.loads(body), sample))
+            elif state in SETTLED:
+                db.execute("INSERT INTO settled_elsewhere(key) VALUES (?)", (key,))
+            else:
+                at_the_end = "UPDATE queue SET position = (SELECT max(position) + 1 FROM queue) WHERE position = ?"
+                db.execute(at_the_end, (position,))
+                continue
+            db.execute("DELETE FROM queue WHERE position = ?", (position,))
+    return claimed
 
 
 def left(db: sqlite3.Connection) -> tuple[int, int]:
-    """Return (requests of the queue that other processes have settled, requests that remain in it)."""
-    settled = db.execute(f"DELETE FROM queue WHERE key IN (SELECT key FROM requests WHERE state IN {SETTLED})").rowcount
+    """Return (requests that `claim` found settled by others since the last call, requests in the queue)."""
+    settled = db.execute("DELETE FROM settled_elsewhere").rowcount
     return settled, db.execute("SELECT count(*) FROM queue").fetchone()[0]
 
 
-def forget_plan(db: sqlite3.Connection) -> None:
-    """Take back what was planned and never sent, after a dry run."""
-    never = "SELECT key FROM queue WHERE NOT EXISTS (SELECT 1 FROM attempts WHERE attempts.key = queue.key)"
-    db.execute(f"DELETE FROM requests WHERE key IN ({never}) AND state = 'planned' AND owner IS NULL")
-    db.execute(f"DELETE FROM questions WHERE key IN ({never}) AND key NOT IN (SELECT key FROM requests)")
-
-
-def set_price(db: sqlite3.Connection, model: str, price: Price) -> None:
-    """Price the answers that had no price when they were asked for."""
-    db.execute(
-        "UPDATE attempts SET usd = (input_tokens * ? + output_tokens * ?) / 1e6 WHERE usd IS NULL AND billed"
-        " AND key IN (SELECT key FROM requests WHERE model = ?)",
+def set_price(db: sqlite3.Connection, model: str, price: Price) -> int:
+    """Price the answers that had no price when they were asked for. Returns how many there were."""
+    return db.execute(
+        "UPDATE attempts SET usd = (input_tokens * ?1 + output_tokens * ?2) / 1e6 WHERE usd IS NULL AND billed"
+        " AND input_tokens IS NOT NULL AND output_tokens IS NOT NULL"
+        " AND (SELECT model FROM requests WHERE requests.key = attempts.key) = ?3",
         (price.input, price.output, model),
-    )
+    ).rowcount
 
 
-def count_budget(db: sqlite3.Connection) -> int:
-    """Add up what was spent, at the most where it is not known. Returns how many attempts have no known limit."""
+def count_budget(db: sqlite3.Connection) -> None:
+    """Add up anew what was spent, at the most where it is not known."""
     db.execute("UPDATE budget SET usd = (SELECT TOTAL(COALESCE(usd, most_usd)) FROM attempts)")
-    return db.execute("SELECT count(*) FROM attempts WHERE COALESCE(usd, most_usd) IS NULL").fetchone()[0]
 
 
 def send(db: sqlite3.Connection, process: int, key: str, most_usd: float | None, max_usd: float | None) -> int | None:
@@ -133,12 +106,18 @@ def send(db: sqlite3.Connection, process: int, key: str, most_usd: float | None,
         max_usd: USD that all runs on the ledger may spend, or None.
 
     Returns:
-        The number of the attempt, or None where its worst case does not fit what is left of `max_usd`.
+        The number of the attempt; None where its worst case does not fit what is left of `max_usd`; NOT_MINE where
+        this process was taken for dead and does not hold the request any more, which is then queued again.
     """
+    # Asked of the file at the moment of sending: what another process has taken over must not be paid for twice.
+    held = "UPDATE requests SET state = 'sent' WHERE key = ? AND state = 'planned' AND owner = ?"
+    if not db.execute(held, (key, process)).rowcount:
+        db.execute("INSERT OR IGNORE INTO queue(key) VALUES (?)", (key,))
+        return NOT_MINE
     room = db.execute("UPDATE budget SET usd = usd + ?1 WHERE ?2 IS NULL OR usd + ?1 <= ?2", (most_usd or 0.0, max_usd))
     if not room.rowcount:
+        db.execute("UPDATE requests SET state = 'planned' WHERE key = ?", (key,))
         return None
-    db.execute("UPDATE requests SET state = 'sent' WHERE key = ? AND state = 'planned'", (key,))
     row = (key, process, time.time(), most_usd)
     return db.execute("INSERT INTO attempts(key, owner, began, most_usd) VALUES (?, ?, ?, ?)", row).lastrowid
 
@@ -159,8 +138,8 @@ def end(
     Returns:
         The cost in USD, or None where it is not known.
     """
-    row = db.execute("SELECT key, COALESCE(usd, most_usd, 0) FROM attempts WHERE id = ?", (attempt,)).fetchone()
-    key, before = row
+    row = db.execute("SELECT key, owner, COALESCE(usd, most_usd, 0) FROM attempts WHERE id = ?", (attempt,)).fetchone()
+    key, owner, before = row
     reply = reply or Reply()
     counted = reply.input_tokens is not None and reply.output_tokens is not None
     # Whether an attempt without a reply or without counted tokens was billed is not known: NULL in the table.
@@ -177,7 +156,9 @@ def end(
         (time.time(), result, billed, reply.input_tokens, reply.output_tokens, usd, reply.request_id, reply.raw,
          attempt),
     )  # fmt: skip
-    db.execute("UPDATE requests SET state = 'planned' WHERE key = ? AND state = 'sent'", (key,))
+    # Not while another process has it in flight. In a batch it has no owner.
+    sent = "state = 'sent' AND COALESCE(owner, ?2) = ?2"
+    db.execute(f"UPDATE requests SET state = 'planned' WHERE key = ?1 AND {sent}", (key, owner))
     # The budget held the attempt at its worst until now; where the cost is not known it stays so.
     if usd is not None:
         db.execute("UPDATE budget SET usd = usd + ?", (usd - before,))
@@ -195,10 +176,11 @@ def settle(db: sqlite3.Connection, key: str, state: str, reason: str | None, rep
         reply: what the server sent, or None.
     """
     reply = reply or Reply()
-    # The first answer is kept, should a process come back that was taken for dead.
+    # Should a process come back that was taken for dead: the first answer is kept, and what another one has in flight
+    # does not fail meanwhile.
     db.execute(
-        "UPDATE requests SET state = ?, owner = NULL, reason = ?, text = ?, finish_reason = ?"
-        " WHERE key = ? AND state NOT IN ('answered', 'refused')",
+        "UPDATE requests SET state = ?1, owner = NULL, reason = ?2, text = ?3, finish_reason = ?4"
+        " WHERE key = ?5 AND state NOT IN ('answered', 'refused') AND (?1 <> 'failed' OR state <> 'sent')",
         (state, reason, reply.text, reply.finish_reason, key),
     )
 

@@ -21,6 +21,7 @@ from utils.errors import UserError
 APPLICATION, FORMAT = 0x506C4C67, 1  # "PlLg"
 # Seconds to wait for a file that another program holds: longer than any transaction of this project takes.
 BUSY = 20.0
+IN_MEMORY = Path(":memory:")  # SQLite's name of a database without a file
 
 TABLES = """
 CREATE TABLE requests(
@@ -43,9 +44,16 @@ CREATE INDEX attempts_batch ON attempts(batch) WHERE batch IS NOT NULL;
 CREATE TABLE budget(usd REAL NOT NULL);
 INSERT INTO budget VALUES (0);
 """
+# What a run looks up besides; earlier versions wrote ledgers of the same format without these.
+INDEXES = """
+CREATE INDEX IF NOT EXISTS attempts_owner ON attempts(owner);
+CREATE INDEX IF NOT EXISTS attempts_unpriced ON attempts(id) WHERE usd IS NULL AND billed;
+CREATE INDEX IF NOT EXISTS attempts_unbounded ON attempts(id) WHERE usd IS NULL AND most_usd IS NULL;
+"""
 TEMPORARY = """
 CREATE TEMP TABLE wanted(key TEXT, parser TEXT, args TEXT, PRIMARY KEY(key, parser, args)) WITHOUT ROWID;
 CREATE TEMP TABLE queue(position INTEGER PRIMARY KEY, key TEXT UNIQUE);
+CREATE TEMP TABLE settled_elsewhere(key TEXT);
 """
 
 
@@ -80,15 +88,32 @@ class Store:
                 raise UserError(f"{self.path}: a ledger of format {found[1]}; this version reads format {FORMAT}")
             if tables:
                 raise UserError(f"{self.path}: a database, but no ledger; give another file")
-            self._db.execute("PRAGMA journal_mode = WAL")
+            self._write_ahead()
             with contextlib.suppress(sqlite3.IntegrityError), self.transaction() as db:
                 if not db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
-                    for statement in TABLES.split(";\n"):
+                    for statement in (TABLES + INDEXES).split(";\n"):
                         db.execute(statement)
                     db.execute(f"PRAGMA application_id = {APPLICATION}")
                     db.execute(f"PRAGMA user_version = {FORMAT}")
+        self._write_ahead()
         self._db.execute("PRAGMA synchronous = FULL")
         self._db.executescript(TEMPORARY)
+
+    def _write_ahead(self) -> None:
+        """Have SQLite keep a write-ahead log. Raises UserError where it cannot."""
+        # SQLite does not fail: it answers with the mode that it can keep.
+        (mode,) = self._db.execute("PRAGMA journal_mode = WAL").fetchone()
+        if mode != "wal" and self.path != IN_MEMORY:
+            raise UserError(
+                f"{self.path}: SQLite has no write-ahead log there (journal mode {mode}), as on a network file system; "
+                "give a ledger on a local disk (--ledger FILE)"
+            )
+
+    def add_indexes(self) -> None:
+        """Add what an earlier version's ledger has not."""
+        with self.transaction() as db:
+            for statement in INDEXES.strip().split(";\n"):
+                db.execute(statement)
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:

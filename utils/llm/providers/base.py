@@ -23,9 +23,15 @@ class Request:
     sample: int = 0
 
     @cached_property
+    def body_text(self) -> str:
+        """The body as JSON text that is the same for equal bodies."""
+        return canonical(self.body)
+
+    @cached_property
     def key(self) -> str:
         """The SHA-256 by which the ledger knows the request."""
-        return hashlib.sha256(canonical([self.provider, self.body, self.sample]).encode()).hexdigest()
+        # The canonical text of [provider, body, sample].
+        return hashlib.sha256(f"[{canonical(self.provider)},{self.body_text},{self.sample}]".encode()).hexdigest()
 
     @property
     def model(self) -> str:
@@ -36,7 +42,7 @@ class Request:
     def most_input_tokens(self) -> int:
         """An upper bound of the prompt's tokens."""
         # A token has at least one byte, and the body holds more than the words.
-        return len(canonical(self.body).encode())
+        return len(self.body_text.encode())
 
     @property
     def most_output_tokens(self) -> int | None:
