@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from argparse import ArgumentParser
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 try:
@@ -25,19 +26,19 @@ from utils.feedback import KINDS, Asker, Case, Choice, PromptTemplates, follow, 
 from utils.feedback.cases import expect_questions
 from utils.feedback.forms import MATERIAL, scale_of
 from utils.feedback.generators import generators_of, matched
+from utils.feedback.judges import Judge, prices_file
 from utils.feedback.options import LabelArguments, RequestArguments, RequestLimits
+from utils.feedback.requests import SettledQuestions
 from utils.feedback.results import check_output, write_results
 from utils.feedback.rows import completions_wanted, read_cases, read_objectives, slice_of
 from utils.feedback.summary import ResultsSummary
 from utils.llm.asking import Outcome, Question, ask
 from utils.llm.ledger import Ledger
-from utils.llm.providers import open_provider
+from utils.llm.providers import open_provider, with_own
 from utils.outputs import claim
 from utils.raw_datasets.spec import renaming
 from utils.reporting import progress, run_program, say, warn
 
-# Tokens of the longest reply where money is limited: what the oldest listed models can write at most.
-LONGEST_REPLY = 4096
 SOME_FAILED, LIMIT_REACHED = 3, 4
 EXIT_CODES = """\
 exit codes: 0 all is asked; 2 an error in what was given; 3 some requests failed, run the same command again;
@@ -47,27 +48,35 @@ exit codes: 0 all is asked; 2 an error in what was given; 3 some requests failed
 def main(argv: list[str] | None = None) -> int:
     """Ask for feedback, and return the exit code."""
     args, label, limits = parse([RequestArguments, LabelArguments, RequestLimits], argv, __doc__, epilog=EXIT_CODES)
-    if limits.max_usd is not None and args.max_tokens is None:
-        # A reply without a limit may cost anything.
-        args.max_tokens = LONGEST_REPLY
     cases, output = cases_of(args, label), output_of(args, label)
     kept_in = args.ledger or f"{output}.ledger"
+    own_prices = prices_file(args, kept_in)
+    judge = Judge.of(args, with_own(own_prices))
     reads = [*args.input_files, *args.prompt_file, args.objectives or "", args.base_url or "", kept_in]
+    reads.append(own_prices or "")
     if args.kind == "label":
         for generator in generators_of(label.names, args.input_files, label.base_dir):
             reads += generator.files
     claim("request.py", {"--output_file": output}, reads=reads, overwrite=args.overwrite)
     check_output(output, cases)
     prompts, scale = PromptTemplates(map(Path, args.prompt_file), MATERIAL), scale_of(args.scale or "1,7")
-    settings = {name: getattr(args, name) for name in ("orders", "listwise", "structured", "temperature", "max_tokens")}
-    asker = Asker(args.provider, args.model, prompts, scale=scale, **settings)
+    choices = {name: getattr(args, name) for name in ("orders", "listwise", "structured")}
+    # A reply without a limit may cost anything.
+    settings = judge.settings(args, bounded=limits.max_usd is not None)
+    asker = Asker(judge.provider, judge.name, prompts, scale=scale, settings=settings, **choices)
     expect_questions(cases, asker)
-    provider = open_provider(args.provider, args.base_url, asks=not limits.dry_run)
+    provider = open_provider(
+        judge.provider, args.base_url, asks=not limits.dry_run, key_env=args.api_key_env, prices=judge.prices
+    )
+    judge.announce(provider, limits)
     with Ledger(kept_in) as ledger:
 
         def outcome_of(question: Question) -> Outcome:
             return ledger.outcome(question.request.key, question.parser, question.parser_args)
 
+        held = SettledQuestions(ledger, outcome_of)
+        if held.any:
+            asker = replace(asker, settings=replace(settings, is_settled=held.has))
         # Questions that build on answers are asked in a further round.
         steps, stopped = max(KINDS[case.kind].steps for case in cases), None
         for _ in range(steps):

@@ -74,12 +74,14 @@ def improve(case: Case, asker: Asker) -> Steps:
 @kind("completion", "completion", answers=0)
 def completion(case: Case, asker: Asker) -> Steps:
     """an answer of --api_type to the prompt, for supervised fine-tuning; dropped unless it came to its own end"""
-    (outcome,) = yield [asker.next_turn(case)]
+    question = asker.next_turn(case)
+    (outcome,) = yield [question]
     # An answer that was cut would teach the student to stop in the middle.
     if outcome.state != "parsed" or outcome.finish_reason != STOP:
         return case.record
-    sampling = {"temperature": asker.temperature}
-    if asker.max_tokens:
-        sampling["max_tokens"] = asker.max_tokens
+    body = question.request.body
+    sent = {"temperature": body.get("temperature"), "max_tokens": body.get("max_completion_tokens")}
+    sent["max_tokens"] = sent["max_tokens"] or body.get("max_tokens")
+    sampling = {name: value for name, value in sent.items() if value is not None}
     answer = Answer(outcome.value, asker.model, sampling)
     return dataclasses.replace(case.record, answers=(*case.record.answers, answer))

@@ -6,6 +6,7 @@ Many requests are in flight at once, within limits of speed and money. A request
 tried again. Ctrl-C, a limit and an error that concerns every request end a run cleanly; the same call continues it.
 
 limits     what the user allows, and the pace that follows from it
+costs      what requests will cost
 writer     group commit
 run        start and end of a run
 sender     requests sent one by one
@@ -22,6 +23,7 @@ from functools import partial
 
 from utils.errors import UserError
 from utils.llm.asking.batch import BatchSender
+from utils.llm.asking.costs import dollars, estimate
 from utils.llm.asking.limits import RateLimits
 from utils.llm.asking.sender import Sender
 from utils.llm.ledger import Ledger, Outcome, Question, batches, report, steps
@@ -74,15 +76,6 @@ class AskingSummary:
         counts += [f"{number:,} {name}" for name, number in rare.items() if number]
         tokens = f"{self.input_tokens:,} + {self.output_tokens:,} tokens"
         return f"{', '.join(counts)}; {tokens}, {dollars(self.usd)}"
-
-
-def dollars(usd: float | None) -> str:
-    """Return an amount for people, with two significant digits below a dollar; None is an unknown price."""
-    if usd is None:
-        return "at an unknown price"
-    if usd >= 1 or not usd:
-        return f"${usd:.2f}"
-    return f"${usd:.2g}"
 
 
 def ask(
@@ -209,26 +202,8 @@ def _set_prices(ledger: Ledger, provider: Provider, limits: RateLimits) -> None:
 
 
 def _dry_run(ledger: Ledger, provider: Provider, limits: RateLimits, total: int) -> AskingSummary:
-    """Count and price the queue with upper bounds, and take back its plan."""
-    tokens, most, usd = 0, 0, 0.0
-    bounded = priced = True
-    for request in ledger.queued():
-        price, longest = limits.price_of(request.model, provider), request.most_output_tokens
-        tokens += request.most_input_tokens
-        most += longest or 0
-        bounded &= longest is not None
-        if price is None:
-            priced = False
-        else:
-            usd += price.of(request.most_input_tokens, longest or 0)
+    """Count and price the queue, and take back its plan."""
+    found = estimate(ledger, provider, limits)
     ledger.do([steps.forget_plan])
-    out, cost = f"at most {most:,}", f"at most {dollars(usd)}"
-    if not bounded:
-        out = "an unlimited number of"
-        cost += " for what is sent, and what the replies cost: give --max_tokens or --max_usd for a bound"
-    if not priced:
-        cost = "cost unknown: give --price"
-    say(f"dry run: {total:,} requests, at most {tokens:,} tokens in and {out} out; {cost}")
-    if not bounded or not priced:
-        usd = None
-    return AskingSummary(total, total, usd=usd, stopped="--dry_run")
+    say(f"dry run: {total:,} requests, {found}")
+    return AskingSummary(total, total, usd=found.most_usd, stopped="--dry_run")
