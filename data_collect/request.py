@@ -23,6 +23,7 @@ except ImportError:
 from utils.arguments import parse
 from utils.errors import UserError
 from utils.feedback import KINDS, Asker, Case, Choice, PromptTemplates, follow, questions_of
+from utils.feedback.answers import whole
 from utils.feedback.cases import expect_questions
 from utils.feedback.forms import MATERIAL, scale_of
 from utils.feedback.generators import generators_of, matched
@@ -72,7 +73,7 @@ def main(argv: list[str] | None = None) -> int:
     with Ledger(kept_in) as ledger:
 
         def outcome_of(question: Question) -> Outcome:
-            return ledger.outcome(question.request.key, question.parser, question.parser_args)
+            return whole(question, ledger.outcome(question.request.key, question.parser, question.parser_args))
 
         held = SettledQuestions(ledger, outcome_of)
         if held.any:

@@ -6,9 +6,20 @@ import dataclasses
 
 from utils.feedback.cases import SETTLED, Asker, Case, Steps, kind
 from utils.feedback.pairs.pairing import NOT_IMPROVED, UNCHANGED
+from utils.llm.asking import Outcome, Question
 from utils.records import Answer, Record
 
-STOP = "stop"  # the finish reason of an answer that came to its own end
+STOP, LENGTH = "stop", "length"  # finish reasons: an answer came to its own end, or was cut at the limit of tokens
+CUT = "cut at the limit of tokens"
+# Parsers of texts that people or models learn from: half of one is none. A verdict may be read from half a reply.
+TEXTS = ("critique", "refinement", "improve", "problem", "conversation")
+
+
+def whole(question: Question, outcome: Outcome) -> Outcome:
+    """Return an outcome; one of a text that was cut is unparsed, and its words are left out."""
+    if outcome.state == "parsed" and question.parser in TEXTS and outcome.finish_reason == LENGTH:
+        return Outcome("unparsed", finish_reason=LENGTH, reason=CUT)
+    return outcome
 
 
 def with_facts(record: Record, field: str, facts: dict[int, object]) -> Record:
