@@ -24,10 +24,10 @@ from utils.arguments import parse
 from utils.errors import UserError
 from utils.feedback import KINDS, Asker, Case, Choice, PromptTemplates, follow, questions_of
 from utils.feedback.answers import whole
+from utils.feedback.asked_model import AskedModel, prices_file
 from utils.feedback.cases import expect_questions
 from utils.feedback.forms import MATERIAL, scale_of
 from utils.feedback.generators import generators_of, matched
-from utils.feedback.judges import Judge, prices_file
 from utils.feedback.options import LabelArguments, RequestArguments, RequestLimits
 from utils.feedback.requests import SettledQuestions
 from utils.feedback.results import check_output, write_results
@@ -52,7 +52,7 @@ def main(argv: list[str] | None = None) -> int:
     cases, output = cases_of(args, label), output_of(args, label)
     kept_in = args.ledger or f"{output}.ledger"
     own_prices = prices_file(args, kept_in)
-    judge = Judge.of(args, with_own(own_prices))
+    judge = AskedModel.of(args, with_own(own_prices))
     reads = [*args.input_files, *args.prompt_file, args.objectives or "", args.base_url or "", kept_in]
     reads.append(own_prices or "")
     if args.kind == "label":

@@ -11,7 +11,7 @@ from typing import Any
 from utils.llm.asking import Outcome, Question
 from utils.llm.ledger import Ledger
 from utils.llm.ledger.shapes import has_answers, shape_of, shapes
-from utils.llm.providers import Model, Request, request_of
+from utils.llm.providers import ModelFacts, Request, request_of
 
 # Tokens of the longest reply where the cost has to be bounded (--max_usd) or the API wants a limit (Anthropic's), by
 # parser; a mock lesson is the longest text that is asked for. What the model thinks counts as well.
@@ -66,7 +66,7 @@ class RequestSettings:
     reasoning_effort: str | None = None
     extra_body: dict[str, Any] = field(default_factory=dict)
     own: bool = False
-    facts: Model = field(default_factory=Model)
+    facts: ModelFacts = field(default_factory=ModelFacts)
     is_settled: Callable[[Question], bool] | None = None
 
     def bound(self, parser: str) -> int:

@@ -16,7 +16,7 @@ BYTES_PER_TOKEN = 4
 
 
 @dataclass
-class Estimate:
+class CostEstimate:
     """Tokens and money of some requests.
 
     Args:
@@ -53,9 +53,9 @@ def dollars(usd: float | None) -> str:
     return f"${usd:.2g}"
 
 
-def estimate(ledger: Ledger, provider: Provider, limits: RateLimits) -> Estimate:
+def estimate(ledger: Ledger, provider: Provider, limits: RateLimits) -> CostEstimate:
     """Return what this run's requests that have no answer will cost."""
-    found, usual = Estimate(), {}
+    found, usual = CostEstimate(), {}
     for request in ledger.queued():
         price, longest = limits.price_of(request.model, provider), request.most_output_tokens
         if longest is None:

@@ -19,12 +19,12 @@ from utils.llm.providers.address import checked_url, is_loopback, is_own
 from utils.llm.providers.anthropic_messages import AnthropicMessages
 from utils.llm.providers.base import FailedAttempt, Provider, Reply, Request, Send, canonical, sendable
 from utils.llm.providers.openai_chat import OpenAIChat
-from utils.llm.providers.prices import Model, Price, PriceList, parse_prices, with_own
+from utils.llm.providers.prices import ModelFacts, Price, PriceList, parse_prices, with_own
 from utils.llm.providers.replay import Replay
 
 __all__ = [
-    "PROVIDERS", "Model", "Price", "PriceList", "Provider", "Reply", "Request", "Send", "FailedAttempt", "canonical",
-    "is_loopback", "is_served_by_its_maker", "open_provider", "parse_prices", "request_of", "with_own",
+    "PROVIDERS", "ModelFacts", "Price", "PriceList", "Provider", "Reply", "Request", "Send", "FailedAttempt",
+    "canonical", "is_loopback", "is_served_by_its_maker", "open_provider", "parse_prices", "request_of", "with_own",
 ]  # fmt: skip
 PROVIDERS = ("openai", "anthropic", "replay")
 

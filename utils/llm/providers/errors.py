@@ -35,7 +35,7 @@ BROKEN = 502
 
 
 @dataclass(frozen=True)
-class ApiError:
+class ServerError:
     """An error as a server tells it.
 
     Args:
@@ -52,16 +52,16 @@ class ApiError:
 
     @property
     def no_credit(self) -> bool:
-        """Whether the account has no money left."""
+        """Tell whether the account has no money left."""
         return any(code in NO_CREDIT for code in self.codes)
 
     @property
     def refuses_option(self) -> bool:
-        """Whether it is about an option of the request, which every other request has, too."""
+        """Tell whether it is about an option of the request, which every other request has, too."""
         return any(code in OPTION for code in self.codes) or bool(OPTION_WORDS.search(self.message))
 
 
-def read_error(text: str) -> ApiError:
+def read_error(text: str) -> ServerError:
     """Return the error in the body of a response."""
     try:
         found = json.loads(text)
@@ -72,7 +72,7 @@ def read_error(text: str) -> ApiError:
     return _error_of(found)
 
 
-def in_answer(answer: Any) -> ApiError | None:
+def in_answer(answer: Any) -> ServerError | None:
     """Return the error in a body that came with status 200, or None for an answer."""
     # OpenRouter answers 200 once a model has begun, and puts what goes wrong then into the body or into the choice.
     if not isinstance(answer, dict):
@@ -85,7 +85,7 @@ def in_answer(answer: Any) -> ApiError | None:
     return None
 
 
-def _error_of(found: Any) -> ApiError:
+def _error_of(found: Any) -> ServerError:
     codes, message, status, moderated = (), found, BROKEN, False
     if isinstance(found, dict):
         # Some servers give a number as the code: the HTTP status.
@@ -100,7 +100,7 @@ def _error_of(found: Any) -> ApiError:
         moderated = moderated or any(code in FILTERED for code in codes)
     words = " ".join(str(message).split())
     moderated = moderated or bool(MODERATION_WORDS.search(words))
-    return ApiError(words[:300], codes, status=status, moderated=moderated)
+    return ServerError(words[:300], codes, status=status, moderated=moderated)
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:

@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 from utils.errors import UserError
 from utils.llm.providers.address import checked_url, is_loopback, is_own, key_from
 from utils.llm.providers.base import FailedAttempt, Reply, Request, Send
-from utils.llm.providers.errors import ApiError, in_answer, read_error, retry_after
+from utils.llm.providers.errors import ServerError, in_answer, read_error, retry_after
 from utils.llm.providers.prices import Price, PriceList, price_list
 
 # With these a gateway gave up waiting: the server behind it may have made the answer, and billed it.
@@ -167,7 +167,7 @@ class HttpProvider(ABC):
         """Return the exception for an HTTP status other than 200: UserError where no request can succeed."""
         return self._failure(status, read_error(self.redact(text)), headers)
 
-    def _failure(self, status: int, error: ApiError, headers: Mapping[str, str]) -> Exception:
+    def _failure(self, status: int, error: ServerError, headers: Mapping[str, str]) -> Exception:
         told = f"HTTP {status}"
         if error.message:
             told += f": {error.message}"

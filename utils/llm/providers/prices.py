@@ -35,7 +35,7 @@ class Price:
 
 
 @dataclass(frozen=True)
-class Model:
+class ModelFacts:
     """What is known of a model.
 
     Args:
@@ -71,7 +71,7 @@ class Model:
 class PriceList:
     """Models by name, and short names of some of them."""
 
-    models: dict[str, Model] = field(default_factory=dict)
+    models: dict[str, ModelFacts] = field(default_factory=dict)
     short_names: dict[str, str] = field(default_factory=dict)
 
     def name_of(self, name: str) -> str:
@@ -80,13 +80,13 @@ class PriceList:
 
     def price(self, model: str) -> Price | None:
         """Return the price of the model of exactly this name, or None."""
-        return self.models.get(model, Model()).price
+        return self.models.get(model, ModelFacts()).price
 
-    def model(self, name: str) -> Model:
+    def model(self, name: str) -> ModelFacts:
         """Return what is known of a model; of a dated snapshot, what is known of the model, without its price."""
         if name in self.models:
             return self.models[name]
-        return replace(self.models.get(_SNAPSHOT.sub("", name), Model()), price=None)
+        return replace(self.models.get(_SNAPSHOT.sub("", name), ModelFacts()), price=None)
 
     def warnings(self, name: str, today: date) -> list[str]:
         """Return what a person should know before asking a model: that it is no longer served, or its price is old."""
@@ -138,7 +138,7 @@ def read_prices(file: Path) -> PriceList:
     return PriceList(models, short_names)
 
 
-def _model(file: Path, name: str, entry: Any) -> Model:
+def _model(file: Path, name: str, entry: Any) -> ModelFacts:
     if not isinstance(entry, dict) or entry.keys() - set(FIELDS):
         raise UserError(f"{file}: {name} is {str(entry)[:60]!r}; expected an object of {', '.join(FIELDS)}")
     longest, effort, temperature = (entry.get(field) for field in ("longest", "effort", "temperature"))
@@ -153,7 +153,7 @@ def _model(file: Path, name: str, entry: Any) -> Model:
         raise UserError(f"{file}: {name}: effort is {effort!r}; expected a word such as medium")
     if temperature not in (None, REFUSED, EFFORT_NONE):
         raise UserError(f"{file}: {name}: temperature is {temperature!r}; expected {REFUSED!r} or {EFFORT_NONE!r}")
-    return Model(
+    return ModelFacts(
         price, longest, effort, temperature=temperature, until=_date(file, f"{name}: until", entry.get("until"))
     )
 

@@ -13,8 +13,14 @@ REFUSAL = "I am not able to help with this."
 
 
 class ApiError(Exception):
-    """An error that a client gets with an HTTP status. `code` is OpenAI's short name of it, where there is one, and
-    `param` the field that it is about."""
+    """An error that a client gets.
+
+    Args:
+        status: the HTTP status.
+        message: its words.
+        code: OpenAI's short name of it, where there is one.
+        param: the field that it is about, where it is about one.
+    """
 
     def __init__(self, status: int, message: str, code: str | None = None, param: str | None = None) -> None:
         super().__init__(message)

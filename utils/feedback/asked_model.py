@@ -18,7 +18,7 @@ OWN_PRICES = "prices.json"  # beside the ledger
 
 
 @dataclass(frozen=True)
-class Judge:
+class AskedModel:
     """The model that is asked.
 
     Args:
@@ -34,7 +34,7 @@ class Judge:
     short: str | None = None
 
     @classmethod
-    def of(cls, args: RequestArguments, prices: PriceList) -> Judge:
+    def of(cls, args: RequestArguments, prices: PriceList) -> AskedModel:
         """Return the model that the options name."""
         name, short = prices.name_of(args.api_type), None
         if name != args.api_type:
