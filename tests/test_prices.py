@@ -60,8 +60,10 @@ def test_snapshots_take_what_their_model_takes():
 
 def test_what_is_told_of_a_model(tmp_path):
     own = tmp_path / "prices.json"
-    own.write_text('{"date": "2026-01-01", "models": {"m": [1, 2], "gone": {"until": "2026-06-01", "usd": [1, 2]}}}')
+    gone = '"gone": {"until": "2026-06-01", "usd": [1, 2]}, "gpt-6-luna": [3, 4]'
+    own.write_text('{"date": "2026-01-01", "models": {"m": [1, 2], ' + gone + "}}")
     found = with_own(own)
+    assert found.price("gpt-6-luna") == Price(3, 4) and not found.model("gpt-6-luna").takes_temperature(None)
     assert found.price("m") == Price(1, 2) and found.price("gpt-4o") == Price(2.5, 10)
     assert found.warnings("gpt-4o", TODAY) == []
     (old,) = found.warnings("m", TODAY)

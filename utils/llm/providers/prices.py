@@ -108,12 +108,15 @@ def price_list() -> PriceList:
 
 
 def with_own(file: Path | None) -> PriceList:
-    """Return the project's list with the entries of a person's own file, or None, in place of its own."""
+    """Return the project's list; what a person's own file (or None) says of a model takes the place of its own."""
     built_in = price_list()
     if file is None:
         return built_in
-    own = read_prices(file)
-    return PriceList({**built_in.models, **own.models}, {**built_in.short_names, **own.short_names})
+    own, models = read_prices(file), dict(built_in.models)
+    for name, facts in own.models.items():
+        given = {field: value for field, value in vars(facts).items() if value is not None}
+        models[name] = replace(models.get(name, facts), **given)
+    return PriceList(models, {**built_in.short_names, **own.short_names})
 
 
 def read_prices(file: Path) -> PriceList:
