@@ -78,6 +78,7 @@ def main(argv: list[str] | None = None) -> int:
         held = SettledQuestions(ledger, outcome_of)
         if held.any:
             asker = replace(asker, settings=replace(settings, is_settled=held.has))
+            judge.refuse_former_answers(cases, asker, held)
         # Questions that build on answers are asked in a further round.
         steps, stopped = max(KINDS[case.kind].steps for case in cases), None
         for _ in range(steps):

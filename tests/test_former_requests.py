@@ -79,6 +79,17 @@ def test_other_questions_are_asked(ask, model, words):
     assert ask(model, *words) == ([6, 6, 6], [])
 
 
+def test_a_short_name_that_stood_for_another_model(former, tmp_path, capsys):
+    """Its answers are neither asked for again nor mixed with those of the newer model."""
+    place = ("--ledger", former, "--prompt_file", FIXTURES / "former_rating.txt", "--output_file", tmp_path / "o.jsonl")
+    words = ("--kind", "rating", "--input_files", FIXTURES / "former_rows.jsonl", "--api_type", "gpt4")
+    with model_server() as server:
+        assert in_process.run(PROGRAM, *words, *place, "--base_url", server.url) == 2 and not server.asked
+    told = capsys.readouterr().err
+    assert "holds answers of gpt-4o, which --api_type gpt4 was short for; give --api_type gpt-4o to go on" in told
+    assert not (tmp_path / "o.jsonl").exists()
+
+
 def test_a_limit_that_nobody_gave_changes_no_question(ask):
     """--max_usd may be added to a command, and taken from it again."""
     assert len(ask("gpt-4.1", "--max_usd", "9")[1]) == 3

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 
 from utils.errors import UserError
+from utils.feedback.cases import Asker, Case, questions_of
 from utils.feedback.options import RequestArguments
-from utils.feedback.requests import RequestSettings
+from utils.feedback.requests import RequestSettings, SettledQuestions
 from utils.llm.asking import RateLimits
 from utils.llm.providers import Provider, is_loopback, is_served_by_its_maker
 from utils.llm.providers.prices import PriceList
 from utils.reporting import say, warn
 
 OWN_PRICES = "prices.json"  # beside the ledger
+# The models that the short names stood for before the list of models had them.
+FORMER_NAMES = {"gpt4": "gpt-4o", "chatgpt": "gpt-4o-mini", "claude": "claude-sonnet-4-20250514"}
+FIRST = 20  # rows that are looked up under a former name
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,20 @@ class AskedModel:
             temperature=args.temperature, max_tokens=args.max_tokens, bounded=bounded, own=own, facts=facts,
             reasoning_effort=args.reasoning_effort, extra_body=args.extra,
         )  # fmt: skip
+
+    def refuse_former_answers(self, cases: list[Case], asker: Asker, held: SettledQuestions) -> None:
+        """Raise UserError where a short name stood for another model when the ledger's answers were asked for: they
+        would be asked for and paid again, and two judges mixed."""
+        former = FORMER_NAMES.get(self.short or "")
+        if former is None or former == self.name:
+            return
+        earlier = replace(asker, model=former)
+        for question in questions_of(iter(cases[:FIRST]), earlier, held.outcome_of):
+            if held.has(question):
+                raise UserError(
+                    f"the ledger holds answers of {former}, which --api_type {self.short} was short for; give "
+                    f"--api_type {former} to go on with them, or --api_type {self.name} to ask the newer model"
+                )
 
     def announce(self, provider: Provider, limits: RateLimits) -> None:
         """Print which model a short name stands for, and what is unsure of its price."""

@@ -138,7 +138,7 @@ class SettledQuestions:
     """
 
     def __init__(self, ledger: Ledger, outcome_of: Callable[[Question], Outcome]) -> None:
-        self._ledger, self._outcome_of = ledger, outcome_of
+        self._ledger, self.outcome_of = ledger, outcome_of
         self._misses, self._shapes = 0, None  # shapes: a set, once they are worth reading
         with ledger.store.reading() as db:
             self.any = has_answers(db)
@@ -150,7 +150,7 @@ class SettledQuestions:
                 self._shapes = shapes(db)
         if self._shapes is not None and shape_of(question.request.body) not in self._shapes:
             return False
-        outcome = self._outcome_of(question)
+        outcome = self.outcome_of(question)
         # A stored text that this parser has not read yet is an answer, too.
         found = outcome.state in ("parsed", "unparsed", "refused") or outcome.text is not None
         self._misses += not found
