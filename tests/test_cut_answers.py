@@ -44,7 +44,8 @@ def ask(tmp_path, capsys):
             place = ("--base_url", server.url, "--provider", api, "--api_type", "m")
             words = ("--kind", kind, "--input_files", source, "--output_file", output)
             assert in_process.run(PROGRAM, *words, *place) == 0
-            assert "2 parsed, 2 unparsed" in capsys.readouterr().out
+            said = capsys.readouterr().out
+            assert " 2 parsed" in said and " 2 unparsed" in said
             assert in_process.run(PROGRAM, *words, *place) == 0 and len(server.asked) == 4  # paid for once
             assert "2 unparsed: cut at the limit of tokens" in capsys.readouterr().out
         return output
