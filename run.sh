@@ -52,7 +52,7 @@ oracle() {
 ask() {
     oracle
     python data_collect/request.py --kind "$1" --input_files "$2" --output_file "$3" --ledger "${T}/asked/ledger" \
-        --api_type oracle --base_url "${ORACLE}" "${@:4}"
+        --api_type oracle --base_url "${ORACLE}" --temperature 0 "${@:4}"
 }
 
 # feedback: SFT answers, the oracle compares them two by two, rates, criticises and refines some; sets of all that

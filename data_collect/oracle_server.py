@@ -44,6 +44,9 @@ class ServerArguments:
     parent_pid: int = option(0, help="stop when the process of this number is gone; 0: only on a signal")
     api_key: str = option("", help="the key that clients must send; None: any will do")
     any_model: bool = option(False, help="answer for models of any other name, too")
+    strict: bool = option(
+        False, help="answer for OpenAI's and Anthropic's models; refuse what their own servers refuse, in their words"
+    )
     noise_temperature: float = option(
         0.7,
         help="noise of comparisons; P(a over b) = sigmoid(gap in utility / temperature), 0 never errs",
@@ -73,7 +76,7 @@ class ServerArguments:
     def server(self) -> ChatServer:
         """Return a server with these settings."""
         judge = Judge(self.noise_temperature, self.noise, self.position_bias, self.seed)
-        names = ("any_model", "api_key", "latency", "slow", "retry_after", "seed")
+        names = ("any_model", "strict", "api_key", "latency", "slow", "retry_after", "seed")
         settings = Settings(MODELS, faults=parse_faults(self.faults), **{name: getattr(self, name) for name in names})
         return ChatServer(
             lambda call, sample: judge.reply(call.messages, call.model, call.structured, sample), settings

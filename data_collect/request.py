@@ -24,23 +24,24 @@ from utils.arguments import parse
 from utils.errors import UserError
 from utils.evaluation.alpaca import write_leaderboard
 from utils.feedback import KINDS, Asker, Case, PromptTemplates, follow, questions_of
+from utils.feedback.answers import whole
+from utils.feedback.asked_model import AskedModel, prices_file
 from utils.feedback.cases import expect_questions
 from utils.feedback.chosen import Cases, completions_wanted
 from utils.feedback.forms import MATERIAL, scale_of
 from utils.feedback.generators import generators_of, matched
 from utils.feedback.options import LabelArguments, RequestArguments, RequestLimits
+from utils.feedback.requests import SettledQuestions
 from utils.feedback.results import check_output, write_results
 from utils.feedback.rows import Choice, read_objectives, slice_of
 from utils.feedback.summary import ResultsSummary
 from utils.llm.asking import Outcome, Question, ask
 from utils.llm.ledger import IN_MEMORY, Ledger
-from utils.llm.providers import open_provider
+from utils.llm.providers import open_provider, with_own
 from utils.outputs import claim
 from utils.raw_datasets.spec import Spec, renaming
 from utils.reporting import progress, run_program, say, warn
 
-# Tokens of the longest reply where money is limited: what the oldest listed models can write at most.
-LONGEST_REPLY = 4096
 SOME_FAILED, LIMIT_REACHED = 3, 4
 EXIT_CODES = """\
 exit codes: 0 all is asked; 2 an error in what was given; 3 some requests failed, run the same command again;
@@ -50,36 +51,42 @@ exit codes: 0 all is asked; 2 an error in what was given; 3 some requests failed
 def main(argv: list[str] | None = None) -> int:
     """Ask for feedback, and return the exit code."""
     args, label, limits = parse([RequestArguments, LabelArguments, RequestLimits], argv, __doc__, epilog=EXIT_CODES)
-    if limits.max_usd is not None and args.max_tokens is None:
-        # A reply without a limit may cost anything.
-        args.max_tokens = LONGEST_REPLY
     cases, output = cases_of(args, label), output_of(args, label)
     kept_in = args.ledger or f"{output}.ledger"
+    own_prices = prices_file(args, kept_in)
+    judge = AskedModel.of(args, with_own(own_prices))
     reads = [
         *(Spec.of(path).path for path in args.input_files),
         *args.prompt_file,
         args.objectives or "",
         args.base_url or "",
+        own_prices or "",
         kept_in,
     ]
     if args.kind == "label":
         for generator in generators_of(label.names, args.input_files, label.base_dir):
             reads += generator.files
-    leaderboard = []
-    if args.kind == "label" and output.suffix == ".json":
-        # As AlpacaEval leaves it beside annotations.json.
-        leaderboard = [output.with_name("leaderboard.csv")]
+    leaderboard = leaderboard_beside(output, args)
     claim("request.py", {"--output_file": [output, *leaderboard]}, reads=reads, overwrite=args.overwrite)
     prompts, scale = PromptTemplates(map(Path, args.prompt_file), MATERIAL), scale_of(args.scale or "1,7")
-    settings = {name: getattr(args, name) for name in ("orders", "listwise", "structured", "temperature", "max_tokens")}
-    asker = Asker(args.provider, args.model, prompts, scale=scale, **settings)
+    choices = {name: getattr(args, name) for name in ("orders", "listwise", "structured")}
+    # A reply without a limit may cost anything.
+    settings = judge.settings(args, bounded=limits.max_usd is not None)
+    asker = Asker(judge.provider, judge.name, prompts, scale=scale, settings=settings, **choices)
     kinds = expect_questions(check_output(output, shown("rows", cases)), asker)
-    provider = open_provider(args.provider, args.base_url, asks=not limits.dry_run)
+    provider = open_provider(
+        judge.provider, args.base_url, asks=not limits.dry_run, key_env=args.api_key_env, prices=judge.prices
+    )
+    judge.announce(provider, limits)
     with open_ledger(kept_in, limits) as ledger:
 
         def outcome_of(question: Question) -> Outcome:
-            return ledger.outcome(question.request.key, question.parser, question.parser_args)
+            return whole(question, ledger.outcome(question.request.key, question.parser, question.parser_args))
 
+        held = SettledQuestions(ledger, outcome_of)
+        if held.any:
+            asker = replace(asker, settings=replace(settings, is_settled=held.has))
+            judge.refuse_former_answers(cases, asker, held)
         # Questions that build on answers are asked in a further round.
         steps, stopped = max(KINDS[kind].steps for kind in kinds), None
         for _ in range(steps):
@@ -107,6 +114,13 @@ def main(argv: list[str] | None = None) -> int:
     for path in leaderboard:
         say(write_leaderboard(path, label.names[0], output))
     return exit_code(stopped, summary)
+
+
+def leaderboard_beside(output: Path, args: RequestArguments) -> list[Path]:
+    """Return the leaderboard that --kind label writes beside annotations.json, as AlpacaEval does; [] otherwise."""
+    if args.kind != "label" or output.suffix != ".json":
+        return []
+    return [output.with_name("leaderboard.csv")]
 
 
 def exit_code(stopped: str | None, summary: ResultsSummary) -> int:

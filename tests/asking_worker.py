@@ -22,7 +22,9 @@ def questions(count, size=0):
     some = list(cases(20, 1, seed=5))
     for number, (_, turns, texts) in zip(range(count), itertools.cycle(some), strict=False):
         messages = request("rating", turns, texts[0])
-        body = request_of("openai", "oracle", messages, max_tokens=40, user=f"row {number}" + " " * size)
+        body = request_of(
+            "openai", "oracle", messages, temperature=0.0, max_tokens=40, user=f"row {number}" + " " * size
+        )
         yield Question(body, "rating", {"low": 1, "high": 7})
 
 

@@ -26,3 +26,12 @@ def judge(tmp_path_factory):
 
     with oracle_program(tmp_path_factory.mktemp("oracle"), "--any_model") as (_, url):
         yield url
+
+
+@pytest.fixture(scope="module")
+def paid_judge(tmp_path_factory):
+    """The address of an oracle that answers for OpenAI's models as their own server does."""
+    from oracle import oracle_program
+
+    with oracle_program(tmp_path_factory.mktemp("paid"), "--strict") as (_, url):
+        yield url

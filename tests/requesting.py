@@ -17,8 +17,9 @@ PROGRAM = ROOT / "data_collect/request.py"
 
 
 def request(url, *words):
-    """Its exit code, asking the server at `url` as often as it takes."""
-    return in_process.run(PROGRAM, *words, "--base_url", url, "--api_type", "oracle", "--backoff", "0.01")
+    """Its exit code, asking the server at `url` as often as it takes, at temperature 0 unless the words say another."""
+    cold = () if "--temperature" in words else ("--temperature", "0")
+    return in_process.run(PROGRAM, *words, *cold, "--base_url", url, "--api_type", "oracle", "--backoff", "0.01")
 
 
 def sent(url):

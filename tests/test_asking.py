@@ -32,7 +32,8 @@ def start(tmp_path, monkeypatch):
         questions = list(questions)
         limits = {"backoff": 0.01, "timeout": 5.0, **limits}
         with Ledger(path) as ledger:
-            summary = ask(questions, ledger, open_provider("openai", server.url), RateLimits(**limits))
+            provider = open_provider("openai", server.url, key_env="OPENAI_API_KEY")
+            summary = ask(questions, ledger, provider, RateLimits(**limits))
             outcomes = [ledger.outcome(q.request.key, q.parser, q.parser_args) for q in questions]
             return summary, outcomes, ledger.report()
 

@@ -26,7 +26,9 @@ def start(tmp_path):
     def run(url, count, **limits):
         limits = {"batch": True, "timeout": 5.0, "backoff": 0.01, **limits}
         with Ledger(tmp_path / "ledger") as ledger:
-            summary = ask(questions(count), ledger, open_provider("openai", url), RateLimits(**limits))
+            key_env = "OPENAI_API_KEY" if "OPENAI_API_KEY" in os.environ else None
+            provider = open_provider("openai", url, key_env=key_env)
+            summary = ask(questions(count), ledger, provider, RateLimits(**limits))
             found = [ledger.outcome(q.request.key, q.parser, q.parser_args) for q in questions(count)]
             return summary, found, ledger.report()
 

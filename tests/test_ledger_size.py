@@ -121,7 +121,7 @@ def test_a_ledger_of_earlier_code(tmp_path):
     with Ledger(path) as ledger:
         assert ledger.outcome(old("parsed").request.key, "rating", {"low": 1, "high": 7}).value == 6
         unanswered = ledger.unanswered(map(old, ["parsed", "failed", "planned", "new"]))
-        assert [each.body["messages"][0]["content"] for each in unanswered] == ["failed", "planned", "new"]
+        assert [each.request.body["messages"][0]["content"] for each in unanswered] == ["failed", "planned", "new"]
         ledger.plan(map(old, ["parsed", "unparsed", "failed", "planned"]))
         assert len(do(ledger, steps.claim, ledger.process, 9)) == 2
         ledger.parse_new(PARSERS)

@@ -81,18 +81,20 @@ def test_feedback_of_the_oracle(checkout):
     assert report["parsed"] == report["requests"] > 12 and report["usd"] is None
 
 
-def test_feedback_of_a_paid_judge(checkout, judge):
-    """The README's lines, with any key; OPENAI_BASE_URL, which the client reads, leads to the oracle."""
+def test_feedback_of_a_paid_judge(checkout, judge, paid_judge):
+    """The README's lines, with any key; OPENAI_BASE_URL, which the client reads, leads to an oracle that refuses what
+    OpenAI's server refuses."""
     export, paid = PAID.strip().splitlines()
     answers = SETTINGS.splitlines()[2]
     script = "\n".join([export.split("=")[0] + "=any", answers, paid, COMMANDS])
-    type_in(checkout, script, OPENAI_BASE_URL=judge)
+    type_in(checkout, script, OPENAI_BASE_URL=paid_judge)
     report = asked(checkout, "output/paid")
     assert report["parsed"] == report["requests"] > 12 and 0 < report["usd"] < 0.1
     ranked = next(iter(read_records(checkout / "output/paid/rankings.jsonl")))
-    assert {verdict.judge for verdict in ranked.verdicts} == {"gpt-4o-mini"}
+    assert {verdict.judge for verdict in ranked.verdicts} == {"gpt-6-luna"}
     assert "http://10.0.0.5:8000/v1" in OWN
-    type_in(checkout, "\n".join([answers, OWN.strip().replace("http://10.0.0.5:8000/v1", judge), COMMANDS]))
+    own = OWN.strip().replace("http://10.0.0.5:8000/v1", judge).replace("…", "any")
+    type_in(checkout, "\n".join([answers, own, COMMANDS]))
     assert asked(checkout, "output/own")["parsed"] == report["parsed"]
 
 
@@ -101,8 +103,10 @@ def test_a_dry_run_says_what_the_paid_judge_would_cost(checkout):
     paid = PAID.strip().splitlines()[1]
     first = COMMANDS.splitlines()[0].replace("$F", "output/dry")
     said = type_in(checkout, "\n".join([SETTINGS.splitlines()[2], paid, f"{first} --dry_run"]))
-    cost = re.search(r"dry run: (\d+) requests, at most .* tokens in and at most .* out; at most \$([\d.]+)", said)
-    assert cost and int(cost[1]) > 12 and 0 < float(cost[2]) < 5
+    cost = re.search(
+        r"dry run: (\d+) requests, at most .* tokens in and at most .* out; at most \$([\d.]+), likely \$([\d.]+)", said
+    )
+    assert cost and int(cost[1]) > 12 and 0 < float(cost[3]) < float(cost[2]) < 5
     assert not list(checkout.glob("output/dry/rankings.jsonl"))
 
 

@@ -360,7 +360,8 @@ def test_faults_do_not_show(records, tmp_path):
 def test_a_kill_loses_nothing(records, tmp_path, capsys):
     output = tmp_path / "out.jsonl"
     with oracle(latency=0.2) as url:
-        words = ("--kind", "rating", "--input_files", records, "--output_file", output, "--concurrency", "4")
+        words = ("--kind", "rating", "--input_files", records, "--output_file", output, "--concurrency", "4",
+                 "--temperature", "0")  # fmt: skip
         command = [sys.executable, PROGRAM, *words, "--base_url", url, "--api_type", "oracle"]
         process = subprocess.Popen([*map(str, command)], stdout=subprocess.DEVNULL)
         wait_for(lambda: sent(url) >= 12)

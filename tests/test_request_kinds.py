@@ -9,6 +9,7 @@ from utils.feedback import KINDS, Asker, Case, PromptTemplates, follow
 from utils.feedback.cases import expect_questions, hashed, questions_of
 from utils.feedback.comparisons import combined
 from utils.feedback.forms import MATERIAL
+from utils.feedback.requests import RequestSettings
 from utils.feedback.summary import ResultsSummary
 from utils.llm.asking import Outcome
 from utils.parsing import PARSERS, Unparsed
@@ -122,7 +123,7 @@ def test_what_was_asked_in_vain_is_said():
 
 
 def test_completions():
-    asker = with_(temperature=0.5, max_tokens=9)
+    asker = with_(settings=RequestSettings(temperature=0.5, max_tokens=9))
     found = told("completion", said("7"), (), Record(PROMPT), asker)
     assert found.questions[0].request.body["messages"] == [{"role": "user", "content": "What is 3 + 4?"}]
     assert found.record.answers == (Answer("7", "judge-1", {"temperature": 0.5, "max_tokens": 9}),)

@@ -14,10 +14,10 @@ from utils.errors import UserError
 from utils.feedback import Asker, Case, PromptTemplates, follow, questions_of
 from utils.feedback.cases import SETTLED
 from utils.feedback.forms import MATERIAL, scale_of
-from utils.feedback.options import ALIASES
+from utils.feedback.requests import RequestSettings
 from utils.llm.asking import Outcome, Question, RateLimits, ask
 from utils.llm.ledger import Ledger
-from utils.llm.providers import open_provider
+from utils.llm.providers import is_served_by_its_maker, open_provider, with_own
 from utils.records import Answer, Record
 from utils.reporting import warn
 
@@ -85,9 +85,15 @@ def rated(records: Sequence[Record], args: Any, limits: RateLimits, ledger: Path
     Raises:
         UserError: some answers have no reply yet.
     """
-    model = ALIASES.get(args.judge, args.judge)
+    prices = with_own(None)
+    model = prices.name_of(args.judge)
     provider_name = args.provider or ("anthropic" if model.startswith("claude") else "openai")
-    asker = Asker(provider_name, model, PromptTemplates((), MATERIAL), scale=scale_of("1,7"))
+    settings = RequestSettings(
+        bounded=limits.max_usd is not None,
+        own=is_served_by_its_maker(model, provider_name, args.base_url, prices),
+        facts=prices.model(model),
+    )
+    asker = Asker(provider_name, model, PromptTemplates((), MATERIAL), scale=scale_of("1,7"), settings=settings)
     cases = []
     for record in records:
         # Ratings that the data came with are another judge's.

@@ -6,9 +6,20 @@ import dataclasses
 
 from utils.feedback.cases import SETTLED, Asker, Case, Steps, kind
 from utils.feedback.pairs.pairing import NOT_IMPROVED, UNCHANGED
+from utils.llm.asking import Outcome, Question
 from utils.records import Answer, Record
 
-STOP = "stop"  # the finish reason of an answer that came to its own end
+STOP, LENGTH = "stop", "length"  # finish reasons: an answer came to its own end, or was cut at the limit of tokens
+CUT = "cut at the limit of tokens"
+# Parsers of texts that people or models learn from: half of one is none. A verdict may be read from half a reply.
+TEXTS = ("critique", "refinement", "improve", "problem", "conversation")
+
+
+def whole(question: Question, outcome: Outcome) -> Outcome:
+    """Return an outcome; one of a text that was cut is unparsed, and its words are left out."""
+    if outcome.state == "parsed" and question.parser in TEXTS and outcome.finish_reason == LENGTH:
+        return Outcome("unparsed", finish_reason=LENGTH, reason=CUT)
+    return outcome
 
 
 def with_facts(record: Record, field: str, facts: dict[int, object]) -> Record:
@@ -74,12 +85,14 @@ def improve(case: Case, asker: Asker) -> Steps:
 @kind("completion", "completion", answers=0)
 def completion(case: Case, asker: Asker) -> Steps:
     """an answer of --api_type to the prompt, for supervised fine-tuning; dropped unless it came to its own end"""
-    (outcome,) = yield [asker.next_turn(case)]
+    question = asker.next_turn(case)
+    (outcome,) = yield [question]
     # An answer that was cut would teach the student to stop in the middle.
     if outcome.state != "parsed" or outcome.finish_reason != STOP:
         return case.record
-    sampling = {"temperature": asker.temperature}
-    if asker.max_tokens:
-        sampling["max_tokens"] = asker.max_tokens
+    body = question.request.body
+    sent = {"temperature": body.get("temperature"), "max_tokens": body.get("max_completion_tokens")}
+    sent["max_tokens"] = sent["max_tokens"] or body.get("max_tokens")
+    sampling = {name: value for name, value in sent.items() if value is not None}
     answer = Answer(outcome.value, asker.model, sampling)
     return dataclasses.replace(case.record, answers=(*case.record.answers, answer))

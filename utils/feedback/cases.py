@@ -16,8 +16,8 @@ from typing import Any
 from utils.errors import UserError
 from utils.feedback.forms import FORM_OF_PROMPT, FORMS, NOUNS, schema_of
 from utils.feedback.prompts import PromptTemplates, answers_text, conversation_text, material
+from utils.feedback.requests import RequestSettings, Wanted
 from utils.llm.asking import Outcome, Question
-from utils.llm.providers import request_of
 from utils.records import Record
 
 # The outcomes that stay; questions with another outcome are asked (again) by the same command.
@@ -111,8 +111,7 @@ class Asker:
         orders: which answer is shown first: both, random or fixed; None is the kind's own way.
         listwise: whether a ranking asks for one order of all answers instead of pairs.
         structured: whether replies are JSON by a schema, for the forms that have one.
-        temperature: of sampling.
-        max_tokens: longest reply in tokens; None is the provider's own limit.
+        settings: what its requests have besides their words.
     """
 
     provider: str
@@ -122,8 +121,7 @@ class Asker:
     orders: str | None = None
     listwise: bool = False
     structured: bool = False
-    temperature: float = 0.0
-    max_tokens: int | None = None
+    settings: RequestSettings = field(default_factory=RequestSettings)
 
     def question(self, prompt: str, case: Case, texts: list[str] | None = None, **more: Any) -> Question:
         """Return a question in the words of a prompt template.
@@ -173,9 +171,10 @@ class Asker:
     def _ask(
         self, messages: list[dict[str, str]], parser: str, arguments: dict, schema: dict | None, sample: int
     ) -> Question:
-        sampling = {"temperature": self.temperature, "max_tokens": self.max_tokens}
-        request = request_of(self.provider, self.model, messages, schema=schema, sample=sample, **sampling)
-        return Question(request, parser, arguments)
+        wanted = Wanted(
+            self.provider, self.model, messages, parser=parser, arguments=arguments, schema=schema, sample=sample
+        )
+        return self.settings.question(wanted)
 
 
 @dataclass

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from utils.arguments.choices import refuse_other_choices
 from utils.arguments.declarations import BELOW_ONE, NOT_NEGATIVE, expect, option, overwriting
@@ -12,7 +13,13 @@ from utils.feedback import KINDS
 from utils.feedback.forms import STRUCTURED
 from utils.llm.asking import RateLimits
 
-ALIASES = {"gpt4": "gpt-4o", "chatgpt": "gpt-4o-mini", "claude": "claude-sonnet-4-20250514"}
+# Fields of a body that --extra_body leaves to the options, to the rows, or to the code that reads replies.
+OTHERWISE_GIVEN = {
+    "model": "--api_type", "messages": "the rows", "system": "--prompt_file", "temperature": "--temperature",
+    "max_tokens": "--max_tokens", "max_completion_tokens": "--max_tokens", "reasoning_effort": "--reasoning_effort",
+    "response_format": "--structured",
+}  # fmt: skip
+UNREADABLE = ("stream", "n")
 
 
 @dataclass
@@ -67,8 +74,24 @@ class RequestArguments:
     )
     overwrite: bool = overwriting(title="Files")
     ledger: str | None = option(help="file that keeps replies; None: <output_file>.ledger", first=True)
-    temperature: float = option(0.0, help="sampling temperature", title="Questions", first=True)
-    max_tokens: int | None = option(help="longest reply in tokens; None: the provider's own limit, with --max_usd 4096")
+    temperature: float | None = option(
+        help="sampling temperature; None: none is sent, and the server takes its own", title="Questions", first=True
+    )
+    max_tokens: int | None = option(
+        help="longest reply in tokens; thinking included; None: the server's own limit, and with --max_usd one for "
+        "each kind"
+    )
+    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = option(
+        help="how long the model thinks; not every model knows every word; None: its own"
+    )
+    extra_body: str | None = option(help="further fields of every request; as a JSON object")
+    api_key_env: str | None = option(
+        help="environment variable that holds the server's key; None: OPENAI_API_KEY or ANTHROPIC_API_KEY, which go to "
+        "their own servers alone"
+    )
+    prices: str | None = option(
+        help="file of prices and short names; as utils/llm/providers/prices.json; None: prices.json beside the ledger"
+    )
     structured: bool = option(
         False,
         help="ask for JSON replies by a schema, where the server has them; not for free texts",
@@ -98,13 +121,28 @@ class RequestArguments:
         expect(self, NOT_NEGATIVE, "temperature", "start_index", "ff")
         expect(self, "1 or more", "max_tokens", "draw", "samples")
         expect(self, "above 0 and at most 1", "data_fraction")
-        self.model = ALIASES.get(self.api_type, self.api_type)
-        self.provider = self.provider or ("anthropic" if self.model.startswith("claude") else "openai")
+        self.extra = extra_fields(self.extra_body)
         if not self.input_files and self.kind != "label" and not self.objectives:
             raise UserError("--input_files is missing; name the file of rows to ask about")
         if self.output_file is None and self.kind != "label":
             raise UserError("--output_file is missing; name the file to write")
         refuse_other_choices(self)
+
+
+def extra_fields(text: str | None) -> dict[str, Any]:
+    """Return the fields of --extra_body. Raises UserError."""
+    try:
+        fields = json.loads(text or "{}")
+    except ValueError as error:
+        raise UserError(f"--extra_body {text[:60]}: not JSON: {error}") from None
+    if not isinstance(fields, dict):
+        raise UserError(f"--extra_body is {text[:60]!r}; expected a JSON object, as '{{\"top_p\": 0.9}}'")
+    for name in fields:
+        if name in OTHERWISE_GIVEN:
+            raise UserError(f"--extra_body: {name!r} comes from {OTHERWISE_GIVEN[name]}; leave it out")
+        if name in UNREADABLE:
+            raise UserError(f"--extra_body: {name!r} asks for a reply of another form; leave it out")
+    return fields
 
 
 @dataclass

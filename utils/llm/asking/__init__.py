@@ -6,6 +6,7 @@ Many requests are in flight at once, within limits of speed and money. A request
 tried again. Ctrl-C, a limit and an error that concerns every request end a run cleanly; the same call continues it.
 
 limits     what the user allows, and the pace that follows from it
+costs      what requests will cost
 writer     group commit
 run        start and end of a run
 sender     requests sent one by one
@@ -22,10 +23,11 @@ from functools import partial
 
 from utils.errors import UserError
 from utils.llm.asking.batch import BatchSender
+from utils.llm.asking.costs import dollars, estimate
 from utils.llm.asking.limits import RateLimits
 from utils.llm.asking.sender import Sender
 from utils.llm.ledger import Ledger, Outcome, Question, batches, planning, report, steps
-from utils.llm.providers import Provider, Request
+from utils.llm.providers import Provider
 from utils.parsing import PARSERS, Parser
 from utils.reporting import say, warn
 
@@ -76,15 +78,6 @@ class AskingSummary:
         return f"{', '.join(counts)}; {tokens}, {dollars(self.usd)}"
 
 
-def dollars(usd: float | None) -> str:
-    """Return an amount for people, with two significant digits below a dollar; None is an unknown price."""
-    if usd is None:
-        return "at an unknown price"
-    if usd >= 1 or not usd:
-        return f"${usd:.2f}"
-    return f"${usd:.2g}"
-
-
 def ask(
     questions: Iterable[Question],
     ledger: Ledger,
@@ -112,9 +105,7 @@ def ask(
         KeyboardInterrupt: after Ctrl-C, when everything that was answered is stored.
     """
     if limits.dry_run:
-        return _dry_run(
-            ledger.unanswered(_checked(questions, provider, parsers), limits.retry_unparsed), provider, limits
-        )
+        return _dry_run(_checked(questions, provider, parsers), ledger, provider, limits)
     process = ledger.process
     ledger.do([steps.take_over, lambda db: steps.free(db, [process])])
     ledger.plan(_checked(questions, provider, parsers))
@@ -217,26 +208,8 @@ def _set_prices(ledger: Ledger, provider: Provider, limits: RateLimits) -> None:
         )
 
 
-def _dry_run(requests: Iterable[Request], provider: Provider, limits: RateLimits) -> AskingSummary:
-    """Count and price requests with upper bounds."""
-    total, tokens, most, usd = 0, 0, 0, 0.0
-    bounded = priced = True
-    for total, request in enumerate(requests, start=1):  # noqa: B007 (it is used below)
-        price, longest = limits.price_of(request.model, provider), request.most_output_tokens
-        tokens += request.most_input_tokens
-        most += longest or 0
-        bounded &= longest is not None
-        if price is None:
-            priced = False
-        else:
-            usd += price.of(request.most_input_tokens, longest or 0)
-    out, cost = f"at most {most:,}", f"at most {dollars(usd)}"
-    if not bounded:
-        out = "an unlimited number of"
-        cost += " for what is sent, and what the replies cost: give --max_tokens or --max_usd for a bound"
-    if not priced:
-        cost = "cost unknown: give --price"
-    say(f"dry run: {total:,} requests, at most {tokens:,} tokens in and {out} out; {cost}")
-    if not bounded or not priced:
-        usd = None
-    return AskingSummary(total, total, usd=usd, stopped="--dry_run")
+def _dry_run(questions: Iterable[Question], ledger: Ledger, provider: Provider, limits: RateLimits) -> AskingSummary:
+    """Count and price the questions that have no answer."""
+    found = estimate(ledger.unanswered(questions, limits.retry_unparsed), ledger, provider, limits)
+    say(f"dry run: {found.requests:,} requests, {found}")
+    return AskingSummary(found.requests, found.requests, usd=found.most_usd, stopped="--dry_run")

@@ -35,7 +35,7 @@ from utils.llm.ledger.place import network_type
 from utils.llm.ledger.planning import Question
 from utils.llm.ledger.report import ROW_STATES
 from utils.llm.ledger.store import IN_MEMORY, Store
-from utils.llm.providers import Request, canonical
+from utils.llm.providers import canonical
 from utils.parsing import Parser
 from utils.reporting import warn
 
@@ -130,9 +130,9 @@ class Ledger:
         while chunk := list(islice(rows, CHUNK)):
             self.do([lambda db, chunk=chunk: planning.plan(db, process, chunk)])
 
-    def unanswered(self, questions: Iterable[Question], retry: bool = False) -> Iterator[Request]:
-        """Yield the requests that a run would send, each once, and write nothing. `retry`: also those whose answers
-        have no value."""
+    def unanswered(self, questions: Iterable[Question], retry: bool = False) -> Iterator[Question]:
+        """Yield the questions whose requests a run would send, each request once, and write nothing. `retry`: also
+        those whose answers have no value."""
         with self.store.reading() as db:
             planning.forget_run(db)
             yield from planning.unanswered(db, questions, retry)

@@ -68,8 +68,8 @@ def retry_unparsed(db: sqlite3.Connection, process: int) -> None:
         db.execute("INSERT OR IGNORE INTO queue(key) VALUES (?)", (key,))
 
 
-def unanswered(db: sqlite3.Connection, questions: Iterable[Question], retry: bool) -> Iterator[Request]:
-    """Yield the requests that a run would send, each once, and write nothing but the temporary queue.
+def unanswered(db: sqlite3.Connection, questions: Iterable[Question], retry: bool) -> Iterator[Question]:
+    """Yield the questions whose requests a run would send, each request once. Only the temporary queue is written.
 
     Args:
         db: the connection.
@@ -77,7 +77,7 @@ def unanswered(db: sqlite3.Connection, questions: Iterable[Question], retry: boo
         retry: whether answers without a value are asked for again.
 
     Yields:
-        The requests.
+        The questions.
     """
     settled = f"SELECT 1 FROM requests WHERE key = ? AND state IN {SETTLED} AND state <> 'failed'"
     for question in questions:
@@ -85,7 +85,7 @@ def unanswered(db: sqlite3.Connection, questions: Iterable[Question], retry: boo
         if not db.execute("INSERT OR IGNORE INTO queue(key) VALUES (?)", (key,)).rowcount:
             continue
         if not db.execute(settled, (key,)).fetchone() or (retry and db.execute(_IN_VAIN, (key,)).fetchone()):
-            yield question.request
+            yield question
 
 
 def known(db: sqlite3.Connection) -> tuple[int, int]:

@@ -18,6 +18,12 @@ def is_loopback(url: str) -> bool:
         return host == "localhost" or host.endswith(".localhost")
 
 
+def is_own(url: str, own_url: str) -> bool:
+    """Return whether an address is the provider's own, by HTTPS; a regional one (eu.api.openai.com) is."""
+    parts, own = urlsplit(url), urlsplit(own_url).hostname
+    return parts.scheme == "https" and (parts.hostname == own or (parts.hostname or "").endswith(f".{own}"))
+
+
 def checked_url(url: str) -> str:
     """Return an address without the slash at its end. Raises UserError for one that cannot be used."""
     shown = url.rpartition("@")[2]
@@ -33,10 +39,32 @@ def checked_url(url: str) -> str:
     return url.rstrip("/")
 
 
-def key_from(variable: str, url: str, environment: Mapping[str, str]) -> str:
-    """Return the key for an address, empty where none is needed. Raises UserError."""
+def key_from(variable: str, given: str | None, url: str, own_url: str, environment: Mapping[str, str]) -> str:
+    """Return the key for an address, empty where none is needed.
+
+    Args:
+        variable: the environment variable of the provider's own key, which no other server gets.
+        given: the variable that --api_key_env names, or None.
+        url: the address.
+        own_url: the provider's own address.
+        environment: the environment variables.
+
+    Returns:
+        The key.
+
+    Raises:
+        UserError: no key is there for a server of another machine, or it is no key.
+    """
+    if given is None and not is_own(url, own_url):
+        if is_loopback(url):
+            return ""
+        raise UserError(
+            f"no key for {url}: {variable} is for {urlsplit(own_url).hostname} alone; give --api_key_env NAME, the "
+            "environment variable that holds this server's key"
+        )
+    variable = given or variable
     key = environment.get(variable, "").strip()
-    if not key and not is_loopback(url):
+    if not key:
         raise UserError(f"no key for {url}: the environment variable {variable} is not set; export {variable}=…")
     if not key.isascii() or any(not character.isprintable() or character == " " for character in key):
         raise UserError(f"{variable} holds a space, a line break or a letter beyond ASCII, as no key does; set it anew")

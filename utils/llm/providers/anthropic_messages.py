@@ -8,7 +8,16 @@ from utils.llm.providers.http import Create, HttpProvider, count
 
 # The API refuses a request without a limit.
 MAX_TOKENS = 1024
-REASONS = {"end_turn": "stop", "stop_sequence": "stop", "max_tokens": "length", "refusal": "content_filter"}
+# Keywords of a schema that the API answers with 400; the official client moves them into the description
+# (anthropic 2.12, lib/_parse/_transform.py). Here the parsers check what they would have bound.
+BOUNDS = frozenset(
+    ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf", "minLength", "maxLength", "pattern",
+     "minItems", "maxItems", "uniqueItems", "minProperties", "maxProperties")
+)  # fmt: skip
+REASONS = {
+    "end_turn": "stop", "stop_sequence": "stop", "max_tokens": "length", "model_context_window_exceeded": "length",
+    "refusal": "content_filter",
+}  # fmt: skip
 
 
 class AnthropicMessages(HttpProvider):
@@ -18,6 +27,7 @@ class AnthropicMessages(HttpProvider):
     package = "anthropic"
     key_variable, url_variable = "ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL"
     own_url = "https://api.anthropic.com"
+    headers_variable, key_header = "ANTHROPIC_CUSTOM_HEADERS", ("x-api-key", "{}")
 
     def _client(self, **settings: Any) -> Any:
         # The official client appends /v1 by itself.
@@ -52,7 +62,7 @@ def body_of(model: str, messages: list[dict], schema: dict | None, settings: dic
         model: the model's name.
         messages: the chat in OpenAI's form; system messages become the field `system`.
         schema: a JSON schema for the reply, or None.
-        settings: temperature, max_tokens, stop and further fields; those that are None are left out.
+        settings: max_tokens, stop, reasoning_effort and further fields; those that are None are left out.
 
     Returns:
         The JSON object to send.
@@ -68,9 +78,28 @@ def body_of(model: str, messages: list[dict], schema: dict | None, settings: dic
         else:
             turns.append(message)
     body = {"model": model, "messages": turns, "max_tokens": further.pop("max_tokens", None) or MAX_TOKENS}
-    optional = {"system": "\n\n".join(system) or None, "temperature": further.pop("temperature"),
-                "stop_sequences": stop}  # fmt: skip
+    optional = {"system": "\n\n".join(system) or None, "stop_sequences": stop}
+    # What OpenAI calls reasoning_effort stands beside the schema here.
+    output = {"effort": further.pop("reasoning_effort", None)}
     if schema:
-        optional["output_config"] = {"format": {"type": "json_schema", "schema": schema}}
-    optional |= further
+        output["format"] = {"type": "json_schema", "schema": without_bounds(schema)}
+    output = {name: value for name, value in output.items() if value is not None}
+    optional |= {"output_config": output or None, **further}
     return body | {name: value for name, value in optional.items() if value is not None}
+
+
+def without_bounds(schema: Any) -> Any:
+    """Return a JSON schema without the keywords that the API refuses; properties of such a name stay."""
+    if isinstance(schema, list):
+        return [without_bounds(part) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    kept = {}
+    for name, part in schema.items():
+        if name in ("properties", "$defs"):
+            kept[name] = {key: without_bounds(value) for key, value in part.items()}
+        elif name in ("enum", "const"):
+            kept[name] = part
+        elif name not in BOUNDS:
+            kept[name] = without_bounds(part)
+    return kept

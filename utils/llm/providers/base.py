@@ -120,6 +120,12 @@ class Provider(Protocol):
     def price(self, model: str) -> Price | None:
         """Return the model's price in the price list, or None where it has none."""
 
+    def longest_reply(self, model: str) -> int | None:
+        """Return the most tokens that the model writes, or None where that is not known."""
+
+    def thinks(self, request: Request) -> bool:
+        """Return whether the model is known to think before it answers this request."""
+
 
 def sendable(text: str) -> str:
     """Return the text with a question mark for each half of a character."""

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from utils.errors import UserError
 from utils.llm.providers.base import FailedAttempt, Reply, Request
 
 ENDPOINT = "/v1/chat/completions"
@@ -95,7 +96,7 @@ class BatchSession:
             return row["custom_id"], self._provider.status(response["status_code"], body, {})
         try:
             return row["custom_id"], self._provider.reply(body, response.get("request_id"))
-        except FailedAttempt as failure:
+        except (FailedAttempt, UserError) as failure:
             return row["custom_id"], failure
 
     async def _call(self, made: Any) -> Any:

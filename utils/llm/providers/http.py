@@ -8,27 +8,22 @@
 from __future__ import annotations
 
 import asyncio
-import email.utils
 import importlib
 import json
-import math
 import os
-import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import Any, ClassVar
-from urllib.parse import urlsplit
 
 from utils.errors import UserError
-from utils.llm.providers.address import checked_url, is_loopback, key_from
+from utils.llm.providers.address import checked_url, is_loopback, is_own, key_from
 from utils.llm.providers.base import FailedAttempt, Reply, Request, Send
-from utils.llm.providers.prices import Price, price_list
+from utils.llm.providers.errors import ServerError, in_answer, read_error, retry_after
+from utils.llm.providers.prices import Price, PriceList, price_list
 
 # With these a gateway gave up waiting: the server behind it may have made the answer, and billed it.
 GATEWAY = (408, 502, 504, 524)
-NO_CREDIT = ("insufficient_quota", "billing_hard_limit_reached", "billing_not_active")
-FILTERED = ("content_filter", "content_policy_violation")
 # The first is the faster one; it needs aiohttp and a recent client.
 TRANSPORTS = ("DefaultAioHttpClient", "DefaultAsyncHttpxClient")
 Create = Callable[[dict[str, Any]], Awaitable[Any]]
@@ -42,14 +37,33 @@ class HttpProvider(ABC):
     key_variable: ClassVar[str]
     url_variable: ClassVar[str]
     own_url: ClassVar[str]
+    headers_variable: ClassVar[str]  # of further headers, which the client sends
+    key_header: ClassVar[tuple[str, str]]  # its name, and its value around the key
+    own_headers: ClassVar[tuple[str, ...]] = ()
 
     def __init__(
-        self, base_url: str | None = None, environment: Mapping[str, str] = os.environ, asks: bool = True
+        self,
+        base_url: str | None = None,
+        environment: Mapping[str, str] = os.environ,
+        asks: bool = True,
+        key_env: str | None = None,
+        prices: PriceList | None = None,
     ) -> None:
-        """Check the address and the key. `asks` False never connects, and needs neither the package nor a key."""
+        """Check the address and the key.
+
+        Args:
+            base_url: another server of the same API, or None.
+            environment: the environment variables.
+            asks: False never connects, and needs neither the package nor a key.
+            key_env: the environment variable of the key, or None: the provider's own, for its own server.
+            prices: what is known of models; None: the project's list.
+        """
         self.where = checked_url(base_url or environment.get(self.url_variable) or self.own_url)
         self._sdk = _load(self.package) if asks else None
-        self._key = key_from(self.key_variable, self.where, environment) if asks else ""
+        self._prices = prices or price_list()
+        self._key, self._key_variable = "", key_env or self.key_variable
+        if asks:
+            self._key = key_from(self.key_variable, key_env, self.where, self.own_url, environment)
 
     @abstractmethod
     def _client(self, **settings: Any) -> Any:
@@ -66,12 +80,26 @@ class HttpProvider(ABC):
 
     def price(self, model: str) -> Price | None:
         """Return the model's price in the price list, or None where the list does not hold for this server."""
-        own = urlsplit(self.where).hostname == urlsplit(self.own_url).hostname
+        if not self._listed:
+            return None
+        return self._prices.price(model)
+
+    def longest_reply(self, model: str) -> int | None:
+        """Return the most tokens that the model writes, or None where that is not known."""
+        if not self._listed:
+            return None
+        return self._prices.model(model).longest
+
+    def thinks(self, request: Request) -> bool:
+        """Return whether the model is known to think before it answers this request."""
+        effort = request.body.get("reasoning_effort") or (request.body.get("output_config") or {}).get("effort")
+        return self._listed and self._prices.model(request.model).thinks(effort)
+
+    @property
+    def _listed(self) -> bool:
         # Another server of the same API may charge anything; one on this machine under a listed name stands in for
         # that model (a proxy, or a rehearsal).
-        if not own and not is_loopback(self.where):
-            return None
-        return price_list().get(model)
+        return is_own(self.where, self.own_url) or is_loopback(self.where)
 
     @asynccontextmanager
     async def connect(self, timeout: float) -> AsyncIterator[Send]:
@@ -88,11 +116,21 @@ class HttpProvider(ABC):
 
     def _open(self, timeout: float) -> Any:
         settings = {"api_key": self._key or "none", "max_retries": 0, "timeout": timeout}
+        if not is_own(self.where, self.own_url):
+            # The client reads headers from the environment, which are for the provider's own server.
+            lines = os.environ.get(self.headers_variable, "").split("\n")
+            names = [*self.own_headers, *(line.partition(":")[0].strip() for line in lines)]
+            omitted = dict.fromkeys(filter(None, names), self._sdk.Omit())
+            # The client wants its own header of the key, and takes another one in its place.
+            keyed = {name: self.key_header[1].format(settings["api_key"]) for name in omitted
+                     if name.lower() == self.key_header[0]}  # fmt: skip
+            settings["default_headers"] = omitted | keyed
         return self._client(http_client=self._transport(timeout), **settings)
 
     def _transport(self, timeout: float) -> Any:
         # A proxy cannot reach a server on this machine by its loopback address: trust_env would send it there.
-        settings = {"trust_env": not is_loopback(self.where), "timeout": timeout}
+        # A redirect would carry the key to wherever it leads.
+        settings = {"trust_env": not is_loopback(self.where), "timeout": timeout, "follow_redirects": False}
         for name in TRANSPORTS:
             with suppress(RuntimeError, AttributeError):
                 return getattr(self._sdk, name)(**settings)
@@ -127,32 +165,46 @@ class HttpProvider(ABC):
 
     def status(self, status: int, text: str, headers: Mapping[str, str]) -> Exception:
         """Return the exception for an HTTP status other than 200: UserError where no request can succeed."""
-        code, message = _error_in(self.redact(text))
+        return self._failure(status, read_error(self.redact(text)), headers)
+
+    def _failure(self, status: int, error: ServerError, headers: Mapping[str, str]) -> Exception:
         told = f"HTTP {status}"
-        if message:
-            told += f": {message}"
+        if error.message:
+            told += f": {error.message}"
+        if error.moderated:
+            return FailedAttempt(told, again=False, refused=True)
         if status in (401, 403):
-            return UserError(f"{self.where} rejects the key, set {self.key_variable} to a valid one ({told})")
+            if not self._key:
+                remedy = "give --api_key_env NAME, the environment variable that holds a key for it"
+                return UserError(f"{self.where} wants a key; {remedy} ({told})")
+            return UserError(f"{self.where} rejects the key, set {self._key_variable} to a valid one ({told})")
         if status == 404:
             return UserError(f"{self.where} does not know the model or the address; check both ({told})")
-        if status == 402 or code in NO_CREDIT:
+        if status == 402 or error.no_credit:
             return UserError(f"{self.where}: the account has no credit left; run the same command again later ({told})")
+        if error.refuses_option:
+            return UserError(f"{self.where} refuses an option of every request; change it or leave it out ({told})")
         if status == 429:
-            return FailedAttempt(told, again=True, busy=True, wait=_retry_after(headers))
+            return FailedAttempt(told, again=True, busy=True, wait=retry_after(headers))
         if status >= 500 or status == 408:
-            return FailedAttempt(told, again=True, billed=status in GATEWAY, wait=_retry_after(headers))
-        return FailedAttempt(told, again=False, refused=code in FILTERED)
+            return FailedAttempt(told, again=True, billed=status in GATEWAY, wait=retry_after(headers))
+        return FailedAttempt(told, again=False)
 
     def reply(self, text: str, request_id: str | None) -> Reply:
-        """Read a body that came with status 200. Raises FailedAttempt where it is no answer."""
+        """Read a body that came with status 200. Raises FailedAttempt or UserError where it is no answer."""
         raw = self.redact(text)
         try:
-            reply = Reply(request_id=request_id, raw=raw, **self._read(json.loads(raw)))
+            answer = json.loads(raw)
+            error = in_answer(answer)
+            if error is None:
+                reply = Reply(request_id=request_id, raw=raw, **self._read(answer))
         except (ValueError, RecursionError):
             fault = "the answer is not JSON"
         except (KeyError, IndexError, TypeError, AttributeError):
             fault = "the answer's JSON has another shape"
         else:
+            if error is not None:
+                raise self._failure(error.status, error, {})
             if reply.refused or reply.finish_reason == "length" or (reply.text or "").strip():
                 return reply
             raise FailedAttempt("empty answer", again=True, billed=True, reply=reply)
@@ -189,34 +241,3 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
-
-
-def _error_in(text: str) -> tuple[str | None, str]:
-    """Return (code, message) of an error's body, as far as it has them."""
-    try:
-        error = json.loads(text)
-    except ValueError:
-        error = text
-    if isinstance(error, dict):
-        error = error.get("error", error)
-    code, message = None, error
-    if isinstance(error, dict):
-        code, message = error.get("code") or error.get("type"), error.get("message") or error.get("detail") or error
-    # Some servers give a number as the code; only OpenAI's words for it are told apart.
-    if not isinstance(code, str):
-        code = None
-    return code, " ".join(str(message).split())[:300]
-
-
-def _retry_after(headers: Mapping[str, str]) -> float | None:
-    """Return the seconds that the server asks to wait, or None."""
-    # Retry-After holds seconds or a date, retry-after-ms milliseconds.
-    for name, unit in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
-        try:
-            seconds = float(headers.get(name, "nan")) / unit
-        except ValueError:
-            date = email.utils.parsedate_tz(headers[name])
-            seconds = email.utils.mktime_tz(date) - time.time() if date else math.nan
-        if math.isfinite(seconds):
-            return max(0.0, seconds)
-    return None

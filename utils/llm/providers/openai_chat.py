@@ -10,8 +10,9 @@ from typing import Any
 from utils.llm.providers.batches import BatchSession
 from utils.llm.providers.http import Create, HttpProvider, count
 
-# Models of these names take max_completion_tokens and refuse max_tokens.
-REASONING = re.compile(r"(o\d|gpt-5)")
+# Models of these names take max_completion_tokens and refuse max_tokens, whichever server passes the request on. On
+# OpenAI's own server max_tokens is deprecated for every model (openai 3.54, types/chat/completion_create_params.py).
+REASONING = re.compile(r"(o\d|gpt-[5-9])")
 
 
 class OpenAIChat(HttpProvider):
@@ -21,6 +22,8 @@ class OpenAIChat(HttpProvider):
     package = "openai"
     key_variable, url_variable = "OPENAI_API_KEY", "OPENAI_BASE_URL"
     own_url = "https://api.openai.com/v1"
+    headers_variable, own_headers = "OPENAI_CUSTOM_HEADERS", ("OpenAI-Organization", "OpenAI-Project")
+    key_header = ("authorization", "Bearer {}")
 
     def _client(self, **settings: Any) -> Any:
         return self._sdk.AsyncOpenAI(base_url=self.where, **settings)
@@ -59,21 +62,26 @@ def read_answer(answer: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def body_of(model: str, messages: list[dict], schema: dict | None, settings: dict[str, Any]) -> dict[str, Any]:
+def body_of(
+    model: str, messages: list[dict], schema: dict | None, settings: dict[str, Any], own: bool = False
+) -> dict[str, Any]:
     """Return the body of a request.
 
     Args:
-        model: the model's name; it decides how the limit of tokens is spelled.
+        model: the model's name.
         messages: the chat, each message with `role` and `content`.
         schema: a JSON schema for the reply, or None.
         settings: temperature, max_tokens and further fields; those that are None are left out.
+        own: whether the server is OpenAI's own; this and the model decide how the limit of tokens is spelled.
 
     Returns:
         The JSON object to send.
     """
     further = dict(settings)
-    limit = "max_completion_tokens" if REASONING.match(model) else "max_tokens"
-    optional = {"temperature": further.pop("temperature"), limit: further.pop("max_tokens", None)}
+    limit = "max_tokens"
+    if own or REASONING.match(model):
+        limit = "max_completion_tokens"
+    optional = {limit: further.pop("max_tokens", None)}
     if schema:
         form = {"name": "reply", "strict": True, "schema": schema}
         optional["response_format"] = {"type": "json_schema", "json_schema": form}

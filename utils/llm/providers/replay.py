@@ -54,6 +54,13 @@ class Replay:
         """Return the price of a saved answer: nothing."""
         return Price(0.0, 0.0)
 
+    def longest_reply(self, model: str) -> int | None:
+        """Return nothing: saved answers have any length."""
+
+    def thinks(self, request: Request) -> bool:
+        """Return False."""
+        return False
+
     @asynccontextmanager
     async def connect(self, timeout: float) -> AsyncIterator[Send]:
         """Open a session, which needs no connection."""

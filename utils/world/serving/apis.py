@@ -13,11 +13,18 @@ REFUSAL = "I am not able to help with this."
 
 
 class ApiError(Exception):
-    """An error that a client gets with an HTTP status. `code` is OpenAI's short name of it, where there is one."""
+    """An error that a client gets.
 
-    def __init__(self, status: int, message: str, code: str | None = None) -> None:
+    Args:
+        status: the HTTP status.
+        message: its words.
+        code: OpenAI's short name of it, where there is one.
+        param: the field that it is about, where it is about one.
+    """
+
+    def __init__(self, status: int, message: str, code: str | None = None, param: str | None = None) -> None:
         super().__init__(message)
-        self.status, self.code = status, code
+        self.status, self.code, self.param = status, code, param
 
 
 @dataclass(frozen=True)
@@ -110,7 +117,7 @@ class OpenAI:
         """Return the body of an error."""
         kind = cls.TYPES.get(error.status, "invalid_request_error")
         code = error.code or cls.CODES.get(error.status)
-        return {"error": {"message": str(error), "type": kind, "param": None, "code": code}}
+        return {"error": {"message": str(error), "type": kind, "param": error.param, "code": code}}
 
 
 class Anthropic:

@@ -22,10 +22,12 @@ from utils.world.serving import apis
 from utils.world.serving.apis import Anthropic, ApiError, Call, OpenAI, Said
 from utils.world.serving.batches import BatchRoutes
 from utils.world.serving.faults import Counts, RequestCount, draw_fault, key_of, parse_faults
+from utils.world.serving.strict import refuse_anthropic, refuse_openai
 
 FOREVER = 3600.0  # seconds: longer than any client waits
 LARGEST = 256 * 2**20  # bytes of one request
 Api = type[OpenAI] | type[Anthropic]
+REFUSE = {OpenAI: refuse_openai, Anthropic: refuse_anthropic}
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -35,6 +37,7 @@ class Settings:
 
     models: tuple[str, ...]  # the names that it answers for
     any_model: bool = False  # answer for every other name too
+    strict: bool = False  # refuse what the providers' own servers refuse, and answer for their models
     api_key: str = ""  # the key that a client must give; "": none
     latency: float = 0.0  # seconds of every answer
     faults: dict[str, float] = field(default_factory=dict)
@@ -122,7 +125,9 @@ class ChatServer:
         fault = draw_fault(self.settings.faults, seed=self.settings.seed, key=key, attempt=count.requests)
         try:
             call = api.read(body)
-            if call.model not in self.settings.models and not self.settings.any_model:
+            if self.settings.strict:
+                REFUSE[api](body)
+            elif call.model not in self.settings.models and not self.settings.any_model:
                 known = ", ".join(self.settings.models)
                 raise ApiError(404, f"the model {call.model!r} does not exist; known: {known}")
             said = self.say(call, fault, key=key, number=number)
