@@ -27,6 +27,7 @@ from utils.llm.providers.prices import Price, price_list
 
 # With these a gateway gave up waiting: the server behind it may have made the answer, and billed it.
 GATEWAY = (408, 502, 504, 524)
+LATE = (408, 504, 524)
 NO_CREDIT = ("insufficient_quota", "billing_hard_limit_reached", "billing_not_active")
 FILTERED = ("content_filter", "content_policy_violation")
 # The first is the faster one; it needs aiohttp and a recent client.
@@ -140,7 +141,9 @@ class HttpProvider(ABC):
         if status == 429:
             return FailedAttempt(told, again=True, busy=True, wait=_retry_after(headers))
         if status >= 500 or status == 408:
-            return FailedAttempt(told, again=True, billed=status in GATEWAY, wait=_retry_after(headers))
+            return FailedAttempt(
+                told, again=True, billed=status in GATEWAY, late=status in LATE, wait=_retry_after(headers)
+            )
         return FailedAttempt(told, again=False, refused=code in FILTERED)
 
     def reply(self, text: str, request_id: str | None) -> Reply:
@@ -182,7 +185,7 @@ def _load(package: str) -> Any:
 
 
 def _late(timeout: float) -> FailedAttempt:
-    return FailedAttempt(f"no answer within {timeout:g} s", again=True, billed=True)
+    return FailedAttempt(f"no answer within {timeout:g} s", again=True, billed=True, late=True)
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
