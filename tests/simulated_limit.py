@@ -72,7 +72,6 @@ def simulate(case, seed=0):
         flying -= what != "waited"
         if what == "answered":
             working, done = working - 1, done + 1
-            throttle.accept()
             if rows:
                 rows, ready = rows - 1, ready + 1
         elif what == "refused":

@@ -119,8 +119,6 @@ class Pace:
         self._in_flight -= 1
         if refused:
             self._throttle.refuse(release, time.monotonic())
-        else:
-            self._throttle.accept()
         self.wake()
 
     def wake(self) -> None:

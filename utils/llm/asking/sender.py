@@ -86,14 +86,16 @@ class Sender(AskingRun):
             if attempt is None:
                 return
             failure = await self._attempt(request, attempt, send)
-            self._pace.land(release, refused=failure is not None and failure.busy)
             if failure is None:
-                return
+                return self._pace.land(release, refused=False)
             # A rate limit is no fault of the request, so that its refusals are no attempts.
             tries += not failure.busy
             late += failure.late
             if not failure.again or tries > self._most_tries(failure) or late > MOST_LATE:
-                return await self._fail(request, failure)
+                # First of all: it may end the run before the next request goes out.
+                await self._fail(request, failure)
+                return self._pace.land(release, refused=failure.busy)
+            self._pace.land(release, refused=failure.busy)
             self.counts["retries"] += 1
             self._expect_answers(failure)
             # After a refusal that names no time, the common pace has been lowered, and is wait enough.

@@ -26,6 +26,7 @@ FEW = 0.05
 BELOW, LEAST = 0.95, 0.5
 # Growth of the pace in a period: within a factor NEAR of the limit found last, and elsewhere.
 NEAR, GROWTH_NEAR, GROWTH = 1.15, 1.05, 1.2
+CLEAN = 4  # periods of slow growth near a limit, after which it was none
 USED = 0.8  # share of the pace that must have been used before it grows
 # After a refusal the next request goes out in this part of its turn, after a second one in twice that, and so on.
 SOON = 0.1
@@ -98,6 +99,7 @@ class Throttle:
         self._serial, self._refused = 0, -1  # numbers of the last request that went out, and that was refused
         self._refused_in_a_row = 0
         self._limit = 0.0  # the requests a second that the server was last found to accept
+        self._clean = 0  # periods in a row in which the pace has grown
         self._before: Period | None = None  # of the period before, if it had too many refusals
 
     def wait(self, now: float, in_flight: int) -> float:
@@ -123,10 +125,6 @@ class Throttle:
         if self._period.ended is None:
             self._period.released += 1
         return Release(self._serial, self._period, counted=self._period.ended is None, at=now)
-
-    def accept(self) -> None:
-        """Note that a request was not refused."""
-        self.window = min(self.window + 1, self.ceiling)
 
     def refuse(self, release: Release, now: float) -> None:
         """Note that a request was refused because there are too many."""
@@ -154,7 +152,8 @@ class Throttle:
         """End the period when it has enough requests, and change the pace when their refusals have arrived."""
         period = self._period
         if period.ended is None:
-            if not period.severe and (period.released < REQUESTS or now - period.began < SECONDS):
+            emptied = self.pace == math.inf and self._refused_in_a_row >= MANY
+            if not (emptied or period.severe) and (period.released < REQUESTS or now - period.began < SECONDS):
                 return
             period.ended = now
         if now < period.ended + self._settling():
@@ -173,8 +172,9 @@ class Throttle:
         """Raise the pace, as far as it was used up."""
         if period.sent_a_second < USED * self.pace:
             return
+        self._clean += 1
         growth = GROWTH
-        if self._limit / NEAR < self.pace < self._limit * NEAR:
+        if self._limit / NEAR < self.pace < self._limit * NEAR and self._clean <= CLEAN:
             growth = GROWTH_NEAR
         self.pace *= growth
 
@@ -183,7 +183,7 @@ class Throttle:
         if self.pace == math.inf:
             # Of a burst that a server takes at once, no more is known than that it may be the limit of a second.
             period.ended = max(period.ended, period.began + SECONDS)
-        before = self._before
+        before, self._clean = self._before, 0
         if self._refusals_stay(period):
             # Slower sending was refused as often: to go on would end in sending nothing.
             self.pace = 2 * max(period.sent_a_second, before.sent_a_second)
