@@ -16,6 +16,7 @@ from argparse import ArgumentParser
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 try:
     import utils.errors  # noqa: F401
@@ -31,7 +32,7 @@ from utils.outputs import claim, remove
 from utils.provenance import move
 from utils.reporting import run_program, say
 from utils.world.judge import MODELS, Judge
-from utils.world.serving.faults import parse_faults
+from utils.world.serving.faults import HEADERS, RateLimit, parse_faults
 from utils.world.serving.server import ChatServer, Settings
 
 
@@ -58,12 +59,16 @@ class ServerArguments:
     faults: str = option("", help="faults and how often each occurs; as 429=0.1,reset=0.05 (docs/feedback.md)")
     slow: float = option(2.0, help="seconds that the fault `slow` adds")
     retry_after: float = option(1.0, help="seconds that the fault `429-retry-after` asks a client to wait")
+    requests_per_minute: float = option(0.0, help="rate limit, beyond which requests get HTTP 429; 0: none")
+    bucket: float = option(0.0, help="requests that the rate limit takes at once; 0: those of one second")
+    rate_header: Literal[HEADERS] = option("retry-after", help="how a refusal tells when to come back")
     seed: int = option(1234, help="seed of the noise and of the faults", title="Server")
 
     def __post_init__(self) -> None:
         expect(self, "0 to 1", "noise", "position_bias")
         expect(self, "0 or more", "noise_temperature", "parent_pid")
         expect(self, "0 or more", "latency", "slow", "retry_after")
+        expect(self, "0 or more", "requests_per_minute", "bucket")
         if not 0 <= self.port <= 65535:
             raise UserError(f"--port is {self.port}; expected 0 to 65535")
         if self.parent_pid and not _exists(self.parent_pid):
@@ -77,7 +82,9 @@ class ServerArguments:
         """Return a server with these settings."""
         judge = Judge(self.noise_temperature, self.noise, self.position_bias, self.seed)
         names = ("any_model", "strict", "api_key", "latency", "slow", "retry_after", "seed")
-        settings = Settings(MODELS, faults=parse_faults(self.faults), **{name: getattr(self, name) for name in names})
+        limit = RateLimit(self.requests_per_minute, self.bucket, self.rate_header)
+        given = {name: getattr(self, name) for name in names}
+        settings = Settings(MODELS, faults=parse_faults(self.faults), rate_limit=limit, **given)
         return ChatServer(
             lambda call, sample: judge.reply(call.messages, call.model, call.structured, sample), settings
         )

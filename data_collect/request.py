@@ -45,7 +45,7 @@ from utils.reporting import progress, run_program, say, warn
 SOME_FAILED, LIMIT_REACHED = 3, 4
 EXIT_CODES = """\
 exit codes: 0 all is asked; 2 an error in what was given; 3 some requests failed, run the same command again;
-4 --max_usd or --max_requests was reached before all was asked; 130 interrupted"""
+4 --max_usd or --max_requests was reached before all was asked; 130 interrupted, 143 terminated (SIGTERM)"""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -105,7 +105,7 @@ def main(argv: list[str] | None = None) -> int:
                 raise
             # A limit or failures left nothing to write, which is no error in the command.
             warn(str(error))
-            return exit_code(stopped, summary)
+            return ended(stopped, summary)
         finally:
             for line in summary.lines():
                 say(line)
@@ -113,7 +113,7 @@ def main(argv: list[str] | None = None) -> int:
     say(f"{output}: {tally['rows']} rows{others}")
     for path in leaderboard:
         say(write_leaderboard(path, label.names[0], output))
-    return exit_code(stopped, summary)
+    return ended(stopped, summary)
 
 
 def leaderboard_beside(output: Path, args: RequestArguments) -> list[Path]:
@@ -137,6 +137,21 @@ def open_ledger(path: str, limits: RequestLimits) -> Ledger:
     if limits.dry_run and not Path(path).exists():
         return Ledger(IN_MEMORY)
     return Ledger(path)
+
+
+def ended(stopped: str | None, summary: ResultsSummary) -> int:
+    """Print the last line of a run that has not asked everything: what is missing, and what to do. Returns the exit
+    code."""
+    code, failed = exit_code(stopped, summary), summary.states["failed"]
+    left = summary.states["planned"] + summary.states["sent"]
+    if code == LIMIT_REACHED:
+        others = f" and {failed:,} failed" if failed else ""
+        say(f"exit code {code}: {stopped} left {left:,} questions without an answer{others}; raise it and run the same "
+            "command again")  # fmt: skip
+    elif code == SOME_FAILED:
+        say(f"exit code {code}: {failed:,} of {summary.states.total():,} questions failed; run the same command again "
+            "to ask them")  # fmt: skip
+    return code
 
 
 def shown(title: str, cases: list[Case] | Cases) -> Iterator[Case]:

@@ -196,21 +196,6 @@ def test_a_wait_of_an_hour_ends_the_run(start):
         start(server, [question()])
 
 
-def test_everybody_waits_for_a_busy_server(start):
-    """16 at once, and a server that takes one request in 50 ms: without a common pause most would run out of tries."""
-    last = [0.0]
-
-    def answer(asked, number):
-        if asked.at - last[0] < 0.05:
-            return error(429)
-        last[0] = asked.at
-        return ok()
-
-    with model_server(answer) as server:
-        summary, _, _ = start(server, map(question, range(40)), concurrency=16, max_retries=3, backoff=0.05)
-    assert (summary.answered, summary.failed) == (40, 0)
-
-
 def test_back_off_grows(start):
     with model_server(lambda asked, number: error(500) if number < 5 else ok()) as server:
         start(server, [question("a")], backoff=0.1)

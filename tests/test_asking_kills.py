@@ -1,15 +1,18 @@
 """Nothing is lost, nothing is asked twice: processes that are killed, and processes that share a ledger."""
 
+import asyncio
 import json
 import os
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
 import time
+from urllib.parse import urlsplit
 
 import pytest
-from asking_worker import questions
+from asking_worker import questions, send_alone
 from oracle import control, oracle_program, wait_for
 from processes import environment
 from toys import ROOT
@@ -100,16 +103,35 @@ def test_2000_requests_with_faults_of_all_kinds_killed_three_times(server, worke
     tries = dict(db.execute("SELECT key, count(*) FROM attempts GROUP BY key"))
     assert 0 < sum(lost.values()) <= 3 * 32 + 3
 
-    seen = control(server, "counts")["bodies"]
+    # Each settled row has the answer that the server sent for it, whole and with words (or a refusal), by its number.
+    settled = "SELECT key, request_id FROM attempts WHERE result IN ('answered', 'refused')"
+    answers = db.execute(settled).fetchall()
+    assert len(answers) == count
+    kept, seen = dict(answers), control(server, "counts")["bodies"]
     for question in questions(count):
         key, tally = question.request.key, seen[key_of(question.request.body)]
         # what the server counts and the ledger says differ by what was killed between the mark and the wire, only
         assert tries[key] - lost.get(key, 0) <= tally["requests"] <= tries[key]
-        good = tally["answered"] - tally["faults"].get("empty", 0)
-        assert 1 <= good <= 1 + lost.get(key, 0)
+        assert kept[key] in tally["good"] and len(tally["good"]) <= 1 + lost.get(key, 0)
     billed = db.execute("SELECT count(*) FROM attempts WHERE billed").fetchone()[0]
     free = db.execute("SELECT count(*) FROM attempts WHERE NOT billed").fetchone()[0]
     assert billed + free + report["possibly_billed"] == report["attempts"]
+
+
+def test_an_answer_that_nobody_waits_for_counts_as_none(server):
+    """A fault is counted when it is drawn and an answer when it is sent: the difference of both is no number of good
+    answers, if a client is killed between them."""
+    (asked,) = questions(1)
+    control(server, "faults", {"empty": 1.0, "latency": 1.0})
+    address, body = urlsplit(server), json.dumps(asked.request.body).encode()
+    with socket.create_connection((address.hostname, address.port)) as client:
+        head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: {address.netloc}\r\nContent-Length: {len(body)}\r\n\r\n"
+        client.sendall(head.encode() + body)
+        wait_for(lambda: control(server, "counts")["requests"] == 1)
+    control(server, "faults", {"latency": 0})
+    asyncio.run(send_alone([asked], server, 1))
+    seen = control(server, "counts")
+    assert (seen["answered"], seen["faults"], len(seen["good"])) == (1, {"empty": 1}, 1)
 
 
 def test_two_processes_share_the_work(server, worker, tmp_path):

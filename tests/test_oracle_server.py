@@ -279,6 +279,9 @@ def test_faults_are_drawn_by_request_and_attempt():
                     except (openai.OpenAIError, json.JSONDecodeError):
                         continue
             runs.append(control(url, "counts"))
+    for counted in runs:
+        for tally in (counted, *counted["bodies"].values()):
+            del tally["good"]  # ids in the order of requests
     assert runs[0] == runs[1] and set(runs[0]["faults"]) == set(KINDS) - {"time-out", "slow"}
     assert 40 < sum(runs[0]["faults"].values()) < 80  # 60 of 120, give or take 3.6 standard deviations
     assert len({json.dumps(tally["faults"]) for tally in runs[0]["bodies"].values()}) > 7
@@ -296,6 +299,7 @@ def test_counts_are_kept_by_body(url):
             "requests": 3,
             "answered": 3,
             "faults": {},
+            "good": ["req_1", "req_2", "req_3"],
         }
         assert (counts["requests"], counts["answered"], counts["faults"]) == (4, 3, {"404": 1})
 

@@ -12,9 +12,17 @@ class UserError(Exception):
     alike, and rank 0 alone prints them.
     """
 
+    code = 2  # the program's exit code
+
     def __init__(self, message: str, on_this_rank: bool = False) -> None:
         super().__init__(" ".join(str(message).split()))
         self.on_this_rank = on_this_rank
+
+
+class TryAgainError(UserError):
+    """Nothing given is wrong, but a server keeps refusing: the same command may succeed later."""
+
+    code = 3
 
 
 def write_failure(error: Exception) -> str:

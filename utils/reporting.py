@@ -44,8 +44,8 @@ def warn(message: str) -> None:
 
 
 def run_program(main: Callable[[], Any]) -> None:
-    """Run a program's main, which may return an exit code. A UserError is one line on stderr and exit code 2, Ctrl-C is
-    130."""
+    """Run a program's main, which may return an exit code. A UserError is one line on stderr and exit code 2 (3 where
+    the same command may succeed later), Ctrl-C is 130."""
     if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)  # in place of utils/__init__.py's
     if "ACCELERATE_USE_CPU" in os.environ and "WORLD_SIZE" not in os.environ:
@@ -57,7 +57,7 @@ def run_program(main: Callable[[], Any]) -> None:
             time.sleep(GRACE)
         sys.stderr.write(f"error: {error}\n")
         sys.stderr.flush()
-        _leave(2)
+        _leave(error.code)
     except KeyboardInterrupt:
         if launched_rank() == 0:
             sys.stderr.write(f"interrupted{'; run the same command again to continue' if _begun else ''}\n")

@@ -171,5 +171,5 @@ class LabelArguments:
 @dataclass
 class RequestLimits(RateLimits):
     concurrency: int = option(
-        32, help="requests in flight at once", aliases=["--n_workers"], title="Limits and retries", first=True
+        32, help="requests in flight at most", aliases=["--n_workers"], title="Limits and retries", first=True
     )

@@ -17,7 +17,7 @@ from typing import Any
 
 from utils import formats
 from utils.errors import UserError
-from utils.feedback.cases import Case, CaseResult
+from utils.feedback.cases import SETTLED, Case, CaseResult
 from utils.feedback.comparisons import SWAPPED, combined
 from utils.feedback.lessons import tutoring_row
 from utils.feedback.rows import FEEDBACK_TYPES
@@ -31,6 +31,7 @@ CSV = {"rating": "ratings-feedback-csv", "preference": "rankings-feedback-csv", 
 JSON = {"completion": "completions", "conversation": None, "label": "annotations"}
 OF_LINES = (*FEEDBACK_TYPES.values(), "improve", "explain", "completion")  # kinds that a line has fields for
 TYPE_OF = {kind: name for name, kind in FEEDBACK_TYPES.items()}
+UNANSWERED = "unanswered"  # in a record's meta: why questions about it have no answer yet
 # The feedback of a line whose two orders disagree: a tie, in the form of a reply.
 DISAGREE = "Answer: C"
 
@@ -117,13 +118,26 @@ def _row(result: CaseResult, tally: Counter[str]) -> Iterator[Any]:
         tally["answers that did not come to their end"] += result.settled
         tally["prompts without an answer"] += not result.settled
     elif case.source is None or case.kind not in OF_LINES:
-        yield result.record
+        yield _with_failures(result)
     else:
         fields = _LINES[case.kind](result)
         if fields is None:
             tally["lines without feedback"] += 1
         else:
             yield {**case.source, **_in_order(case), **fields}
+
+
+def _with_failures(result: CaseResult) -> Record:
+    """Return the record, with the reasons of questions that have no answer yet in its meta: a row that was not judged
+    must not pass for one in which the judge found nothing."""
+    record, missing = result.record, []
+    for outcome in result.outcomes:
+        if outcome.state not in SETTLED:
+            missing.append(outcome.reason or outcome.state)
+    meta = {name: value for name, value in record.meta.items() if name != UNANSWERED}
+    if missing:
+        meta[UNANSWERED] = missing
+    return dataclasses.replace(record, meta=meta)
 
 
 def _in_order(case: Case) -> dict[str, Any]:

@@ -7,17 +7,17 @@ tried again. Ctrl-C, a limit and an error that concerns every request end a run 
 
 limits     what the user allows, and the pace that follows from it
 costs      what requests will cost
+throttle   the pace that the server takes
 writer     group commit
 run        start and end of a run
+thread     signals
 sender     requests sent one by one
 batch      requests sent in batches
 """
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 
@@ -26,6 +26,7 @@ from utils.llm.asking.batch import BatchSender
 from utils.llm.asking.costs import dollars, estimate
 from utils.llm.asking.limits import RateLimits
 from utils.llm.asking.sender import Sender
+from utils.llm.asking.thread import run_in_thread
 from utils.llm.ledger import Ledger, Outcome, Question, batches, planning, report, steps
 from utils.llm.providers import Provider
 from utils.parsing import PARSERS, Parser
@@ -102,7 +103,7 @@ def ask(
     Raises:
         UserError: for what no request can get past: a rejected key, an unknown model, a server that is not there, a
             ledger that cannot be written.
-        KeyboardInterrupt: after Ctrl-C, when everything that was answered is stored.
+        KeyboardInterrupt: after Ctrl-C, when everything that was answered is stored; SystemExit after SIGTERM.
     """
     if limits.dry_run:
         return _dry_run(_checked(questions, provider, parsers), ledger, provider, limits)
@@ -125,7 +126,7 @@ def ask(
     first, sent = ledger.do([report.last_attempt, lambda db: report.sent_by(db, process)])
     sender = _sender_for(ledger, provider, limits)(ledger, provider, limits, parsers)
     try:
-        _run(sender, total, sent)
+        run_in_thread(sender, total, sent)
     finally:
         summary = _summary(ledger, sender, total, first)
         say(str(summary))
@@ -155,23 +156,6 @@ def _sender_for(ledger: Ledger, provider: Provider, limits: RateLimits) -> type[
     if waiting:
         raise UserError(f"{waiting:,} of these requests are in a batch; give --batch to wait for its answers")
     return Sender
-
-
-def _run(sender: Sender, total: int, sent: int) -> None:
-    """Run the event loop of asking in a thread of its own."""
-    # A notebook's main thread has an event loop already, and Ctrl-C reaches the main thread alone.
-    interrupted = False
-    with ThreadPoolExecutor(1, "asking") as thread:
-        running = thread.submit(asyncio.run, sender.run(total, sent))
-        while not running.done():
-            try:
-                running.exception()
-            except KeyboardInterrupt:
-                interrupted = True
-                sender.interrupt()
-    running.result()
-    if interrupted:
-        raise KeyboardInterrupt
 
 
 def _summary(ledger: Ledger, sender: Sender, total: int, first: int) -> AskingSummary:

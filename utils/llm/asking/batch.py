@@ -155,10 +155,13 @@ class BatchSender(Sender):
         tries = 0
         while True:
             try:
-                return await call()
+                answer = await call()
+                self._refused_since = None
+                return answer
             except FailedAttempt as failure:
                 tries += 1
-                if not failure.again or tries > self._most_tries(failure):
+                self._expect_answers(failure)
+                if not failure.again or (tries > self._most_tries(failure) and not failure.busy):
                     told = f"{self.provider.where}: {failure.reason}"
                     raise UserError(f"{told}; run the same command again to continue") from None
                 await self._back_off(Request("openai", {}), failure, tries)

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+import math
 import random
 import time
-from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from utils.arguments.options import NOT_NEGATIVE, expect, option
+from utils.llm.asking.throttle import Release, Throttle
 from utils.llm.providers import FailedAttempt, Price, Provider, Reply, Request, parse_prices
 
 LONGEST_BACKOFF = 60.0  # seconds
+# Requests that may wait, as the server asked them to, beside those in flight.
+WAITING = 16
 # OpenAI bills batches at half the list price.
 BATCH_SHARE = 0.5
 
@@ -19,7 +24,9 @@ BATCH_SHARE = 0.5
 class RateLimits:
     """Options of every program that asks."""
 
-    concurrency: int = option(32, help="requests in flight at once", title="Limits and retries")
+    concurrency: int = option(
+        32, help="requests in flight at most; begins with 8 and adapts to the server", title="Limits and retries"
+    )
     max_requests: int | None = option(help="requests to send at most, retries included; the rest stays planned")
     max_usd: float | None = option(
         help="US dollars to spend at most; by all runs on the ledger, a request at its worst until it is answered",
@@ -30,8 +37,14 @@ class RateLimits:
     )
     requests_per_minute: float | None = option(help="requests to send at most in a minute")
     tokens_per_minute: float | None = option(help="tokens, in and out, at most in a minute")
-    max_retries: int = option(6, help="further attempts after a time-out, a lost connection, HTTP 429 or 5xx")
+    max_retries: int = option(6, help="further attempts after a lost connection or HTTP 5xx; at most 2 after time-outs")
+    max_wait: float = option(
+        600.0, help="seconds to go on while every request is refused for a rate limit (HTTP 429); then the run ends"
+    )
     backoff: float = option(0.5, help="seconds before the first of them, doubled for each further one up to 60")
+    max_unparsed: int = option(
+        20, help="answers in a row, cut or without a clear value, at which the run stops; 0: it goes on"
+    )
     timeout: float = option(120.0, help="seconds that an answer may take")
     batch: bool = option(
         False, help="ask through OpenAI's batch API; half the list price, answers within a day", first=True
@@ -41,9 +54,9 @@ class RateLimits:
 
     def __post_init__(self) -> None:
         expect(self, "1 or more", "concurrency", "max_requests")
-        expect(self, NOT_NEGATIVE, "max_usd", "max_retries")
+        expect(self, NOT_NEGATIVE, "max_usd", "max_retries", "max_unparsed")
         expect(self, "above 0", "requests_per_minute", "tokens_per_minute")
-        expect(self, "above 0", "timeout", "backoff")
+        expect(self, "above 0", "timeout", "backoff", "max_wait")
         self._prices = parse_prices(self.price)
 
     def given_price(self, model: str) -> Price | None:
@@ -59,31 +72,59 @@ class RateLimits:
 
 
 class Pace:
-    """The moments at which requests may go out. `pause(seconds)` sleeps, and returns True when the run stops."""
+    """The moments at which requests may go out, one at a time: within the user's limits and what the server takes.
 
-    def __init__(self, limits: RateLimits, pause: Callable[[float], Awaitable[bool]]) -> None:
-        self._pause = pause
+    Args:
+        limits: what the user allows.
+        stop: set when the run ends; then nobody waits any longer, if `wake` is called.
+    """
+
+    def __init__(self, limits: RateLimits, stop: asyncio.Event) -> None:
+        self._stop, self._moved, self._turn = stop, asyncio.Event(), asyncio.Lock()
+        self._throttle, self._in_flight = Throttle(limits.concurrency, time.monotonic()), 0
         # Seconds that each request and each token takes of the minute; a rate without a limit takes none.
         self._per_request = self._per_token = 0.0
         if limits.requests_per_minute:
             self._per_request = 60 / limits.requests_per_minute
         if limits.tokens_per_minute:
             self._per_token = 60 / limits.tokens_per_minute
-        self._free_for_request = self._free_for_tokens = self._held_until = 0.0
+        self._free_for_request = self._free_for_tokens = 0.0
 
-    async def admit(self, request: Request) -> None:
-        """Wait for this request's turn."""
+    async def admit(self, request: Request) -> Release:
+        """Wait for this request's turn, or for the end of the run. What is returned goes to `land`."""
+        # The lock is first come, first served: a request that waits here holds up those behind it for its turn only.
+        async with self._turn:
+            while not self._stop.is_set() and (wait := self._seconds(time.monotonic())) > 0:
+                await self._wait(wait)
         now = time.monotonic()
-        turn = max(now, self._free_for_request, self._free_for_tokens)
-        self._free_for_request = turn + self._per_request
+        self._free_for_request = max(now, self._free_for_request) + self._per_request
         self._free_for_tokens = max(now, self._free_for_tokens) + self._per_token * likely_tokens(request)
-        await self._pause(turn - now)
-        while (wait := self._held_until - time.monotonic()) > 0 and not await self._pause(wait):
-            pass
+        self._in_flight += 1
+        return self._throttle.release(now)
 
-    def hold(self, seconds: float) -> None:
-        """Send nothing for a while, because the server has too many requests."""
-        self._held_until = max(self._held_until, time.monotonic() + seconds)
+    def _seconds(self, now: float) -> float:
+        allowed = max(self._free_for_request, self._free_for_tokens) - now
+        return max(allowed, self._throttle.wait(now, self._in_flight))
+
+    async def _wait(self, seconds: float) -> None:
+        """Sleep, at most until a request comes back."""
+        self._moved.clear()
+        timeout = None
+        if seconds < math.inf:
+            timeout = seconds
+        with suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._moved.wait(), timeout)
+
+    def land(self, release: Release, refused: bool) -> None:
+        """Note that a request came back; `refused`: the server has too many."""
+        self._in_flight -= 1
+        if refused:
+            self._throttle.refuse(release, time.monotonic())
+        self.wake()
+
+    def wake(self) -> None:
+        """Look again whether the next request may go out."""
+        self._moved.set()
 
     def correct(self, request: Request, reply: Reply) -> None:
         """Replace the tokens that a request was expected to use by those that it used."""
@@ -110,6 +151,16 @@ def seconds_before_retry(limits: RateLimits, request: Request, failure: FailedAt
         return failure.wait * (1 + 0.1 * jitter)
     # 2^30 is far beyond LONGEST_BACKOFF already; a larger power would overflow.
     return jitter * min(LONGEST_BACKOFF, limits.backoff * 2.0 ** min(max(tries - 1, 0), 30))
+
+
+def told_of_nothing(replies: list[Reply]) -> str:
+    """Return what to tell of answers in a row that were paid for and hold no value."""
+    cut = sum(reply.finish_reason == "length" for reply in replies)
+    silent = sum(not (reply.text or "").strip() for reply in replies)
+    told = f"the last {len(replies)} answers hold no value: {cut} were cut at their longest length, {silent} are empty"
+    if cut:
+        return f"{told}; raise --max_tokens (thinking counts, too), or lower --reasoning_effort"
+    return f"{told}; read some with `ledger.py list --state unparsed`, or go on with --max_unparsed 0"
 
 
 def likely_tokens(request: Request) -> int:

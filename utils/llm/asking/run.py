@@ -53,10 +53,10 @@ class AskingRun(ABC):
     async def run(self, total: int, sent: int) -> None:
         """Settle the queue of `total` requests. `sent` were sent before on behalf of the same command."""
         self._stop, self._hurry, self._sent = asyncio.Event(), asyncio.Event(), sent
+        self._pace, self._began = Pace(self.limits, self._stop), time.monotonic()
         self._loop = asyncio.get_running_loop()
         if self._interrupted:
             return
-        self._pace, self._began = Pace(self.limits, self._pause), time.monotonic()
         with progress(f"asking {self.provider.name}", total) as self._advance:
             async with Writer(self.ledger) as self._writer, self._connect() as session:
                 try:
@@ -73,11 +73,15 @@ class AskingRun(ABC):
         self._interrupted = True
         if self._loop is not None:
             self._loop.call_soon_threadsafe(self._hurry.set)
-            self._loop.call_soon_threadsafe(self._stop.set)
+            self._loop.call_soon_threadsafe(self._halt)
 
     def _end(self, reason: str) -> None:
         self.stopped = self.stopped or reason
+        self._halt()
+
+    def _halt(self) -> None:
         self._stop.set()
+        self._pace.wake()
 
     async def _finish(self, workers: list[asyncio.Task]) -> None:
         """Wait until every worker is done, or GRACE seconds after an interrupt."""

@@ -9,8 +9,8 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from utils.errors import UserError
-from utils.llm.asking.limits import seconds_before_retry
+from utils.errors import TryAgainError, UserError
+from utils.llm.asking.limits import WAITING, seconds_before_retry, told_of_nothing
 from utils.llm.asking.run import AskingRun
 from utils.llm.ledger import steps
 from utils.llm.ledger.parsing import read_answer
@@ -18,12 +18,10 @@ from utils.llm.providers import FailedAttempt, Reply, Request, Send
 from utils.reporting import say
 
 POLL = 0.3  # seconds between looks at what another process does
-# Seconds: a server that asks to wait longer has a limit for the day, which no run should sit out.
-LONGEST_WAIT = 600.0
 # Requests that fail one after another before the run gives up: the next thousands would fail, too.
 FAILURES = 50
-# Seconds between the first requests: answers to a burst would come back as a burst, and wait for this process.
-RAMP = 0.002
+# Further attempts of a request that took too long: each of them may have been made, and billed.
+MOST_LATE = 2
 # Retries while nothing listens at the address and nothing has been answered: it is probably a wrong --base_url.
 FIRST_TRIES = 2
 
@@ -35,19 +33,20 @@ class Sender(AskingRun):
         super().__init__(*given)
         self._claimed: deque[Request] = deque()
         self._in_flight = self._failed_in_a_row = 0
+        self._without_value: list[Reply] = []  # the last answers, as far as no parser found a value in them
+        self._refused_since: float | None = None  # when the server began to refuse all for a rate limit
 
     def _connect(self) -> Any:
         return self.provider.connect(self.limits.timeout)
 
     def _start(self, session: Send, total: int) -> list[asyncio.Task]:
         self._taking, self._landed = asyncio.Lock(), asyncio.Event()
-        workers = range(min(self.limits.concurrency, total))
-        return [asyncio.create_task(self._work(session, number * RAMP)) for number in workers]
+        workers = min(self.limits.concurrency + WAITING, total)
+        return [asyncio.create_task(self._work(session)) for _ in range(workers)]
 
     # ---- taking requests
 
-    async def _work(self, send: Send, delay: float) -> None:
-        await self._pause(delay)
+    async def _work(self, send: Send) -> None:
         try:
             while (request := await self._take()) is not None:
                 await self._settle(request, send)
@@ -80,23 +79,28 @@ class Sender(AskingRun):
 
     async def _settle(self, request: Request, send: Send) -> None:
         """Make as many attempts as it takes. When the run stops, the request stays planned."""
-        tries = 0
+        tries = late = 0
         while True:
-            await self._pace.admit(request)
+            release = await self._pace.admit(request)
             attempt = await self._mark_sent(request)
             if attempt is None:
                 return
-            answered = self.counts["answered"]
             failure = await self._attempt(request, attempt, send)
             if failure is None:
-                return
-            # A busy server is no fault of the request: while others are answered, the attempt does not count.
-            if not (failure.busy and self.counts["answered"] > answered):
-                tries += 1
-            if not failure.again or tries > self._most_tries(failure):
-                return await self._fail(request, failure)
+                return self._pace.land(release, refused=False)
+            # A rate limit is no fault of the request, so that its refusals are no attempts.
+            tries += not failure.busy
+            late += failure.late
+            if not failure.again or tries > self._most_tries(failure) or late > MOST_LATE:
+                # First of all: it may end the run before the next request goes out.
+                await self._fail(request, failure)
+                return self._pace.land(release, refused=failure.busy)
+            self._pace.land(release, refused=failure.busy)
             self.counts["retries"] += 1
-            await self._back_off(request, failure, tries)
+            self._expect_answers(failure)
+            # After a refusal that names no time, the common pace has been lowered, and is wait enough.
+            if failure.wait is not None or not failure.busy:
+                await self._back_off(request, failure, tries)
 
     async def _mark_sent(self, request: Request) -> int | None:
         """Return the attempt's number; None when the run stops, perhaps because a limit is reached, and for a request
@@ -170,24 +174,41 @@ class Sender(AskingRun):
         self._parse(request, reply, asked)
 
     def _parse(self, request: Request, reply: Reply, asked: list[tuple[str, str]]) -> None:
+        values = readings = 0
         for parser, args in asked:
             if parser in self.parsers:
                 reading = read_answer(self.parsers[parser], reply.text or "", args)
                 self.counts["unparsed"] += reading.reason is not None
+                readings, values = readings + 1, values + (reading.reason is None)
                 self._writer.post(partial(steps.parsed, key=request.key, parser=parser, args=args, reading=reading))
+        if values:
+            self._without_value.clear()
+        elif readings:
+            self._without_value.append(reply)
+            if len(self._without_value) == self.limits.max_unparsed:
+                self._give_up(UserError(told_of_nothing(self._without_value)))
 
     def _most_tries(self, failure: FailedAttempt) -> int:
         if failure.unreachable and not self.counts["answered"]:
             return min(self.limits.max_retries, FIRST_TRIES)
         return self.limits.max_retries
 
+    def _expect_answers(self, failure: FailedAttempt) -> None:
+        """Raise TryAgainError where the server has done nothing but refuse for --max_wait seconds."""
+        now = time.monotonic()
+        if not failure.busy:
+            self._refused_since = None
+        elif self._refused_since is None:
+            self._refused_since = now
+        elif now - self._refused_since > self.limits.max_wait:
+            told = f"{self.provider.where} has refused every request for {now - self._refused_since:.0f} s"
+            raise TryAgainError(f"{told}; run the same command again later, or raise --max_wait ({failure.reason})")
+
     async def _back_off(self, request: Request, failure: FailedAttempt, tries: int) -> None:
         wait = seconds_before_retry(self.limits, request, failure, tries)
-        if wait > LONGEST_WAIT:
+        if wait > self.limits.max_wait:
             asked = f"{self.provider.where} asks to wait {failure.wait:.0f} s"
-            raise UserError(f"{asked}; run the same command again then ({failure.reason})")
-        if failure.busy:
-            self._pace.hold(wait)
+            raise TryAgainError(f"{asked}; run the same command again then, or raise --max_wait ({failure.reason})")
         await self._pause(wait)
 
     async def _fail(self, request: Request, failure: FailedAttempt) -> None:
@@ -204,6 +225,7 @@ class Sender(AskingRun):
     def _count(self, state: str) -> None:
         self.counts[state] += 1
         self.counts["settled"] += 1
+        self._refused_since = None
         self._failed_in_a_row += 1
         if state != "failed":
             self._failed_in_a_row = 0

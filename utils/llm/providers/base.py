@@ -90,6 +90,7 @@ class FailedAttempt(Exception):  # noqa: N818 - how one attempt ended, not a fau
         wait: seconds to wait before it, where the server asked for them.
         billed: whether the attempt may have cost money.
         busy: whether the server has too many requests, so that all should wait.
+        late: whether the answer took too long, so that it may have been made and billed.
         refused: whether a filter declined.
         unreachable: whether nothing listens at the address.
         reply: what the server sent, where it sent something that is no answer.
@@ -100,6 +101,7 @@ class FailedAttempt(Exception):  # noqa: N818 - how one attempt ended, not a fau
     wait: float | None = field(default=None, kw_only=True)
     billed: bool = field(default=False, kw_only=True)
     busy: bool = field(default=False, kw_only=True)
+    late: bool = field(default=False, kw_only=True)
     refused: bool = field(default=False, kw_only=True)
     unreachable: bool = field(default=False, kw_only=True)
     reply: Reply | None = field(default=None, kw_only=True)

@@ -24,6 +24,7 @@ from utils.llm.providers.prices import Price, PriceList, price_list
 
 # With these a gateway gave up waiting: the server behind it may have made the answer, and billed it.
 GATEWAY = (408, 502, 504, 524)
+LATE = (408, 504, 524)
 # The first is the faster one; it needs aiohttp and a recent client.
 TRANSPORTS = ("DefaultAioHttpClient", "DefaultAsyncHttpxClient")
 Create = Callable[[dict[str, Any]], Awaitable[Any]]
@@ -187,7 +188,9 @@ class HttpProvider(ABC):
         if status == 429:
             return FailedAttempt(told, again=True, busy=True, wait=retry_after(headers))
         if status >= 500 or status == 408:
-            return FailedAttempt(told, again=True, billed=status in GATEWAY, wait=retry_after(headers))
+            return FailedAttempt(
+                told, again=True, billed=status in GATEWAY, late=status in LATE, wait=retry_after(headers)
+            )
         return FailedAttempt(told, again=False)
 
     def reply(self, text: str, request_id: str | None) -> Reply:
@@ -234,7 +237,7 @@ def _load(package: str) -> Any:
 
 
 def _late(timeout: float) -> FailedAttempt:
-    return FailedAttempt(f"no answer within {timeout:g} s", again=True, billed=True)
+    return FailedAttempt(f"no answer within {timeout:g} s", again=True, billed=True, late=True)
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

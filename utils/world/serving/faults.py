@@ -1,4 +1,4 @@
-"""Faults that a server has on purpose, drawn reproducibly, and counts of its requests."""
+"""Faults that a server has on purpose: drawn reproducibly, or a rate limit; and counts of its requests."""
 
 from __future__ import annotations
 
@@ -23,6 +23,57 @@ KINDS = {
     "refusal": "the model declines to answer",
     "slow": "an answer that comes late",
 }
+
+
+HEADERS = ("none", "retry-after", "retry-after-ms")
+RATE_LIMIT = "rate-limit"  # the name of such refusals in the counts
+
+
+@dataclass
+class RateLimit:
+    """A limit of requests a minute, as APIs have it: a bucket of tokens, of which each accepted request takes one.
+
+    Args:
+        requests_per_minute: tokens that flow in; 0: no limit.
+        bucket: tokens that it holds, with which it begins; 0: those of one second, and at least one.
+        header: how a refusal tells when the next token is there, one of HEADERS.
+    """
+
+    requests_per_minute: float = 0.0
+    bucket: float = 0.0
+    header: str = "retry-after"
+
+    def __post_init__(self) -> None:
+        for name in ("requests_per_minute", "bucket"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+                raise UserError(f"{name} is {value!r}; expected 0 or more")
+        if self.header not in HEADERS:
+            raise UserError(f"header is {self.header!r}; expected one of {', '.join(HEADERS)}")
+        self._holds = self.bucket or max(1.0, self.requests_per_minute / 60)
+        self._tokens, self._at = self._holds, None
+
+    def take(self, now: float) -> float:
+        """Take a token. Returns 0, or the seconds until there is one."""
+        if not self.requests_per_minute:
+            return 0.0
+        a_second = self.requests_per_minute / 60
+        if self._at is not None:
+            self._tokens = min(self._holds, self._tokens + a_second * (now - self._at))
+        self._at = now
+        if self._tokens >= 1:
+            self._tokens -= 1
+            return 0.0
+        return (1 - self._tokens) / a_second
+
+    def headers(self, wait: float) -> dict[str, str]:
+        """Return the header of a refusal; `wait` is what `take` returned."""
+        if self.header == "none":
+            return {}
+        if self.header == "retry-after-ms":
+            return {self.header: str(math.ceil(1000 * wait))}
+        # OpenAI and Anthropic send whole seconds.
+        return {"Retry-After": str(math.ceil(wait))}
 
 
 def parse_faults(given: str | Mapping[str, Any]) -> dict[str, float]:
@@ -78,14 +129,25 @@ def key_of(body: Any) -> str:
 
 @dataclass
 class RequestCount:
-    """How often one request body came, how often it was answered in full, and what went wrong."""
+    """How often one request body came, how often it was answered in full, and what went wrong.
+
+    `good` are the ids of the full answers that settle a request: those with words, and the refusals. `faults` cannot
+    tell their number: a fault is counted when it is drawn, and an answer when it is sent, which a client that leaves
+    meanwhile never sees.
+    """
 
     requests: int = 0
     answered: int = 0
     faults: Counter = field(default_factory=Counter)
+    good: list[str] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
-        return {"requests": self.requests, "answered": self.answered, "faults": dict(self.faults)}
+        return {
+            "requests": self.requests,
+            "answered": self.answered,
+            "faults": dict(self.faults),
+            "good": list(self.good),
+        }
 
 
 class Counts:
@@ -105,5 +167,6 @@ class Counts:
             total.requests += count.requests
             total.answered += count.answered
             total.faults.update(count.faults)
+            total.good += count.good
             bodies[key] = count.to_json()
         return total.to_json() | {"bodies": bodies}

@@ -1,6 +1,7 @@
 """The routes of a server of chat models: OpenAI's and Anthropic's, and two to control it.
 
-POST /control/faults   rates of faults as JSON, in place of the old ones; `latency` (seconds) may stand among them
+POST /control/faults   rates of faults as JSON, in place of the old ones; `latency` (seconds) and `rate_limit` (an
+                       object of requests_per_minute, bucket, header) may be among them
 GET /control/counts    what came in, what was answered in full and what went wrong, in all and by request body
 """
 
@@ -11,6 +12,7 @@ import itertools
 import json
 import socket
 import struct
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,7 +23,7 @@ from utils.errors import UserError
 from utils.world.serving import apis
 from utils.world.serving.apis import Anthropic, ApiError, Call, OpenAI, Said
 from utils.world.serving.batches import BatchRoutes
-from utils.world.serving.faults import Counts, RequestCount, draw_fault, key_of, parse_faults
+from utils.world.serving.faults import RATE_LIMIT, Counts, RateLimit, RequestCount, draw_fault, key_of, parse_faults
 from utils.world.serving.strict import refuse_anthropic, refuse_openai
 
 FOREVER = 3600.0  # seconds: longer than any client waits
@@ -43,6 +45,7 @@ class Settings:
     faults: dict[str, float] = field(default_factory=dict)
     slow: float = 2.0  # seconds that the fault `slow` adds
     retry_after: float = 1.0  # seconds
+    rate_limit: RateLimit = field(default_factory=RateLimit)
     seed: int = 0
 
 
@@ -96,8 +99,12 @@ class ChatServer:
             return web.json_response(api.error(error), status=error.status)
 
     async def answer(self, request: web.Request, api: Api) -> web.StreamResponse:
-        spoken = self.decide(_json(await request.read()), api)
-        headers = {api.id_header: f"req_{next(self.serial)}"}
+        body, number = _json(await request.read()), f"req_{next(self.serial)}"
+        headers = {api.id_header: number}
+        wait = self.settings.rate_limit.take(time.monotonic())
+        if wait:
+            return self.too_many(body, api, headers | self.settings.rate_limit.headers(wait))
+        spoken = self.decide(body, api)
         if spoken.fault == "429-retry-after":
             headers["Retry-After"] = f"{self.settings.retry_after:g}"
         if spoken.status == 200:
@@ -112,8 +119,19 @@ class ChatServer:
         if spoken.fault == "malformed":
             body = body[: len(body) // 2]
         elif spoken.status == 200:
+            # Both at once, and before the first byte goes out: no client has an answer that is not counted.
             spoken.count.answered += 1
+            if spoken.fault != "empty":
+                spoken.count.good.append(number)
         return web.Response(body=body, status=spoken.status, content_type="application/json", headers=headers)
+
+    def too_many(self, body: Any, api: Api, headers: dict[str, str]) -> web.Response:
+        """Refuse a request beyond the rate limit."""
+        count = self.counts.of(key_of(body))
+        count.requests += 1
+        count.faults[RATE_LIMIT] += 1
+        told = f"rate limit reached: {self.settings.rate_limit.requests_per_minute:g} requests a minute"
+        return web.json_response(api.error(ApiError(429, told)), status=429, headers=headers)
 
     def decide(self, body: Any, api: Api) -> Spoken:
         """Count a request, draw its fault, and answer it."""
@@ -187,11 +205,13 @@ class ChatServer:
         latency = given.pop("latency", self.settings.latency)
         if not isinstance(latency, int | float) or not 0 <= latency < FOREVER:
             raise ApiError(400, f"latency is {latency!r}; expected seconds")
+        limit = given.pop("rate_limit", None)
         try:
+            rate_limit = RateLimit(**limit) if limit is not None else self.settings.rate_limit
             self.settings.faults = parse_faults(given)
-        except UserError as error:
+        except (UserError, TypeError) as error:
             raise ApiError(400, str(error)) from None
-        self.settings.latency = latency
+        self.settings.latency, self.settings.rate_limit = latency, rate_limit
         return web.json_response({"faults": self.settings.faults, "latency": latency})
 
     async def show_counts(self, request: web.Request) -> web.Response:
