@@ -65,6 +65,16 @@ def test_a_mixture_and_a_term_train(world, tmp_path):
 
 
 @pytest.mark.full
+@pytest.mark.parametrize("loss", ["kto", "aot", "bco_pair"])
+def test_a_look_at_the_whole_batch_with_sharded_weights(world, tmp_path, loss):
+    flags = ("--loss", loss, "--learning_rate", "3e-3", "--max_steps", "4")
+    run_stage(STAGE, world / "model", world / "pairs", tmp_path / "one", *flags)
+    run_stage(STAGE, world / "model", world / "pairs", tmp_path / "two", *flags, "--zero_stage", "3", ranks=2)
+    one, two = ([row["loss"] for row in metrics(tmp_path / out) if "loss" in row] for out in ("one", "two"))
+    assert two == pytest.approx(one, abs=1e-4)
+
+
+@pytest.mark.full
 def test_ratings_make_pairs_when_asked(world, tmp_path):
     flags = ("--loss", "margin", "--pairs_from_ratings", "--learning_rate", "3e-3")
     said = run_stage(STAGE, world / "model", world / "rated", tmp_path / "out", *flags)

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from utils.errors import UserError
 from utils.losses import accuracy
 from utils.losses.inputs import ListInputs, PairInputs, VoteInputs
 from utils.losses.objective import Running
@@ -169,6 +170,33 @@ def test_a_mixture():
     bco = math.log(1 + math.exp(delta - 0.1)) + math.log(1 + math.exp(-0.05 - delta))
     assert objective(HAND).tolist() == pytest.approx([0.8 * 0.6209570 + 0.2 * bco], abs=1e-6)
     assert not DPOArguments(loss="simpo,sft").objective().reference and options.objective().reference
+
+
+@pytest.mark.parametrize(
+    "given, words",
+    [
+        ({"loss": "kto", "sft_weight": 1.0}, "--sft_weight is for losses of pairs; kto is of each vote"),
+        ({"loss": "sigmoid:0.5,kto:0.5"}, "sigmoid is averaged over each pair, kto over each vote"),
+        ({"loss": "mse,plackett_luce"}, "reads ranked and rated data; expected losses of one kind of data"),
+        ({"loss": "sigmoid,sigmoid:2"}, "names sigmoid twice"),
+        ({"loss": "sigmoid:x"}, "sigmoid has the weight 'x'; expected a number above 0"),
+        ({"loss": "sigmoid:-1"}, "sigmoid has the weight '-1'; expected a number above 0"),
+        ({"loss": ""}, "known: aot, "),
+        ({"loss": "simpo", "reference_model_name_or_path": "x"}, "--loss simpo has no reference"),
+        ({"loss": "simpo", "ref_update_every": 2}, "--ref_update_every needs a loss with a reference"),
+        ({"ref_mixup": 0.5}, "--ref_mixup 0.5 needs --ref_update_every above 0"),
+        ({"loss": "exo_pair"}, "--loss exo_pair needs --label_smoothing above 0"),
+        ({"loss": "mse", "pairs_from_ratings": True}, "--pairs_from_ratings is for losses of pairs"),
+        ({"simpo_gamma": 2.0}, "--loss sigmoid does not use --simpo_gamma; simpo would"),
+        ({"loss": "orpo", "beta": 0.5}, "--loss orpo does not use --beta; aot, "),
+        ({"label_smoothing": 0.5, "loss": "cdpo"}, "--label_smoothing is 0.5; expected 0 or more and below 0.5"),
+    ],
+)
+def test_options_that_do_not_fit_the_loss_are_refused(given, words):
+    with pytest.raises(UserError) as refused:
+        DPOArguments(**given)
+    assert words in str(refused.value)
+    assert DPOArguments(loss="margin,sigmoid").objective().data == "rated_comparisons"
 
 
 @pytest.mark.parametrize("name", sorted(LOSSES))
