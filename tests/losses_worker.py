@@ -24,7 +24,7 @@ from utils.training.sides import Side
 from utils.training.stage import Stage
 from utils.training.steps import OfflineSteps
 
-LOSSES = ("kto", "bco_pair", "aot", "aot_unpaired", "kto_pair", "mse", "plackett_luce", "ld_dpo", "sigmoid:0.5,aot:0.5")
+LOSSES = ("kto", "bco_pair", "aot", "aot_unpaired", "mse", "plackett_luce", "ld_dpo")
 
 
 def toy_groups(count):

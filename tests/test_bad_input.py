@@ -294,7 +294,7 @@ def test_values(refuse, flags, words):
     "flags, words",
     [
         ("--dropout 0.1", "--dropout and --lora_dropout must be 0 here"),
-        ("--loss hinges", "--loss 'hinges' is unknown; known: "),
+        ("--loss hinges", "--loss hinges is unknown; known: "),
         ("--loss sigmoid --label_smoothing 0.1", "--loss sigmoid does not use --label_smoothing; aot, aot_unpaired, "),
         ("--beta 0", "--beta is 0.0"),
         ("--reward_model_name_or_path x", "say how many with --sample_during_eval N"),

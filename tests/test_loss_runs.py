@@ -66,6 +66,16 @@ def test_a_mixture_and_a_term_train(world, tmp_path):
 
 
 @pytest.mark.full
+@pytest.mark.parametrize("loss", ["kto", "aot", "bco_pair"])
+def test_a_look_at_the_whole_batch_with_sharded_weights(world, tmp_path, loss):
+    flags = ("--loss", loss, "--learning_rate", "3e-3", "--max_steps", "4")
+    run_stage(STAGE, world / "model", world / "pairs", tmp_path / "one", *flags)
+    run_stage(STAGE, world / "model", world / "pairs", tmp_path / "two", *flags, "--zero_stage", "3", ranks=2)
+    one, two = ([row["loss"] for row in metrics(tmp_path / out) if "loss" in row] for out in ("one", "two"))
+    assert two == pytest.approx(one, abs=1e-4)
+
+
+@pytest.mark.full
 def test_ratings_make_pairs_when_asked(world, tmp_path):
     flags = ("--loss", "margin", "--pairs_from_ratings", "--learning_rate", "3e-3")
     said = run_stage(STAGE, world / "model", world / "rated", tmp_path / "out", *flags)
@@ -93,10 +103,20 @@ def test_a_killed_run_ends_with_the_same_bits(world, tmp_path, kind):
     assert all(mine[name].equal(theirs[name]) for name in theirs)
 
 
-def test_a_reference_that_moves_comes_nearer(world, tmp_path):
-    """With α = 1 after every step the reference is the policy: the loss of each step is log 2 again."""
-    flags = ("--ref_update_every", "1", "--ref_mixup", "1", "--max_steps", "3", "--eval_every", "never")
-    run_stage(STAGE, world / "model", world / "pairs", tmp_path / "out", *flags, "--lora_dim", "4")
-    assert [row["loss"] for row in metrics(tmp_path / "out")] == pytest.approx([0.6931472] * 3, abs=1e-5)
+def losses(out):
+    return [row["loss"] for row in metrics(out) if "loss" in row]
+
+
+def test_a_reference_that_moves(world, tmp_path):
+    """With α = 1 after every step the reference is the policy: the loss of each step is log 2 again. One that has not
+    moved yet is the fixed one."""
+    steps = ("--max_steps", "3", "--eval_every", "never")
+    flags = (*steps, "--ref_update_every", "1", "--ref_mixup", "1")
+    run_stage(STAGE, world / "model", world / "pairs", tmp_path / "moving", *flags, "--lora_dim", "4")
+    assert losses(tmp_path / "moving") == pytest.approx([0.6931472] * 3, abs=1e-5)
+    run_stage(STAGE, world / "model", world / "pairs", tmp_path / "still", *steps, "--ref_update_every", "9")
+    run_stage(STAGE, world / "model", world / "pairs", tmp_path / "fixed", *steps)
+    assert losses(tmp_path / "still") == pytest.approx(losses(tmp_path / "fixed"), abs=1e-5)
+    assert losses(tmp_path / "fixed")[2] < 0.68
     said = run_stage(STAGE, world / "model", world / "pairs", tmp_path / "no", *flags, "--zero_stage", "3", code=2)
     assert "--ref_update_every needs --zero_stage 0, 1 or 2" in said

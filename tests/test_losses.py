@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from utils.errors import UserError
 from utils.losses import accuracy
 from utils.losses.inputs import ListInputs, PairInputs, VoteInputs
 from utils.losses.objective import Running
@@ -171,6 +172,33 @@ def test_a_mixture():
     assert not DPOArguments(loss="simpo,sft").objective().reference and options.objective().reference
 
 
+@pytest.mark.parametrize(
+    "given, words",
+    [
+        ({"loss": "kto", "sft_weight": 1.0}, "--sft_weight is for losses of pairs; kto is of each vote"),
+        ({"loss": "sigmoid:0.5,kto:0.5"}, "sigmoid is averaged over each pair, kto over each vote"),
+        ({"loss": "mse,plackett_luce"}, "reads ranked and rated data; expected losses of one kind of data"),
+        ({"loss": "sigmoid,sigmoid:2"}, "names sigmoid twice"),
+        ({"loss": "sigmoid:x"}, "sigmoid has the weight 'x'; expected a number above 0"),
+        ({"loss": "sigmoid:-1"}, "sigmoid has the weight '-1'; expected a number above 0"),
+        ({"loss": ""}, "known: aot, "),
+        ({"loss": "simpo", "reference_model_name_or_path": "x"}, "--loss simpo has no reference"),
+        ({"loss": "simpo", "ref_update_every": 2}, "--ref_update_every needs a loss with a reference"),
+        ({"ref_mixup": 0.5}, "--ref_mixup 0.5 needs --ref_update_every above 0"),
+        ({"loss": "exo_pair"}, "--loss exo_pair needs --label_smoothing above 0"),
+        ({"loss": "mse", "pairs_from_ratings": True}, "--pairs_from_ratings is for losses of pairs"),
+        ({"simpo_gamma": 2.0}, "--loss sigmoid does not use --simpo_gamma; simpo would"),
+        ({"loss": "orpo", "beta": 0.5}, "--loss orpo does not use --beta; aot, "),
+        ({"label_smoothing": 0.5, "loss": "cdpo"}, "--label_smoothing is 0.5; expected 0 or more and below 0.5"),
+    ],
+)
+def test_options_that_do_not_fit_the_loss_are_refused(given, words):
+    with pytest.raises(UserError) as refused:
+        DPOArguments(**given)
+    assert words in str(refused.value)
+    assert DPOArguments(loss="margin,sigmoid").objective().data == "rated_comparisons"
+
+
 @pytest.mark.parametrize("name", sorted(LOSSES))
 def test_the_value_at_the_start(name):
     """What a run's first step is held against. Losses without such a value have none for a reason: they read ratings,
@@ -193,7 +221,8 @@ def test_extreme_margins_stay_finite(name):
     found = value(name, pairs_of(chosen, rejected, -chosen.abs(), -rejected.abs()), beta=1.0)
     if name != "importance_correction":  # its weight is a ratio of probabilities, here e^10000
         assert found.isfinite().all()
-        assert all(g.isfinite().all() for g in torch.autograd.grad(found.sum(), (chosen, rejected)))
+        gradients = torch.autograd.grad(found.sum(), (chosen, rejected), allow_unused=True)  # sft reads chosen alone
+        assert all(gradient is None or gradient.isfinite().all() for gradient in gradients)
 
 
 # ---- gradients, in float64
@@ -215,15 +244,15 @@ def test_gradients_of_pairs(name):
         return pairs_of(*(own - other for own, other in zip(logprobs_M, reference, strict=True)), *logprobs_M)
 
     fixed = seen_by(loss, inputs_of(*logprobs))
-    weight = -1.0 if name == "importance_correction" else 0.0
+    weight = (logprobs[1] - reference[1]).detach().exp()  # of importance_correction
 
     def total(*logprobs_M):
         inputs = inputs_of(*logprobs_M)
         # places in order follow the policy; means of a batch and weights have no gradient
         seen = seen_by(loss, inputs) if name.startswith("aot") else fixed
         found = value(name, inputs, seen=seen)
-        if weight:
-            found = found / inputs.rejected.detach().exp() * (logprobs[1] - reference[1]).detach().exp()
+        if name == "importance_correction":
+            found = found / inputs.rejected.detach().exp() * weight
         return found.sum()
 
     assert torch.autograd.gradcheck(total, logprobs)

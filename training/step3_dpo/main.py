@@ -1,8 +1,9 @@
-"""Step 3, direct preference optimisation: teach the policy from comparisons, with no reward model in between.
+"""Step 3, direct preference optimisation: teach the policy from feedback, with no reward model in between.
 
     cd training/step3_dpo && bash run_tiny.sh
 
-Reads comparisons (docs/data.md), writes a folder that plain transformers loads. Rafailov et al. 2023, arXiv:2305.18290.
+Reads comparisons, or what else its loss reads (docs/losses.md); writes a folder that plain transformers loads. Rafailov
+et al. 2023, arXiv:2305.18290.
 """
 
 from __future__ import annotations

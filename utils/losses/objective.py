@@ -29,7 +29,7 @@ def parts_of(text: str, table: Mapping[str, Loss], option: str = "loss") -> list
     for word in text.split(","):
         name, colon, weight = word.strip().partition(":")
         if name not in table:
-            raise UserError(f"--{option} {name or text!r} is unknown; known: {', '.join(sorted(table))}")
+            raise UserError(f"--{option} {name or text} is unknown; known: {', '.join(sorted(table))}")
         if name in [part.loss.name for part in parts]:
             raise UserError(f"--{option} {text} names {name} twice; expected each loss once, with its weight")
         try:
@@ -46,6 +46,9 @@ def parts_of(text: str, table: Mapping[str, Loss], option: str = "loss") -> list
                 f"--{option} {text}: {first.name} is averaged over each {first.unit}, {part.loss.name} over each "
                 f"{part.loss.unit}; expected losses of one unit"
             )
+    kinds = sorted({part.loss.data for part in parts})
+    if len(kinds) > 1 and kinds != ["comparisons", "rated_comparisons"]:
+        raise UserError(f"--{option} {text} reads {' and '.join(kinds)} data; expected losses of one kind of data")
     return parts
 
 
@@ -75,9 +78,9 @@ class Objective:
 
     @property
     def data(self) -> Kind:
-        """Return the kind of data that the losses read: the most demanding one of a mixture."""
+        """Return the kind of data that the losses read; comparisons with ratings serve for plain ones, too."""
         kinds = [part.loss.data for part in self.parts]
-        return next((kind for kind in kinds if kind != "comparisons"), kinds[0])
+        return "rated_comparisons" if "rated_comparisons" in kinds else kinds[0]
 
     @property
     def reference(self) -> bool:

@@ -20,7 +20,7 @@ class DPOArguments:
 
     loss: str = option(
         "sigmoid",
-        help="loss; a name in docs/losses.md, or a mixture, as sigmoid:0.8,bco_pair:0.2",
+        help="loss by its name in docs/losses.md; or a mixture, as sigmoid:0.8,bco_pair:0.2",
         title="Loss",
         first=True,
     )

@@ -36,7 +36,7 @@ def rpo(pairs: PairInputs, beta: float, rpo_alpha: float) -> Tensor:
 @preference_loss(reference=False)
 def orpo(pairs: PairInputs, orpo_lambda: float) -> Tensor:
     """ORPO: −m_w − λ log σ(log odds(y_w) − log odds(y_l)) with m = log π(y)/|y| and odds = e^m / (1 − e^m). Hong et al.
-    2024, arXiv:2403.07691, eq. 4, 6 and 7."""
+    2024, arXiv:2403.07691, eq. 4 and 7."""
     chosen = pairs.chosen_logprob / pairs.chosen_tokens
     log_odds = _log_odds(chosen) - _log_odds(pairs.rejected_logprob / pairs.rejected_tokens)
     return -chosen - orpo_lambda * F.logsigmoid(log_odds)

@@ -96,8 +96,10 @@ def collate(groups: Sequence[Group], rows: Sequence[int] = (), packed: bool = Tr
         answer_tokens += map(len, g.answers)
         prompt_of += [number] * len(g.answers)
     goods, bads = _known(groups, "good", 0), _known(groups, "bad", 0)
-    voted = np.repeat(np.arange(len(answer_tokens)), goods + bads)
-    good = [vote < goods[answer] for answer in range(len(goods)) for vote in range(goods[answer] + bads[answer])]
+    votes = goods + bads
+    voted = np.repeat(np.arange(len(votes)), votes)
+    # of each answer the good votes come first
+    good = np.arange(len(voted)) - (np.cumsum(votes) - votes)[voted] < goods[voted]
     return Batch(
         input_ids=_tensor(ids),
         position_ids=_tensor(positions) if packed else None,
@@ -117,7 +119,7 @@ def collate(groups: Sequence[Group], rows: Sequence[int] = (), packed: bool = Tr
         rating=torch.from_numpy(_known(groups, "rating", np.float32(np.nan))),
         rank=_tensor(_known(groups, "rank", 0)),
         voted=_tensor(voted),
-        good=torch.tensor(good, dtype=torch.bool),
+        good=torch.from_numpy(good),
         rows=tuple(rows),
         parts=tuple(g.part for g in groups),
         tokens=tokens,

@@ -22,9 +22,9 @@ class Copies:
 
 
 class MovingReference(Reference):
-    """The policy as it was, moved towards it every few updates: ρ ← απ + (1 − α)ρ of every trained weight (eq. 4; α = 1
-    is the hard update, eq. 5). Its log-probs are computed with each batch: the policy's module holds ρ's weights for
-    that long.
+    """The policy as it was, moved towards it every few updates: ρ ← απ + (1 − α)ρ of every trained weight (the soft
+    update; with α = 1 the hard one). Its log-probs are computed with each batch: the policy's module holds ρ's weights
+    for that long.
 
     Args:
         engine: the policy, which is the reference at first.
