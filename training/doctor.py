@@ -20,7 +20,7 @@ except ImportError:
 import importlib
 import sys
 
-from utils.arguments import HELP, parse
+from utils.arguments import HELP, entries, parse, show_help
 from utils.arguments.options import DataArguments, ModelArguments, SamplingArguments, TrainingArguments
 from utils.arguments.ppo import PPOArguments
 from utils.doctor import DoctorArguments, StageData, examine, gather, show
@@ -40,11 +40,13 @@ def main(argv: list[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     stages, known = {stage.name: stage for stage in STAGES}, ", ".join(stage.name for stage in STAGES)
     name = words[0] if words and not words[0].startswith("-") else None
-    if name is None and not HELP & set(words):
-        raise UserError(f"the stage is missing; expected one of {known}")
     if name is not None and name not in stages:
         raise UserError(f"stage {name}: no such stage; expected one of {known}")
-    *groups, options = parse(option_classes(name), words[bool(name) :], __doc__)
+    if HELP & set(words):
+        show_help(entries(option_classes(name)), words, f"{name or 'STAGE'} [options]", __doc__)
+    if name is None:
+        raise UserError(f"the stage is missing; expected one of {known}")
+    *groups, options = parse(option_classes(name), words[1:], __doc__)
     subject = gather(stages[name], groups, options)
     show(subject, options.gpu_tflops)
     findings = examine(subject)

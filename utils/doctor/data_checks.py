@@ -205,4 +205,4 @@ def repeated_prompts(subject: Subject) -> Iterator[Symptom]:
         total += len(item.answers)
         if len(question) >= COPIED:
             copied += [item.record for answer in item.answers if answer.text.strip().startswith(question)]
-    yield from by_share(copied, total, "answers repeat their question first", severe=0.05)
+    yield from by_share(copied, total, "answers repeat their question first", severe=0.05, warned=0.01)
