@@ -65,8 +65,9 @@ def count_weights(subject: Subject) -> ModelSize:
         adapted = 0
         for name, module in model.named_modules():
             wanted = not args.lora_target_modules or name.endswith(tuple(args.lora_target_modules))
-            if isinstance(module, nn.Linear) and module is not head and wanted:
-                adapted += args.lora_dim * (module.in_features + module.out_features)
+            linear = isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"  # GPT-2's linear layer
+            if linear and module is not head and wanted:
+                adapted += args.lora_dim * sum(module.weight.shape)
         trained = adapted if args.only_optimize_lora else everything + adapted
     shapes = [tuple(p.shape[-2:]) for p in body if p.dim() > 1]
     return ModelSize(
@@ -110,7 +111,8 @@ def estimate(subject: Subject) -> Memory:
     if subject.model_args.gradient_checkpointing:
         kept = 2 * layers + 34
     parts["activations"] = tokens * width * kept * number / 2
-    parts["logits"] = min(CHUNK * 4, 2 * number * tokens * config.vocab_size) + 4 * weights.head
+    if subject.stage.number != 2:  # a reward model has no logits
+        parts["logits"] = min(CHUNK, 2 * number * tokens * config.vocab_size) + 4 * weights.head
     if subject.ppo:
         parts |= _rollouts(subject, weights, number, stage)
     return Memory(parts, weights)
