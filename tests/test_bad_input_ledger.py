@@ -146,7 +146,7 @@ def test_a_full_disk(path):
 
 
 def test_a_disk_that_fills_up_while_answers_come_in(path):
-    big = "Rating: 6 " + "x" * 20_000
+    big = "Rating: 6\n\n" + "x" * 20_000
     limit = {"preexec_fn": lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (600_000, 600_000))}
     with model_server(lambda asked, number: ok(big)) as server:
         line = one_line(*worker(path, server.url, 60, **limit))

@@ -67,7 +67,7 @@ def refusal(program: Path, words: list[str]) -> str | None:
 
 @functools.cache
 def all_flags() -> frozenset[str]:
-    modes = [["--mode", mode] for mode in ("generate", "ppl", "rm", "chat")]
+    modes = [["--mode", mode] for mode in ("generate", "ppl", "rm", "chat", "arena")]
     found = io.StringIO()
     for program in PROGRAMS:
         for mode in modes if program.name == "chatbot.py" else [[]]:

@@ -15,7 +15,7 @@ LAYERS = [
     ["raw_datasets", "engine", "world", "tables"],
     ["tokens", "formats", "llm"],
     ["model", "feedback", "losses", "evaluation"],
-    ["generation", "report"],
+    ["generation", "report", "doctor"],
     ["training", "answering"],
     ["ppo"],
 ]

@@ -31,6 +31,9 @@ launch() {
     read -r -a data <<<"${DATA}"                            # several data sets are separated by spaces
     words=("${STAGE_DIR}/main.py" --model_name_or_path "${MODEL}" --data_path "${data[@]}" --output_dir "${OUTPUT}"
         --zero_stage "${ZERO_STAGE}" "$@")
+    if [[ -n "${DOCTOR:-}" ]]; then                          # look and train nothing: docs/doctor.md
+        exec python "${ROOT}/training/doctor.py" "$(basename "${STAGE_DIR}")" --gpus "${GPUS:-1}" "${words[@]:1}"
+    fi
     facts="$(GPUS="${GPUS:-}" HOSTFILE="${HOSTFILE:-}" OUTPUT_ROOT="${OUTPUT_ROOT}" \
         python "${ROOT}/training/preflight.py" "${words[@]}")"
     { read -r ranks; read -r device; read -r output; } <<<"${facts}"   # the folder of --output_dir, where that is given

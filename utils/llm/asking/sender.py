@@ -84,7 +84,8 @@ class Sender(AskingRun):
             release = await self._pace.admit(request)
             attempt = await self._mark_sent(request)
             if attempt is None:
-                return
+                # Not sent: another request may go in its place.
+                return self._pace.land(release, refused=False)
             failure = await self._attempt(request, attempt, send)
             if failure is None:
                 return self._pace.land(release, refused=False)
