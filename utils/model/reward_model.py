@@ -30,11 +30,12 @@ class RewardModel(nn.Module):
         super().__init__()
         self.model, self.packed = model, choose_rows(model)
 
-    def forward(self, batch: Batch) -> Tensor:
-        """Return the score of each answer, read at its last token, float32 [A]."""
-        return self._scores_at(batch, batch.answer_ends)
+    def forward(self, batch: Batch, tokens: bool = False) -> Tensor:
+        """Return the score of each answer, read at its last token, float32 [A]; with `tokens` that of every position of
+        the flattened batch, [T]."""
+        return self._scores_at(batch, ... if tokens else batch.answer_ends)
 
-    def _scores_at(self, batch: Batch, positions: Tensor) -> Tensor:
+    def _scores_at(self, batch: Batch, positions: Any) -> Tensor:
         hidden_PD = hidden_states(self.model, batch)[positions]
         return plain(self.model).score(hidden_PD).squeeze(-1).float()
 
