@@ -59,6 +59,8 @@ def main(argv: list[str] | None = None) -> None:
     # 2. A backbone with one output, read at an answer's last token.
     begin(run, model_args, args, train)
     reward = RewardModel(load_reward_model(model_args, renderer.tokenizer, args.bf16))
+    if reward.encoder and objective.tokens:
+        raise UserError(f"--loss {reward_args.loss} reads a score at each token; an encoder has one for an answer")
     if reward_args.num_layers_unfrozen is not None:
         freeze_below(reward.model, reward_args.num_layers_unfrozen)
     loading.check_length(reward.model, max(train.longest, held_out.longest))

@@ -38,8 +38,8 @@ def freeze_below(model: nn.Module, kept: int) -> None:
         raise UserError(f"--num_layers_unfrozen: {model.config.model_type} has no list of {count} blocks to freeze")
     if kept > count:
         raise UserError(f"--num_layers_unfrozen is {kept}; the model has {count} blocks")
-    for module in body.modules():
-        if isinstance(module, nn.Embedding):
+    for name, module in body.named_modules():
+        if isinstance(module, nn.Embedding) or name == "embeddings":
             module.requires_grad_(False)
     for block in lists[0][: count - kept]:
         block.requires_grad_(False)
