@@ -9,7 +9,7 @@ from toy_folders import rm_folder, write_rows
 
 from training.step2_reward import rw_eval
 from utils.evaluation.perturbations import FILLER, PERTURBATIONS, SWAPPED, perturbed, preferred_perturbations
-from utils.evaluation.reward_scores import Judged, fitted_temperature
+from utils.evaluation.reward_scores import JudgedScores, fitted_temperature
 from utils.records import Message, comparison
 
 
@@ -22,7 +22,7 @@ def row(better, worse, texts=("yes", "no"), number=0):
 def test_by_hand():
     """Three of four pairs are right; of those where the better answer is longer one of two."""
     rows = [row(2, 1, ("long", "no")), row(0, 1, ("longer", "x")), row(3, 0, ("a", "bcd")), row(1, 0, ("ab", "cd"))]
-    found = Judged.of(rows, "rm", ["x", "x", "y", "y"]).to_json()
+    found = JudgedScores.of(rows, "rm", ["x", "x", "y", "y"]).to_json()
     assert found["accuracy"]["value"] == 0.75 and found["margin"]["value"] == 1.0
     by_length = found["by_length"]
     assert (by_length["better is longer"]["value"], by_length["better is longer"]["n"]) == (0.5, 2)
@@ -53,7 +53,7 @@ def test_a_model_that_likes_long_answers_is_found_out():
     for number in range(80):
         texts = ["x" * int(draw.integers(1, 99)) for _ in range(2)]
         rows.append(row(len(texts[0]), len(texts[1]), texts, number))
-    found = Judged.of(rows, "rm", ["x"] * 80).to_json()
+    found = JudgedScores.of(rows, "rm", ["x"] * 80).to_json()
     assert found["length_correlation"] == {"over_all": pytest.approx(1), "within_prompts": pytest.approx(1)}
     quarters = [quarter["accuracy"]["value"] for quarter in found["by_length"]["quarters"]]
     assert quarters[0] == 0 and quarters[-1] == 1

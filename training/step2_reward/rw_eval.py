@@ -32,7 +32,7 @@ from utils.arguments.options import option
 from utils.engine import ranks
 from utils.errors import UserError
 from utils.evaluation.perturbations import perturbed, preferred_perturbations
-from utils.evaluation.reward_scores import Judged
+from utils.evaluation.reward_scores import JudgedScores
 from utils.raw_datasets.dialogue import prompt_of
 from utils.raw_datasets.spec import Spec
 from utils.raw_datasets.whole import records_of, rows_of
@@ -92,7 +92,7 @@ def main(argv: list[str] | None = None) -> None:
         perturbations = {"perturbations": preferred_perturbations(of_worse.read(), scorer)}
     # Every rank has the whole output; one of them writes.
     if ranks.rank() == 0:
-        found = Judged.of(shards.read(), scorer, names).to_json() | perturbations
+        found = JudgedScores.of(shards.read(), scorer, names).to_json() | perturbations
         tell(found)
         write_json(metrics, found)
         if "accuracy" in found:
@@ -109,7 +109,7 @@ def show(rows: list[AnswerRow], args: RewardEvalArguments) -> None:
             columns.append(f"{number:.3f} {answer.text}")
         say("  |  ".join(columns))
         finished.append(finish(row, numbers, model.name))
-    tell(Judged.of(finished, model.name, ["built in"] * len(finished)).to_json())
+    tell(JudgedScores.of(finished, model.name, ["built in"] * len(finished)).to_json())
 
 
 def read(path: str) -> list[AnswerRow]:

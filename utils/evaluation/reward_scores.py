@@ -19,7 +19,7 @@ LEAST = 8  # pairs, below which quarters say nothing
 
 
 @dataclass
-class Judged:
+class JudgedScores:
     """Scores of answers, and what was judged of them."""
 
     scores: list[float] = field(default_factory=list)  # [A]
@@ -30,7 +30,7 @@ class Judged:
     sources: list[str] = field(default_factory=list)  # [N]
 
     @classmethod
-    def of(cls, rows: Iterable[dict[str, Any]], scorer: str, sources: Sequence[str]) -> Judged:
+    def of(cls, rows: Iterable[dict[str, Any]], scorer: str, sources: Sequence[str]) -> JudgedScores:
         """Return the scored rows of rw_eval.py. scorer: the name of the scores in the answers of records; sources: of
         each row the data set."""
         found = cls()
