@@ -1,4 +1,4 @@
-"""Generate answers, measure their perplexity, score them by a reward model, chat, or compare two models' answers blind.
+"""Generate answers, measure perplexity, score by a reward model, chat, or compare.
 
     python inference/chatbot.py --mode generate --model_name_or_path output/tutor/sft --data_path prompts.jsonl
     python inference/chatbot.py --mode ppl      --model_name_or_path output/tutor/sft --data_path prompts.jsonl

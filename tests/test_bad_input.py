@@ -242,14 +242,15 @@ def test_a_family_that_cannot_be_a_reward_model(refuse, tmp_path):
     assert "mamba has no sequence classification model in transformers; it cannot be a reward model" in line
 
 
-def test_an_encoder_cannot_be_a_reward_model_yet(refuse, refuse_program, world, tmp_path):
+def test_an_encoder_decoder_cannot_be_a_reward_model(refuse, refuse_program, tmp_path):
     """As a start and as a finished model; said before its weights are read (there are none)."""
-    folder = toy_model(tmp_path / "roberta", "roberta")
-    words = f"{folder}: roberta is an encoder family, which is not supported as a reward model yet"
+    folder = toy_model(tmp_path / "t5")
     (folder / "model.safetensors").unlink()
-    assert words in refuse(REWARD, model=folder)
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(config | {"architectures": ["RobertaForSequenceClassification"]}))
+    words = f"{folder}: t5 is an encoder-decoder, which is not supported as a reward model"
+    for names in (["T5ForConditionalGeneration"], ["T5ForSequenceClassification"]):
+        (folder / "config.json").write_text(json.dumps({"model_type": "t5", "architectures": names}))
+        if names[0].endswith("Generation"):
+            assert words in refuse(REWARD, model=folder)
     evaluation = ROOT / "training" / "step2_reward" / "rw_eval.py"
     assert words in refuse_program(evaluation, "--model_name_or_path", str(folder))
 

@@ -10,7 +10,6 @@ from utils.losses import accuracy
 from utils.losses.inputs import ListInputs, PairInputs, VoteInputs
 from utils.losses.objective import Running
 from utils.losses.options import LOSSES, DPOArguments
-from utils.losses.reward import bradley_terry
 
 # What options are where a test does not say: β and ε of SOURCES.md's worked example, the rest as the program has them.
 OPTIONS = vars(DPOArguments()) | {"beta": 0.1, "label_smoothing": 0.1}
@@ -273,12 +272,6 @@ def test_gradients_of_lists(name):
         return value(name, lists_of(ratios, [3.0, 5.0, 3.0, 0.5, 0.25], ranks, prompts, tokens), beta=0.7).sum()
 
     assert torch.autograd.gradcheck(total, (drawn(5).requires_grad_(),))
-
-
-def test_bradley_terry_by_hand():
-    # difference 0.5: log(1 + e^−0.5); difference log 3: P = 3/4
-    found = bradley_terry(torch.tensor([1.2, math.log(3)]), torch.tensor([0.7, 0.0]))
-    assert found.tolist() == pytest.approx([0.4740770, -math.log(0.75)], abs=1e-6)
 
 
 def test_a_tie_counts_half():

@@ -10,6 +10,7 @@ from utils.engine import deepspeed_engine as engines
 from utils.losses.inputs import PairInputs
 from utils.losses.preference import LOSSES
 from utils.losses.reward import bradley_terry
+from utils.losses.reward_inputs import ScoredPairs
 from utils.model.reward_model import RewardModel
 from utils.model.scoring import Policy
 from utils.training.reference import reference_logprobs
@@ -70,7 +71,7 @@ def our_reward_losses(groups, folder):
 
     def learn(model, batch):
         scores = model(batch)
-        return bradley_terry(scores[batch.chosen], scores[batch.rejected]), {}
+        return bradley_terry(ScoredPairs.of(batch, scores)), {}
 
     steps = OfflineSteps(Stage(Run(args, [args]), engine, None), plan, learn, lambda: None)
     return [steps.update(n)["loss"] for n in range(1, STEPS + 1)]

@@ -20,6 +20,7 @@ from utils.engine import ranks
 from utils.losses import preference
 from utils.losses.inputs import PairInputs
 from utils.losses.reward import bradley_terry
+from utils.losses.reward_inputs import ScoredPairs
 from utils.model.batch import collate
 from utils.model.reward_model import RewardModel
 from utils.model.scoring import Policy
@@ -98,7 +99,7 @@ def _learn(kind, reference):
 
     def reward(model, batch):
         scores = model(batch)
-        return bradley_terry(scores[batch.chosen], scores[batch.rejected]), {}
+        return bradley_terry(ScoredPairs.of(batch, scores)), {}
 
     def dpo(model, batch):
         ratio = batch.sum_per_answer(model(batch)) - reference.of(batch)

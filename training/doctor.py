@@ -30,7 +30,7 @@ from utils.reporting import run_program, say
 SHARED = [ModelArguments, DataArguments, TrainingArguments]
 STAGES = {  # what the stage's main.py gives to parse() beside SHARED; a name is a class in that main.py
     StageData("step1_sft", 1, "demonstrations"): [SamplingArguments],
-    StageData("step2_reward", 2, "comparisons"): [],
+    StageData("step2_reward", 2, "comparisons"): ["RewardLossArguments"],
     StageData("step3_dpo", 3, "comparisons"): [SamplingArguments, "DPOArguments"],
     StageData("step3_ppo", 3, "prompts"): [PPOArguments],
 }

@@ -3,16 +3,15 @@
     python training/step2_reward/rw_eval.py --model_name_or_path output/tutor/reward --data_path pairs.jsonl
 
 {"instruction", "output_1", "output_2"} gain output_1_score and output_2_score, {"prompt", "response"} gain score;
-comparisons of any data-set class give accuracy, margin and calibration. Without --data_path a few built-in pairs are
-scored and shown; they are written only with --output_path.
+comparisons of any data-set class give accuracy (by margin, by length, by data set), margin, calibration and the
+correlation with length, as JSON and as a figure; --perturb also scores answers made worse in known ways. Without
+--data_path a few built-in pairs are scored and shown; they are written only with --output_path.
 """
 
 from __future__ import annotations
 
 import itertools
-import math
 from argparse import ArgumentParser
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,15 +28,18 @@ from utils.answering.output import join_ranks
 from utils.answering.rows import AnswerRow, part_of
 from utils.arguments import parse
 from utils.arguments.inference import FileArguments, LengthArguments, ReaderArguments
+from utils.arguments.options import option
 from utils.engine import ranks
 from utils.errors import UserError
+from utils.evaluation.perturbations import perturbed, preferred_perturbations
+from utils.evaluation.reward_scores import JudgedScores
 from utils.raw_datasets.dialogue import prompt_of
 from utils.raw_datasets.spec import Spec
 from utils.raw_datasets.whole import records_of, rows_of
 from utils.records import Answer, Message, Record, comparison
-from utils.records.files import record_from_json
+from utils.report import figures
 from utils.reporting import run_program, say, write_json
-from utils.statistics import calibration, calibration_bins, mean_interval, wilson_interval
+from utils.statistics import Estimate
 
 BUILT_IN = [
     AnswerRow(comparison([Message("user", question)], better, worse))
@@ -53,8 +55,15 @@ TWO = ("output_1", "output_2")
 
 @dataclass
 class RewardEvalArguments(LengthArguments, FileArguments, ReaderArguments):
+    perturb: bool = option(
+        False, help="also score answers made worse: filler, politeness, truncation, ...; to NAME-perturbed.jsonl"
+    )
+    seed: int = option(42, help="seed of the shuffled sentences of --perturb")
+
     def __post_init__(self) -> None:
         self.check_files()
+        if self.perturb and not self.data_path:
+            raise UserError("--perturb needs --data_path: the built-in answers are too short to be made worse")
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -64,16 +73,30 @@ def main(argv: list[str] | None = None) -> None:
         return show(part_of(BUILT_IN, args.offset, args.data_fraction), args)
     sources = list(map(Spec.of, args.data_path))
     output = output_file(args.output_path, args.data_path or ["rw_eval.jsonl"], "scored")
-    metrics = output.with_name(f"{output.stem}-metrics.json")
+    worse = output.with_name(f"{output.stem}-perturbed.jsonl")
+    metrics, figure = (output.with_name(f"{output.stem}-metrics.{kind}") for kind in ("json", "png"))
     claim_shards(args, "rw_eval.py", output=output, sources=sources)
-    claim_outputs(args, "rw_eval.py", outputs=[metrics], sources=sources)
-    rows = []
+    if args.perturb:
+        claim_shards(args, "rw_eval.py", output=worse, sources=sources)
+    claim_outputs(args, "rw_eval.py", outputs=[metrics, figure], sources=sources)
+    rows, names = [], []
     for path in args.data_path:
         rows += read(path)
-    shards = score_rows(part_of(rows or BUILT_IN, args.offset, args.data_fraction), args, output, finish=finish)
+        names += [path] * (len(rows) - len(names))
+    rows, names = (part_of(x, args.offset, args.data_fraction) for x in (rows or BUILT_IN, names or ["built in"] * 4))
+    shards, scorer = score_rows(rows, args, output, finish=finish), signature(args.model_name_or_path)
+    perturbations = {}
+    if args.perturb:
+        records = perturbed([row.record for row in rows], args.seed)
+        of_worse = score_rows(list(map(AnswerRow, records)), args, worse)
+        perturbations = {"perturbations": preferred_perturbations(of_worse.read(), scorer)}
     # Every rank has the whole output; one of them writes.
     if ranks.rank() == 0:
-        write_json(metrics, metrics_of(shards.read(), signature(args.model_name_or_path)))
+        found = JudgedScores.of(shards.read(), scorer, names).to_json() | perturbations
+        tell(found)
+        write_json(metrics, found)
+        if "accuracy" in found:
+            figures.save(figures.reward_scores(found), figure)
 
 
 def show(rows: list[AnswerRow], args: RewardEvalArguments) -> None:
@@ -86,7 +109,7 @@ def show(rows: list[AnswerRow], args: RewardEvalArguments) -> None:
             columns.append(f"{number:.3f} {answer.text}")
         say("  |  ".join(columns))
         finished.append(finish(row, numbers, model.name))
-    metrics_of(finished, model.name)
+    tell(JudgedScores.of(finished, model.name, ["built in"] * len(finished)).to_json())
 
 
 def read(path: str) -> list[AnswerRow]:
@@ -126,36 +149,19 @@ def finish(row: AnswerRow, scores: list[float], scorer: str) -> dict[str, Any]:
     return {**row.plain, "score": score}
 
 
-def metrics_of(rows: Iterable[dict[str, Any]], scorer: str) -> dict[str, Any]:
-    """Print and return the mean score and, of comparisons, accuracy, margin and calibration.
+def tell(found: dict[str, Any]) -> None:
+    """Print what was found."""
 
-    scorer: the name of the scores in the answers of records.
-    """
-    margins, scores = [], []
-    for row in rows:
-        known = [answer["scores"][scorer] for answer in row.get("answers", [])]
-        if known:
-            scores += known
-            for won, lost in record_from_json(row, "").pairs():
-                margins.append(known[won] - known[lost])
-        else:
-            scores += [row[name] for name in row if name == "score" or name.endswith("_score")]
-    score = mean_interval(scores)
-    say(f"score {score} over {len(scores)} answers")
-    found = {"score": score.to_json()}
-    if margins:
-        right, confidence = [], []
-        for gap in margins:
-            # A tie counts as half.
-            right.append((gap > 0) + 0.5 * (gap == 0))
-            # σ(|gap|), how sure the model is of its winner; beyond 500 it is 1 in any case.
-            confidence.append(1 / (1 + math.exp(-min(abs(gap), 500))))
-        brier, ece = calibration(confidence, right)
-        accuracy, margin = wilson_interval(sum(right), len(right)), mean_interval(margins)
-        say(f"accuracy {accuracy}  margin {margin}  Brier {brier:.3f}  ECE {ece:.3f}  over {len(margins)} pairs")
-        found |= {"accuracy": accuracy.to_json(), "margin": margin.to_json(), "brier": brier, "ece": ece}
-        found["calibration"] = calibration_bins(confidence, right)
-    return found
+    def estimate(numbers: dict[str, Any]) -> str:
+        return str(Estimate(**{name: float("nan") if v is None else v for name, v in numbers.items()}))
+
+    say(f"score {estimate(found['score'])} over {found['score']['n']} answers")
+    if "accuracy" in found:
+        accuracy, margin = estimate(found["accuracy"]), estimate(found["margin"])
+        about = f"Brier {found['brier']:.3f}  ECE {found['ece']:.3f}  over {found['accuracy']['n']} pairs"
+        say(f"accuracy {accuracy}  margin {margin}  {about}")
+    for name, numbers in found.get("perturbations", {}).items():
+        say(f"{name}: preferred {estimate(numbers['preferred'])}  drop {estimate(numbers['drop'])}")
 
 
 if __name__ == "__main__":

@@ -99,7 +99,7 @@ class InferenceModel:
         Raises:
             UserError: max_seq_len exceeds the model's positions.
         """
-        positions = getattr(self.model.config.get_text_config(), "max_position_embeddings", None) or NO_LIMIT
+        positions = loading.positions_of(self.model) or NO_LIMIT
         total = max_seq_len or positions
         if total > positions:
             raise UserError(f"--max_seq_len {total} exceeds the model's {positions} positions; lower it")

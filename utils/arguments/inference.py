@@ -122,7 +122,7 @@ class GeneratorArguments:
     )
 
 
-MODE = "generate answers, their ppl (perplexity), their scores by an rm (reward model), chat, or compare in an arena"
+MODE = "generate answers, ppl (perplexity), rm (scores), chat, or arena (compare)"
 
 
 @dataclass

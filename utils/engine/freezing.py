@@ -1,4 +1,4 @@
-"""Models that are only read, such as a reference or a reward model: frozen, and later released."""
+"""Models, or blocks of them, that are not trained: such as a reference, which is frozen, and later released."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from utils.arguments.options import TrainingArguments
 from utils.engine import internals
 from utils.engine.config import config_of
 from utils.engine.ranks import device, world_size
+from utils.errors import UserError
 
 
 def frozen(module: nn.Module, args: TrainingArguments, offload: bool = False) -> Any:
@@ -25,6 +26,23 @@ def frozen(module: nn.Module, args: TrainingArguments, offload: bool = False) ->
         config["zero_optimization"]["offload_param"] = {"device": "cpu"}
     engine, *_ = deepspeed.initialize(model=module, config=config, dist_init_required=False)
     return engine
+
+
+def freeze_below(model: nn.Module, kept: int) -> None:
+    """Freeze embeddings and blocks of a transformers model but the last `kept` blocks; what comes behind the blocks, a
+    norm and a head, stays trained. Raises UserError where it has no list of blocks, or not so many."""
+    body = getattr(model, model.base_model_prefix)
+    count = model.config.get_text_config().num_hidden_layers
+    lists = [m for m in body.modules() if isinstance(m, nn.ModuleList) and len(m) == count]
+    if not lists:
+        raise UserError(f"--num_layers_unfrozen: {model.config.model_type} has no list of {count} blocks to freeze")
+    if kept > count:
+        raise UserError(f"--num_layers_unfrozen is {kept}; the model has {count} blocks")
+    for name, module in body.named_modules():
+        if isinstance(module, nn.Embedding) or name == "embeddings":
+            module.requires_grad_(False)
+    for block in lists[0][: count - kept]:
+        block.requires_grad_(False)
 
 
 def release(model: Any) -> None:

@@ -21,7 +21,9 @@ from utils.model.adapted import lora
 from utils.model.folders import WEIGHTS, read
 from utils.reporting import warn
 
-HEADS = ("lm_head.", "embed_out.", "score.")  # weights that a model with another head leaves aside
+# weights that a model with another head leaves aside
+HEADS = ("lm_head.", "embed_out.", "score.", "cls.", "lm_predictions.", "mask_predictions.")
+NEW_HEADS = ("score.", "classifier.", "pooler.")  # of a reward model that starts from a language model
 
 
 def load_tokenizer(name: str, cache_dir: str | None = None):
@@ -70,11 +72,13 @@ def read_config(args: ModelArguments):
     config = read(AutoConfig, args.model_name_or_path, cache_dir=args.cache_dir)
     text = config.get_text_config()
     for name in ("attention_dropout", "attn_pdrop", "embd_pdrop", "resid_pdrop", "hidden_dropout", "dropout",
-                 "attn_dropout", "activation_dropout"):  # fmt: skip
+                 "attn_dropout", "activation_dropout", "hidden_dropout_prob", "attention_probs_dropout_prob",
+                 "classifier_dropout", "pooler_dropout", "cls_dropout"):  # fmt: skip
         if isinstance(getattr(text, name, None), float | int):
             setattr(text, name, args.dropout)
     if args.dropout and not any(
-        getattr(text, n, 0) for n in ("attention_dropout", "attn_pdrop", "hidden_dropout", "dropout")
+        getattr(text, n, 0)
+        for n in ("attention_dropout", "attn_pdrop", "hidden_dropout", "hidden_dropout_prob", "dropout")
     ):
         raise UserError(f"--dropout {args.dropout}: {config.model_type} has no dropout to set")
     return config
@@ -116,7 +120,7 @@ def _check_weights(name: str, config, info: dict[str, Any]) -> None:
     """Raise UserError where a folder's weights are not those of its config; warn of some that are not used. `info` is
     the loading info of from_pretrained, which would draw random weights for those that are missing."""
     new_head = not is_classifier(config)
-    lost = [key for key in info["missing_keys"] if not (new_head and key.startswith("score."))]
+    lost = [key for key in info["missing_keys"] if not (new_head and key.startswith(NEW_HEADS))]
     if lost:
         raise UserError(f"{name}: its files lack {len(lost)} of the model's weights, the first {sorted(lost)[0]}")
     for key, found, expected in sorted(info["mismatched_keys"]):
@@ -157,9 +161,19 @@ def _draw_on_cpu(model: nn.Module, names: Iterable[str]) -> None:
         model.get_submodule(owner).load_state_dict(fresh.state_dict())
 
 
+def positions_of(model: nn.Module) -> int | None:
+    """Return how many positions a row may have, None where there is no limit. The RoBERTa family numbers its positions
+    from its padding token's id + 1 on."""
+    for module in model.modules():
+        table = getattr(module, "position_embeddings", None)
+        if isinstance(table, nn.Embedding) and table.padding_idx is not None:
+            return table.num_embeddings - table.padding_idx - 1
+    return getattr(model.config.get_text_config(), "max_position_embeddings", None)
+
+
 def check_length(model: nn.Module, longest: int) -> None:
     """Raise UserError where a row of `longest` tokens has more positions than the model."""
-    limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    limit = positions_of(model)
     if limit and longest > limit:
         raise UserError(
             f"the data holds a prompt and answer of {longest} tokens, more than the model's {limit} positions; "

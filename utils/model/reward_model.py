@@ -1,4 +1,8 @@
-"""Reward models and critics: a language model's backbone with one output for each answer, or each token."""
+"""Reward models and critics: a language model's backbone with one output for each answer, or each token.
+
+Causal language models have a head `score`, read at an answer's last token. Encoders (RoBERTa, DeBERTa) have their own,
+`classifier`, which reads the whole row: a row of its own for each answer, with its prompt.
+"""
 
 from __future__ import annotations
 
@@ -28,13 +32,19 @@ class RewardModel(nn.Module):
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        self.model, self.packed = model, choose_rows(model)
+        self.model, self.encoder = model, is_encoder(plain(model).config)
+        # an encoder's answers would see each other
+        self.packed = False if self.encoder else choose_rows(model)
 
-    def forward(self, batch: Batch) -> Tensor:
-        """Return the score of each answer, read at its last token, float32 [A]."""
-        return self._scores_at(batch, batch.answer_ends)
+    def forward(self, batch: Batch, tokens: bool = False) -> Tensor:
+        """Return the score of each answer, float32 [A]; with `tokens` that of every position of the flattened batch,
+        [T], which an encoder has not."""
+        if self.encoder:
+            output = self.model(input_ids=batch.input_ids, attention_mask=batch.attention_mask)
+            return output.logits.squeeze(-1).float()
+        return self._scores_at(batch, ... if tokens else batch.answer_ends)
 
-    def _scores_at(self, batch: Batch, positions: Tensor) -> Tensor:
+    def _scores_at(self, batch: Batch, positions: Any) -> Tensor:
         hidden_PD = hidden_states(self.model, batch)[positions]
         return plain(self.model).score(hidden_PD).squeeze(-1).float()
 
@@ -47,14 +57,18 @@ class Critic(RewardModel):
         return self._scores_at(batch, batch.logit_positions)[batch.logit_rows]
 
 
+def is_encoder(config: Any) -> bool:
+    """Return whether a config is of a family that reads in both directions: BERT, RoBERTa, DeBERTa, …"""
+    return type(config) in MODEL_FOR_MASKED_LM_MAPPING
+
+
 def load_reward_model(
     args: ModelArguments, tokenizer, bf16: bool = False, offload: bool = False, critic: bool = False
 ) -> nn.Module:
-    """Return the backbone of a language model (or a trained reward model) with one output, read at an answer's last
-    token.
+    """Return the backbone of a language model (or a trained reward model) with one output.
 
-    A pad token that differs from every end token is added where there is none, so that plain transformers, which finds
-    the last token by looking for padding, scores a padded batch as this project does.
+    For a causal language model, a pad token that differs from every end token is added where there is none, so that
+    plain transformers, which finds the last token by looking for padding, scores a padded batch as this project does.
 
     Args:
         args, tokenizer, bf16, offload: as in `load_causal_lm`.
@@ -69,11 +83,14 @@ def load_reward_model(
             f"{args.model_name_or_path} is the critic of a PPO run: its head predicts what an unfinished answer will "
             f"be worth; start from a language model or a reward model"
         )
-    if config.is_encoder_decoder or type(config) in MODEL_FOR_MASKED_LM_MAPPING:  # BERT, RoBERTa, T5, …
+    encoder = is_encoder(config)
+    if config.is_encoder_decoder:  # T5, BART, …
         raise UserError(
-            f"{args.model_name_or_path}: {config.model_type} is an encoder family, which is not supported as a reward "
-            f"model yet; start from a causal language model (Llama, Qwen, Mistral, GPT-2, …)"
+            f"{args.model_name_or_path}: {config.model_type} is an encoder-decoder, which is not supported as a reward "
+            f"model; start from a causal language model (Llama, Qwen, …) or an encoder (RoBERTa, DeBERTa)"
         )
+    if encoder:
+        _check_encoder(config, args, tokenizer, critic)
     if getattr(config, "num_labels", 1) != 1 and "SequenceClassification" in str(config.architectures):
         raise UserError(f"{args.model_name_or_path} has {config.num_labels} labels; a reward model has one")
     config.num_labels = 1
@@ -83,15 +100,31 @@ def load_reward_model(
             f"{config.model_type} has no sequence classification model in transformers; it cannot be a reward model"
         )
     # transformers reads the score in front of the first padding, which must not be an end token
-    if tokenizer.pad_token_id in (None, tokenizer.eos_token_id):
+    if not encoder and tokenizer.pad_token_id in (None, tokenizer.eos_token_id):
         tokenizer.add_special_tokens({"pad_token": "<|pad|>"})
     config.get_text_config().pad_token_id = tokenizer.pad_token_id
     loaded = loading.load(AutoModelForSequenceClassification, config, args, bf16=bf16, offload=offload)
     model = loading.prepared(loaded, args, tokenizer)
-    if not hasattr(plain(model), "score"):
-        raise UserError(f"{config.model_type}: no head `score` that reads the last token; it cannot be a reward model")
+    head = "classifier" if encoder else "score"
+    if not hasattr(plain(model), head):
+        raise UserError(f"{config.model_type}: its model has no head `{head}`; it cannot be a reward model")
     model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
     return model
+
+
+def _check_encoder(config: Any, args: ModelArguments, tokenizer, critic: bool) -> None:
+    name = args.model_name_or_path
+    if critic:
+        raise UserError(f"{name}: {config.model_type} is an encoder, which reads ahead; it cannot be PPO's critic")
+    if args.lora_dim:
+        raise UserError(
+            f"--lora_dim {args.lora_dim}: {name} is an encoder ({config.model_type}); train all its weights"
+        )
+    if tokenizer.pad_token_id != config.pad_token_id:
+        raise UserError(
+            f"{name}: its tokenizer pads with token {tokenizer.pad_token_id}, its config.json says "
+            f"{config.pad_token_id}; RoBERTa's positions follow from this id: give both the same"
+        )
 
 
 def require_reward_model(name: str) -> None:

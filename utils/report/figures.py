@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from utils.errors import UserError, write_failure
@@ -53,6 +55,38 @@ def bandit_samples(outcome: BanditOutcome, seed: int, samples: int = 1500) -> Fi
     axes.set(xlabel="action", ylabel="probability")
     axes.legend()
     return figure
+
+
+def reward_scores(found: dict[str, Any]) -> Figure:
+    """Draw a reward model's reliability, and its accuracy by quarters of the margin and of the gap in length.
+
+    Args:
+        found: the metrics that rw_eval.py writes.
+    """
+    figure = Figure(figsize=(12, 4), layout="constrained")
+    reliability, *quarters = figure.subplots(1, 3)
+    reliability.plot([0.5, 1], [0.5, 1], "--", color="tab:gray", label="calibrated")
+    _with_intervals(reliability, [b["predicted"] for b in found["calibration"]],
+                    [b["observed"] for b in found["calibration"]])  # fmt: skip
+    reliability.set(xlabel="how sure of the winner, σ(|margin|)", ylabel="accuracy", title=f"ECE {found['ece']:.3f}")
+    reliability.legend()
+    tables = found["by_margin"], found["by_length"]["quarters"]
+    words = ("score margin of the pair", "characters of the better answer less the worse")
+    for axes, table, label in zip(quarters, tables, words, strict=True):
+        middles = [(quarter["from"] + quarter["to"]) / 2 for quarter in table]
+        _with_intervals(axes, middles, [quarter["accuracy"] for quarter in table])
+        axes.axhline(0.5, linestyle="--", color="tab:gray")
+        axes.set(xlabel=label, ylabel="accuracy", ylim=(0, 1.02))
+    return figure
+
+
+def _with_intervals(axes: Axes, x: list[float], estimates: list[dict[str, float]]) -> None:
+    """Draw values with their 95 % intervals."""
+    values = [estimate["value"] for estimate in estimates]
+    # rounding may put an end of an interval on the wrong side of its value
+    lows = [max(0.0, estimate["value"] - estimate["low"]) for estimate in estimates]
+    highs = [max(0.0, estimate["high"] - estimate["value"]) for estimate in estimates]
+    axes.errorbar(x, values, yerr=[lows, highs], marker="o", capsize=3, color="tab:blue")
 
 
 def save(figure: Figure, path: Path) -> None:
