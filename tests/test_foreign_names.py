@@ -15,6 +15,7 @@ ALLOWED = {  # (file, name): why it is not in internals.py
         "utils/raw_datasets/sources/hub.py",
         "_fingerprint",
     ): "datasets has no public name for it; no torch there",
+    ("tests/test_losses_trl.py", "_compute_loss"): "TRL has no public function of a single loss",
     ("tests/test_speed.py", "torch.utils._python_dispatch"): "the import that PyTorch's documentation shows",
     (
         "tests/test_formats_reading.py",

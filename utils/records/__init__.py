@@ -93,7 +93,7 @@ class Record:
     def pairs(self) -> list[tuple[int, int]]:
         """Return (winner, loser) indices of every decided verdict whose texts differ."""
         found = []
-        for verdict in self.verdicts if isinstance(self.verdicts, tuple) else ():  # RatingVerdicts are right, and many
+        for verdict in self.verdicts:
             # Ties, refusals and failures decide nothing.
             ends = {"a": (verdict.a, verdict.b), "b": (verdict.b, verdict.a)}.get(verdict.preferred)
             if ends and self.answers[verdict.a].text != self.answers[verdict.b].text:
