@@ -28,6 +28,14 @@ KINDS = [  # class, a row, its prompt, its answers, its pairs
     ("records", {"prompt": [{"role": "user", "content": "q"}], "answers": ["a", "b"]}, user("q"), ["a", "b"], []),
     ("records", {"prompt": [{"role": "user", "content": "q"}]}, user("q"), [], []),
     ("pairs", {"prompt": "q", "chosen": " y", "rejected": "n"}, user("q"), [" y", "n"], [(0, 1)]),
+    ("rewarded", {"prompt": HELLO, "text": ["y", "n"], "rewards": [0.5, -1]}, FRUIT, ["y", "n"], []),
+    (
+        "rewarded",
+        {"user_prompt": "q", "system_prompt": "s", "text": ["y"], "rewards": [2]},
+        (Message("system", "s"), *user("q")),
+        ["y"],
+        [],
+    ),
     ("pairs", {"prompt": HELLO, "chosen": " Fig", "reject": "No "}, FRUIT, ["Fig", "No"], [(0, 1)]),
     (
         "pairs",
@@ -333,6 +341,12 @@ def test_columns_of_no_class_name_the_closest_classes(tmp_path, columns, named):
             "no tutor turn",
         ),
         ("tutoring", {"prompt": "q", "chosen": "x"}, "expected 'Tutorbot:'"),
+        (
+            "rewarded",
+            {"prompt": "q", "text": ["y"], "rewards": [True]},
+            "column 'rewards' is '\\[True\\]'; expected a list",
+        ),
+        ("rewarded", {"prompt": "q", "text": ["y"], "rewards": [1, 2]}, "1 answers in text and 2 rewards"),
         ("records", {"prompt": "q", "answers": "y"}, "field 'answers' is 'y'; expected a list"),
     ],
 )
