@@ -90,7 +90,7 @@ def step_of(loss, folder, per_device, accumulation=1, budget=0):
     return moved, row["loss"], states, float(measured["loss"].mean())
 
 
-def main(out, cuts, losses=LOSSES):
+def main(out, cuts, losses=LOSSES, step_of=step_of):
     torch.set_num_threads(1)
     engines.start(TrainingArguments(output_dir=f"{out}.run", report_to=["none"]))
     torch.optim.AdamW = lambda groups, **_: torch.optim.SGD(groups, lr=1.0)

@@ -1,8 +1,7 @@
 """A program for test_reward_losses.py: one optimizer step for each of some losses, cut in several ways, as any number
 of ranks; rank 0 writes what the weights moved by (under SGD with rate 1: the gradient) and the losses."""
 
-from pathlib import Path
-
+import losses_worker
 import numpy as np
 import torch
 from toys import tiny_rm
@@ -62,11 +61,4 @@ def step_of(loss, folder, per_device, accumulation=1, budget=0):
 
 
 def main(out, cuts, losses):
-    torch.set_num_threads(1)
-    engines.start(TrainingArguments(output_dir=f"{out}.run", report_to=["none"]))
-    torch.optim.AdamW = lambda groups, **_: torch.optim.SGD(groups, lr=1.0)
-    config_of = engines.config_of
-    engines.config_of = lambda *a: config_of(*a) | {"zero_allow_untested_optimizer": True}
-    found = {(loss, cut): step_of(loss, Path(f"{out}.run"), **dict(cut)) for loss in losses for cut in cuts}
-    if ranks.rank() == 0:
-        torch.save(found, out)
+    losses_worker.main(out, cuts, losses, step_of)

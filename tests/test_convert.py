@@ -338,7 +338,7 @@ def test_the_list_names_every_format_and_what_directions_lose(capsys):
 
 
 def test_the_rows_of_one_instruction_are_joined_once(monkeypatch):
-    """Ids are hashes of all answers: one for every row, and one for the record of them all."""
+    """An id is a hash of all answers of a record: 500 are made for the rows, and one for each joined record."""
     hashed = []
 
     def counted(prompt, answers):

@@ -283,6 +283,23 @@ def test_copies_that_a_weight_asks_for_are_no_duplicates(clean, doctor, tmp_path
     assert (code, found) == (0, {}) and re.search(r"^train +180 ", said, re.MULTILINE)
 
 
+@pytest.mark.parametrize("stage, loss", [(DPO, "mse"), (DPO, "kto"), (REWARD, "davidson")])
+def test_the_loss_decides_what_is_read(capsys, clean, tmp_path, stage, loss):
+    """Ratings alone are nothing to DPO, thumbs alone nothing to mse; each loss reads its own."""
+    facts = {"mse": {"rating": (3, 1)}, "kto": {"thumb": (True, False)}, "davidson": {}}[loss]
+    rows = records(pairs(80), **facts)
+    for row in rows:
+        if loss != "davidson":
+            del row["verdicts"]
+        else:
+            row["verdicts"][0]["preferred"] = "tie"
+    write_rows(tmp_path / "rows.jsonl", rows)
+    words = [ROOT / "training/doctor.py", stage, "--model_name_or_path", clean / "model", *LIMITS]
+    words += ["--data_path", tmp_path / "rows.jsonl", "--output_dir", tmp_path / "out"]
+    assert in_process.run(*words) == 2 and "can be used as comparisons" in capsys.readouterr().err
+    assert in_process.run(*words, "--loss", loss) == 0, capsys.readouterr().out
+
+
 def test_what_a_stage_refuses_is_refused_alike(capsys, clean, tmp_path):
     def line(*words):
         assert in_process.run(ROOT / "training/doctor.py", *words) == 2

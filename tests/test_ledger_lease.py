@@ -58,7 +58,7 @@ def test_what_was_taken_over_is_not_sent_and_comes_back_to_the_queue(ledger, mon
         for request in claimed:
             assert do(slow, steps.send, slow.process, request.key, None, None) == steps.NOT_MINE
         assert do(ledger, steps.send, ledger.process, mine.key, None, None)
-        # It lives again at its next claim, gets what nobody holds, and keeps it.
+        # Its next claim enters it again: it gets a request that no process holds, and keeps it.
         (again,) = do(slow, steps.claim, slow.process, 2)
         assert again.key != mine.key and slow.process not in do(ledger, processes.mark_dead)
         do(ledger, steps.take_over)

@@ -13,7 +13,7 @@ from utils.llm.ledger import Ledger, Question, processes, steps
 from utils.llm.providers import Request, open_provider
 from utils.parsing import PARSERS
 
-FORMAT_1 = Path(__file__).with_name("ledger_format_1.sql")
+FORMAT_1 = Path(__file__).with_name("fixtures") / "ledger_format_1.sql"
 STEP = 20  # instructions between two counts
 
 

@@ -173,7 +173,7 @@ def test_the_page_is_whole_and_needs_nothing(tutor):
 
 
 def test_the_commit_is_that_of_the_runs(tutor):
-    """The commit shown is that of the runs, not of the checkout that makes the page; different ones are told apart."""
+    """The page shows the commit of the runs, not that of the checkout that makes it; if the runs differ, each run's."""
     for name in ("sft", "reward", "dpo", "ppo"):
         (tutor / name / "args.json").write_text(json.dumps({"commit": "abc+", "versions": {"torch": "2.0"}}))
     results, text = made(tutor)

@@ -55,7 +55,7 @@ class AnswerRow:
         """Return the record without references, the answers that the data came with.
 
         Where answers were sampled by chatbot.py, all others are references; else, where some name their model, those
-        that name none. A record whose answers cannot be told apart so keeps all.
+        that name none. Where neither tells which answers are references, all stay.
         """
         answers = self.record.answers
         sampled = {name: self.plain[name] for name in SAMPLED if self.plain and name in self.plain}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from utils import raw_datasets
@@ -52,6 +52,9 @@ def gather(stage: StageData, groups: list[Any], options: DoctorArguments) -> Sub
         UserError: what the stage itself would refuse in its data, its tokenizer or its config.
     """
     by_type = {type(group): group for group in groups}
+    for group in groups:
+        if hasattr(group, "objective"):  # the options of a loss, which decides what is read
+            stage = replace(stage, kind=group.objective().data, pairs_from_ratings=group.pairs_from_ratings)
     model_args, data_args, args = (by_type[t] for t in (ModelArguments, DataArguments, TrainingArguments))
     name = model_args.model_name_or_path
     renderer = Renderer(loading.load_tokenizer(model_args.tokenizer_name_or_path or name), model_args.template)
@@ -126,7 +129,10 @@ class Sample:
             while batch := list(itertools.islice(rest, BATCH)):
                 rows, rendered = [], []
                 for record in batch:
-                    row = choose(record, self.stage.kind, tally, train_on=self.data.train_on)
+                    row = choose(
+                        record, self.stage.kind, tally, train_on=self.data.train_on,
+                        pairs_from_ratings=self.stage.pairs_from_ratings,
+                    )  # fmt: skip
                     if row is None:
                         continue
                     try:

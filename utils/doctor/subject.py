@@ -31,7 +31,8 @@ class StageData:
 
     name: str
     number: int
-    kind: Kind
+    kind: Kind  # of a stage with --loss: what its default loss reads
+    pairs_from_ratings: bool = False
 
 
 @dataclass(frozen=True)

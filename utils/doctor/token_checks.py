@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from utils.doctor.subject import Item, Subject, Symptom, by_share, place
 
@@ -20,19 +20,15 @@ MARKERS = re.compile(
 
 def role_markers(subject: Subject) -> Iterator[Symptom]:
     """Turns of a conversation written out inside one text: the data follows another template than the run."""
-    found: Counter[str] = Counter()
-    marked = []
-    for item in subject.train.items:
+
+    def markers(item: Item) -> set[str]:
         texts = [answer.text for answer in item.answers]
         if subject.model_args.template != "plain":  # which leaves the words around a question to the data
             texts += [message.content for message in item.record.prompt]
-        hits = {hit.strip() for text in texts for hit in MARKERS.findall(text)}
-        if hits:
-            marked.append(item.record)
-            found.update(hits)
-    named = ", ".join(marker for marker, _ in found.most_common(3))
-    what = f"rows have turns written out in their texts ({named}), which {subject.renderer.name} does not read as turns"
-    yield from by_share(marked, len(subject.train.items), what, severe=0.02, warned=0.01)
+        return {hit.strip() for text in texts for hit in MARKERS.findall(text)}
+
+    what = f"rows have turns written out in their texts ({{}}), which {subject.renderer.name} does not read as turns"
+    yield from _rows_with(subject, markers, what)
 
 
 def special_tokens(subject: Subject) -> Iterator[Symptom]:
@@ -42,18 +38,27 @@ def special_tokens(subject: Subject) -> Iterator[Symptom]:
     if not special:
         return
     pattern = re.compile("|".join(map(re.escape, special)))
+
+    def tokens(item: Item) -> set[str]:
+        texts = [message.content for message in item.record.prompt] + [answer.text for answer in item.answers]
+        # Some data sets write the end token behind an answer; the renderer takes it for its own.
+        return {hit for text in texts for hit in pattern.findall(text.removesuffix(subject.tokenizer.eos_token))}
+
+    yield from _rows_with(subject, tokens, "rows have special tokens in their texts ({})")
+
+
+def _rows_with(subject: Subject, hits_in: Callable[[Item], set[str]], what: str) -> Iterator[Symptom]:
+    """Yield one finding of the rows whose texts hold what they should not; `what` names the three most frequent hits at
+    its braces."""
     found: Counter[str] = Counter()
     marked = []
     for item in subject.train.items:
-        texts = [message.content for message in item.record.prompt] + [answer.text for answer in item.answers]
-        # Some data sets write the end token behind an answer; the renderer takes it for its own.
-        hits = {hit for text in texts for hit in pattern.findall(text.removesuffix(subject.tokenizer.eos_token))}
+        hits = hits_in(item)
         if hits:
             marked.append(item.record)
             found.update(hits)
-    named = ", ".join(token for token, _ in found.most_common(3))
-    what = f"rows have special tokens in their texts ({named})"
-    yield from by_share(marked, len(subject.train.items), what, severe=0.02, warned=0.01)
+    named = what.format(", ".join(hit for hit, _ in found.most_common(3)))
+    yield from by_share(marked, len(subject.train.items), named, severe=0.02, warned=0.01)
 
 
 def dropped_messages(subject: Subject) -> Iterator[Symptom]:

@@ -108,7 +108,7 @@ def check_outputs(annotations: Sequence[Annotation], outputs: Mapping[str, str],
     """Refuse annotations that were made of other outputs than these.
 
     The package joins by instruction, reuses what it annotated before, and takes avg_length from the outputs: outputs
-    that were generated again get the win rate of the old ones, and none of its messages says so.
+    that were generated again silently get the win rate of the old ones.
 
     Args:
         annotations: of one file.

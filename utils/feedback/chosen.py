@@ -56,7 +56,7 @@ class Cases:
                 continue
             case = read_case(row, where, self._choice, cls)
             name = row.get("id")
-            # The id keys the order in which answers are shown: two rows of one id could not be told apart.
+            # The order in which answers are shown is drawn by the id, so two rows must not share one.
             if name is not None and name in ids:
                 raise UserError(f"{where}: the id {name!r} is that of {ids[name]}, too; expected every id once")
             ids[name] = where

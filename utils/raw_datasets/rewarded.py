@@ -10,9 +10,7 @@ from utils.records import Answer, Message, Record, RecordError
 
 @raw_dataset("rewarded")
 class Rewarded(RawDataset):
-    needs = (
-        "prompt (or user_prompt, perhaps system_prompt), text: a list of answers, rewards: their rewards"
-    )
+    needs = "prompt (or user_prompt, perhaps system_prompt), text: a list of answers, rewards: their rewards"
     columns = ("prompt", "user_prompt", "system_prompt", "text", "rewards")
     instead_of = ("prompt_answer",)
 

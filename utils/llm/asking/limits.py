@@ -76,7 +76,7 @@ class Pace:
 
     Args:
         limits: what the user allows.
-        stop: set when the run ends; then nobody waits any longer, if `wake` is called.
+        stop: set when the run ends; `wake` then releases all requests that wait.
     """
 
     def __init__(self, limits: RateLimits, stop: asyncio.Event) -> None:

@@ -22,7 +22,7 @@ def enter(db: sqlite3.Connection) -> int:
 
 
 def beat(db: sqlite3.Connection, process: int) -> None:
-    """Note that the process lives; one that was taken for dead lives again. What it held then is no longer its own."""
+    """Note that the process is alive. One that was taken for dead has lost the requests that it held."""
     db.execute("UPDATE processes SET beat = ? WHERE id = ?", (time.time(), process))
 
 
